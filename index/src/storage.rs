@@ -1,0 +1,52 @@
+//! Where files live: a directory on disk, or a faulty memory for tests.
+//!
+//! The journal reaches the disk only through [`Storage`]; Tantivy has its own `Directory`.
+
+use std::io;
+use std::sync::Arc;
+
+/// A flat folder of append-only files.
+///
+/// Names have no path separators. Every method may fail as the disk may.
+pub trait Storage: Send + Sync {
+    /// Names of all files, sorted.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens a file for appending at its end, creating it if missing.
+    fn append(&self, name: &str) -> io::Result<Arc<dyn AppendFile>>;
+    /// Opens a file for reading.
+    fn read(&self, name: &str) -> io::Result<Arc<dyn ReadFile>>;
+    /// Creates or replaces a small file atomically (write aside, sync, rename, sync the folder).
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes created names durable (sync of the folder).
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// A file that grows at its end.
+pub trait AppendFile: Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Appends all of `bytes`, or fails; after a failure the length is undefined until `truncate`.
+    fn write(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes written bytes durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts the file to `len` bytes.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+/// A file read at positions.
+pub trait ReadFile: Send + Sync {
+    /// Length in bytes, as of now.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes, as of now.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Fills as much of `buffer` as there is at `offset`; returns the count.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+}

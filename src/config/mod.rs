@@ -1,0 +1,274 @@
+//! Configuration: what was written (`file`), and what it means ([`Config`]).
+//!
+//! A wrong value stops the start; it is never replaced by a default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+/// A secret that never shows itself in logs or errors.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself: call only where it is used.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Everything the gateway was told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The PostgreSQL side.
+    pub listen: Listen,
+    /// The API and page.
+    pub http: Http,
+    /// Health and metrics, if wanted.
+    pub admin: Option<SocketAddr>,
+    /// The identity provider.
+    pub oidc: Oidc,
+    /// The databases behind us, in order.
+    pub upstreams: Vec<Upstream>,
+    /// Who may become which role: in order, the first match decides, none refuses.
+    pub role_map: Vec<RoleMapping>,
+    /// Who may read the log.
+    pub access: Access,
+    /// What is captured.
+    pub capture: Capture,
+    /// The journal.
+    pub log: Log,
+    /// The search index.
+    pub index: Index,
+    /// Which connections are asked for a password (token or pairing secret); others log in by link.
+    pub login: Vec<LoginRule>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// PEM files of one TLS identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Whether clients must use TLS.
+    pub tls: ListenTls,
+    /// At most this many clients.
+    pub max_clients: usize,
+    /// How long a login may take.
+    pub login_timeout: Duration,
+}
+
+/// `listen.tls`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenTls {
+    /// Never.
+    Off,
+    /// If the client asks.
+    Allow(TlsFiles),
+    /// Always.
+    Require(TlsFiles),
+}
+
+/// `[http]`
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Where the API and page listen.
+    pub address: SocketAddr,
+    /// How browsers reach us, for redirects.
+    pub public_url: Option<Url>,
+    /// TLS of the page.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `[oidc]`
+#[derive(Debug, Clone)]
+pub struct Oidc {
+    /// Issuer, byte-identical to the provider's own spelling.
+    pub issuer: String,
+    /// Our client id.
+    pub client_id: String,
+    /// Our client secret, for confidential clients.
+    pub client_secret: Option<Secret>,
+    /// Audience of tokens used as passwords; default the client id.
+    pub audience: String,
+    /// Scopes asked for; `openid` is always among them.
+    pub scopes: Vec<String>,
+    /// Claim that names the person.
+    pub user_claim: String,
+    /// Claim that lists the groups.
+    pub group_claim: String,
+    /// Authentication contexts of which one is needed; empty: any.
+    pub require_acr: Vec<String>,
+    /// A login ends after this.
+    pub session_max_age: Duration,
+}
+
+/// One `[[upstream]]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name in records.
+    pub name: String,
+    /// Host name, address or folder of the unix socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS towards the database.
+    pub sslmode: SslMode,
+    /// Trusted roots; default the system's.
+    pub sslrootcert: Option<PathBuf>,
+    /// Databases reached here; empty: all.
+    pub databases: Vec<String>,
+    /// How often the catalog is looked at for changes made elsewhere.
+    pub catalog_refresh: Duration,
+    /// The gateway's own passwords.
+    pub credentials: Vec<Credential>,
+}
+
+/// `upstream.sslmode`, as libpq's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// No TLS.
+    Disable,
+    /// TLS, any certificate.
+    Require,
+    /// TLS, certificate of a trusted root.
+    VerifyCa,
+    /// TLS, certificate of a trusted root for this host.
+    VerifyFull,
+}
+
+/// The gateway's password for one role.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Database role.
+    pub role: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// One `[[role_map]]`. Empty lists match all, but `groups` and `users` cannot both be empty: name
+/// `users = ["*"]` to mean everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleMapping {
+    /// Any of these groups...
+    pub groups: Vec<String>,
+    /// ...or any of these users.
+    pub users: Vec<String>,
+    /// In these databases.
+    pub databases: Vec<String>,
+    /// May be these roles, the first by default.
+    pub roles: Vec<String>,
+    /// Until then (Unix seconds).
+    pub expires: Option<i64>,
+}
+
+/// `[access]`: entries are `group:NAME`, `user:NAME`, or a bare user name.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// May read all records.
+    pub auditor: Vec<String>,
+    /// May operate.
+    pub admin: Vec<String>,
+}
+
+/// `[capture]`
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// Whether parameters are kept.
+    pub parameters: bool,
+    /// At most this many bytes of a statement are kept as text; more is cut and marked.
+    pub max_sql: usize,
+    /// Tag name and the `schema.table.column` patterns (with `*`) that carry it.
+    pub tags: Vec<(String, Vec<String>)>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Folder of the journal.
+    pub dir: PathBuf,
+    /// When a statement passes, and when its result does.
+    pub durability: Durability,
+}
+
+/// `log.durability`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Synced before the statement is forwarded.
+    Strict,
+    /// Written before it is forwarded, synced before its result is released.
+    Held,
+    /// Written before it is forwarded, synced every 5 ms.
+    Batch,
+}
+
+/// `[index]`
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// Folder of the index.
+    pub dir: PathBuf,
+    /// Commits at least this often while there is something to commit.
+    pub commit_every: Duration,
+    /// Memory of the index writer, bytes.
+    pub memory: usize,
+}
+
+/// One `[[login]]`: in order, the first match decides; none: by link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginRule {
+    /// For these databases; empty: all.
+    pub databases: Vec<String>,
+    /// For these startup users; empty: all.
+    pub users: Vec<String>,
+    /// How.
+    pub mode: LoginMode,
+}
+
+/// `login.mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginMode {
+    /// In the connection: link and code in a notice, no password asked.
+    Device,
+    /// A password is asked for: a JWT, a minted token, or the client's own pairing secret.
+    Password,
+}
+
+/// `[limits]`: every bound that an operator may need to move.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest message of a client that must be read whole (Query, Parse, Bind…), bytes.
+    pub max_message: usize,
+    /// Prepared statements and portals of one session.
+    pub max_statements: usize,
+    /// Executions in flight in one session.
+    pub max_pipeline: usize,
+    /// Logins waiting for approval, in all.
+    pub max_pending_logins: usize,
+    /// Connecting to a database.
+    pub connect_timeout: Duration,
+    /// Draining at shutdown.
+    pub drain_timeout: Duration,
+}

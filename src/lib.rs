@@ -1,0 +1,26 @@
+//! pgwitness: a PostgreSQL access gateway that knows who accessed what, and proves it.
+//!
+//! The map, one line a module (which way knowledge points is held by `tests/it/tidy.rs`):
+//!
+//! - [`cli`]: one command, one file.
+//! - [`config`]: what was written, and what it means.
+//! - [`gateway`]: connections: listening, login, the relay.
+//! - [`identity`]: who: device flow, tokens, pairing; makes [`identity::Principal`].
+//! - [`sql`]: what a statement touches; pure.
+//! - [`catalog`]: what names mean in a database.
+//! - [`policy`]: may they.
+//! - [`recorder`]: no record, no query: hands out receipts.
+//! - [`http`]: the API and the page.
+#![cfg_attr(feature = "demo", doc = "- [`demo`]: a private PostgreSQL, identity provider and sample shop.")]
+
+pub mod catalog;
+pub mod cli;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod gateway;
+pub mod http;
+pub mod identity;
+pub mod policy;
+pub mod recorder;
+pub mod sql;
