@@ -1,0 +1,203 @@
+//! Strict reading of what servers answer: only the messages that carry evidence.
+
+use crate::ProtocolError;
+use crate::read::Fields;
+
+/// Transaction status of `ReadyForQuery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// `I`: no transaction.
+    Idle,
+    /// `T`: inside one.
+    Transaction,
+    /// `E`: inside a failed one.
+    Failed,
+}
+
+/// `ReadyForQuery`
+pub fn ready(body: &[u8]) -> Result<Status, ProtocolError> {
+    match body {
+        b"I" => Ok(Status::Idle),
+        b"T" => Ok(Status::Transaction),
+        b"E" => Ok(Status::Failed),
+        _ => Err(ProtocolError::Invalid { tag: b'Z', what: "transaction status" }),
+    }
+}
+
+/// The words and the row count of a command tag (`INSERT 0 5` is `INSERT`, 5).
+pub fn command_complete(body: &[u8]) -> Result<(&str, Option<u64>), ProtocolError> {
+    let mut fields = Fields::new(b'C', body);
+    let tag = fields.string("command tag")?;
+    fields.end()?;
+    let tag = std::str::from_utf8(tag).map_err(|_| ProtocolError::Invalid { tag: b'C', what: "command tag" })?;
+    let words = tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
+    let rows = tag.get(words.len()..).and_then(|numbers| numbers.rsplit(' ').next()).and_then(|n| n.parse().ok());
+    Ok((words, rows))
+}
+
+/// The fields of `ErrorResponse` or `NoticeResponse` that are evidence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Severity, never localised (`V`), else localised (`S`).
+    pub severity: String,
+    /// SQLSTATE.
+    pub code: String,
+    /// Primary message; bytes that are not UTF-8 are replaced.
+    pub message: String,
+    /// 1-based position in the query string, in characters.
+    pub position: Option<usize>,
+}
+
+/// Reads as many fields as there are: a long report may have been cut, so a missing end is no error.
+pub fn report(body: &[u8]) -> Report {
+    let mut fields = Fields::new(b'E', body);
+    let mut report = Report::default();
+    let mut set_severity = false;
+    while !fields.is_empty() {
+        let Ok(kind) = fields.u8("field type") else { break };
+        if kind == 0 {
+            break;
+        }
+        let Ok(value) = fields.string("field value") else { break };
+        let text = || String::from_utf8_lossy(value).into_owned();
+        match kind {
+            b'V' => {
+                report.severity = text();
+                set_severity = true;
+            }
+            b'S' if !set_severity => report.severity = text(),
+            b'C' => report.code = text(),
+            b'M' => report.message = text(),
+            b'P' => report.position = text().parse().ok(),
+            _ => {}
+        }
+    }
+    report
+}
+
+impl Report {
+    /// Whether the server ends the connection with it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+}
+
+/// `ParameterStatus`: name and value.
+pub fn parameter_status(body: &[u8]) -> Result<(&[u8], &[u8]), ProtocolError> {
+    let mut fields = Fields::new(b'S', body);
+    let name = fields.string("parameter name")?;
+    let value = fields.string("parameter value")?;
+    fields.end()?;
+    Ok((name, value))
+}
+
+/// `BackendKeyData`: process id and secret key.
+pub fn key_data(body: &[u8]) -> Result<(u32, &[u8]), ProtocolError> {
+    match body.split_first_chunk::<4>() {
+        Some((pid, key)) if (4..=256).contains(&key.len()) => Ok((u32::from_be_bytes(*pid), key)),
+        _ => Err(ProtocolError::Invalid { tag: b'K', what: "key" }),
+    }
+}
+
+/// `ParameterDescription`: the types of a statement's parameters.
+pub fn parameter_description(body: &[u8]) -> Result<Vec<u32>, ProtocolError> {
+    let mut fields = Fields::new(b't', body);
+    let count = fields.u16("parameter count")?;
+    let types = (0..count).map(|_| fields.u32("parameter type")).collect::<Result<_, _>>()?;
+    fields.end()?;
+    Ok(types)
+}
+
+/// An authentication request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authentication<'a> {
+    /// Logged in.
+    Ok,
+    /// Password in clear text.
+    Cleartext,
+    /// Password by MD5, with this salt.
+    Md5([u8; 4]),
+    /// SASL, with these mechanisms.
+    Sasl(Vec<&'a [u8]>),
+    /// SASL challenge.
+    SaslContinue(&'a [u8]),
+    /// SASL outcome.
+    SaslFinal(&'a [u8]),
+    /// Anything else (Kerberos, SSPI…).
+    Other(u32),
+}
+
+/// `Authentication…`
+pub fn authentication(body: &[u8]) -> Result<Authentication<'_>, ProtocolError> {
+    const TAG: u8 = b'R';
+    let mut fields = Fields::new(TAG, body);
+    let code = fields.u32("authentication code")?;
+    let rest = body.get(4..).unwrap_or_default();
+    Ok(match code {
+        0 => Authentication::Ok,
+        3 => Authentication::Cleartext,
+        5 => Authentication::Md5(
+            rest.try_into().map_err(|_| ProtocolError::Invalid { tag: TAG, what: "salt" })?,
+        ),
+        10 => {
+            let mut mechanisms = Vec::new();
+            loop {
+                match fields.string("mechanism")? {
+                    [] => break,
+                    name => mechanisms.push(name),
+                }
+            }
+            fields.end()?;
+            Authentication::Sasl(mechanisms)
+        }
+        11 => Authentication::SaslContinue(rest),
+        12 => Authentication::SaslFinal(rest),
+        code => Authentication::Other(code),
+    })
+}
+
+/// The text values of one `DataRow`, as the gateway's own queries need them.
+pub fn data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, ProtocolError> {
+    const TAG: u8 = b'D';
+    let mut fields = Fields::new(TAG, body);
+    let count = fields.u16("column count")?;
+    let mut values = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let length = fields.i32("column length")?;
+        values.push(match usize::try_from(length) {
+            Ok(length) => Some(fields.bytes(length, "column value")?),
+            Err(_) => None,
+        });
+    }
+    fields.end()?;
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_tags_give_words_and_rows() {
+        for (tag, words, rows) in [
+            (&b"SELECT 3\0"[..], "SELECT", Some(3)),
+            (b"INSERT 0 5\0", "INSERT", Some(5)),
+            (b"COPY 7\0", "COPY", Some(7)),
+            (b"CREATE TABLE\0", "CREATE TABLE", None),
+            (b"BEGIN\0", "BEGIN", None),
+        ] {
+            assert_eq!(command_complete(tag).unwrap(), (words, rows));
+        }
+    }
+
+    #[test]
+    fn a_report_cut_short_still_gives_what_came() {
+        let whole = b"SFEHLER\0VERROR\0C42P01\0Mrelation \"x\" does not exist\0P15\0\0";
+        let read = report(whole);
+        assert_eq!((read.severity.as_str(), read.code.as_str(), read.position), ("ERROR", "42P01", Some(15)));
+        for end in 0..whole.len() {
+            report(&whole[..end]);
+        }
+        assert_eq!(report(&whole[..22]).code, "42P01");
+    }
+}

@@ -1,0 +1,125 @@
+//! Prepared statements and portals by name, as the server will know them when it reads the next
+//! message; with a way back for definitions that the server turned down.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{ExecId, OpId, Prepared};
+
+/// What a name stands for, and which operation made it so.
+#[derive(Debug, Clone)]
+pub(super) struct Entry<T> {
+    pub(super) value: T,
+    /// The operation that defined it.
+    pub(super) by: OpId,
+    /// The segment (stretch up to a Sync) of that operation.
+    pub(super) segment: u64,
+}
+
+/// A bound portal.
+#[derive(Debug, Clone)]
+pub(super) struct Portal {
+    /// `None` if its statement is not known here.
+    pub(super) prepared: Option<Arc<Prepared>>,
+    /// Body of the Bind message, for its values.
+    pub(super) bind: Arc<[u8]>,
+    /// The execution it was first run as. A portal runs once; later Executes continue it.
+    pub(super) exec: Option<ExecId>,
+}
+
+/// What a name stood for before an operation changed it.
+#[derive(Debug, Clone)]
+pub(super) struct Undo<T> {
+    name: Box<[u8]>,
+    previous: Option<Entry<T>>,
+}
+
+/// A table of names.
+#[derive(Debug)]
+pub(super) struct Names<T> {
+    entries: HashMap<Box<[u8]>, Entry<T>>,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self { entries: HashMap::new() }
+    }
+}
+
+impl<T> Names<T> {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Entry<T>> {
+        self.entries.get(name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut Entry<T>> {
+        self.entries.get_mut(name)
+    }
+
+    pub(super) fn set(&mut self, name: &[u8], entry: Entry<T>) -> Undo<T> {
+        // An unnamed or known name keeps its key: no allocation for the common re-bind.
+        match self.entries.get_mut(name) {
+            Some(slot) => Undo { name: name.into(), previous: Some(std::mem::replace(slot, entry)) },
+            None => {
+                self.entries.insert(name.into(), entry);
+                Undo { name: name.into(), previous: None }
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) -> Option<Undo<T>> {
+        let previous = self.entries.remove(name)?;
+        Some(Undo { name: name.into(), previous: Some(previous) })
+    }
+
+    /// Takes back what operation `by` did. `later` are the undos of operations after it: one of
+    /// them may remember `by`'s entry as its own past.
+    pub(super) fn undo<'u>(
+        &mut self,
+        undo: Undo<T>,
+        by: OpId,
+        later: impl Iterator<Item = &'u mut Undo<T>>,
+    ) where
+        T: 'u,
+    {
+        for next in later {
+            if next.name == undo.name {
+                // The first later change of this name inherits our past.
+                next.previous = undo.previous;
+                return;
+            }
+        }
+        let ours = self.entries.get(&undo.name).is_none_or(|entry| entry.by == by);
+        if ours {
+            match undo.previous {
+                Some(previous) => self.entries.insert(undo.name, previous),
+                None => self.entries.remove(&undo.name),
+            };
+        }
+    }
+
+    pub(super) fn for_each(&mut self, visit: impl FnMut(&mut T)) {
+        self.entries.values_mut().map(|entry| &mut entry.value).for_each(visit);
+    }
+
+    /// Keeps the entries that `keep` wants.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry<T>) -> bool) {
+        self.entries.retain(|_, entry| keep(entry));
+    }
+
+    pub(super) fn drain_matching(&mut self, mut leave: impl FnMut(&Entry<T>) -> bool) -> Vec<T> {
+        let names: Vec<_> =
+            self.entries.iter().filter(|(_, e)| leave(e)).map(|(name, _)| name.clone()).collect();
+        names.iter().filter_map(|name| self.entries.remove(name)).map(|entry| entry.value).collect()
+    }
+}
+
+impl<T> Undo<T> {
+    pub(super) fn previous(&self) -> Option<&T> {
+        self.previous.as_ref().map(|entry| &entry.value)
+    }
+}
+

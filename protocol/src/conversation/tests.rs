@@ -1,0 +1,310 @@
+//! One script per trap: `>` lines are asked by the client, `<` lines answered by the server.
+
+use super::*;
+
+struct Talk {
+    conversation: Conversation,
+    next: u64,
+    /// Text (or "?" if unknown) of each execution, by number.
+    texts: Vec<String>,
+    told: Vec<String>,
+    waited: bool,
+}
+
+fn bounds() -> Bounds {
+    Bounds { message: 1 << 20, names: 100, pipeline: 1000 }
+}
+
+impl Talk {
+    fn new() -> Self {
+        Talk { conversation: Conversation::new(bounds()), next: 0, texts: vec![], told: vec![], waited: false }
+    }
+
+    fn exec(&mut self, text: &str) -> ExecId {
+        self.texts.push(text.to_owned());
+        self.next += 1;
+        ExecId(self.next - 1)
+    }
+
+    fn ask(&mut self, tag: u8, body: &[u8]) -> &mut Self {
+        let frame = Frame { tag, length: body.len(), body };
+        self.waited = false;
+        match self.conversation.ask(&frame).unwrap() {
+            Ask::Query(text) => {
+                let text = String::from_utf8(text.to_vec()).unwrap();
+                let mut start = 0;
+                let mut slices = Vec::new();
+                for statement in text.split(';') {
+                    if !statement.trim().is_empty() {
+                        slices.push(Slice { exec: self.exec(statement.trim()), start });
+                    }
+                    start += statement.len() + 1;
+                }
+                self.conversation.started_query(slices);
+            }
+            Ask::Execute(execution) => {
+                let text = execution.prepared.as_ref().map(|p| String::from_utf8_lossy(&p.text).into_owned());
+                let exec = self.exec(text.as_deref().unwrap_or("?"));
+                self.conversation.started(b'E', &execution.portal, Some(exec));
+            }
+            Ask::Call(_) => {
+                let exec = self.exec("call");
+                self.conversation.started(b'F', b"", Some(exec));
+            }
+            Ask::Wait => self.waited = true,
+            Ask::Pass | Ask::Terminate => {}
+        }
+        self
+    }
+
+    fn query(&mut self, text: &str) -> &mut Self {
+        self.ask(b'Q', format!("{text}\0").as_bytes())
+    }
+    fn parse(&mut self, name: &str, text: &str) -> &mut Self {
+        self.ask(b'P', format!("{name}\0{text}\0\0\0").as_bytes())
+    }
+    fn bind(&mut self, portal: &str, statement: &str) -> &mut Self {
+        self.ask(b'B', format!("{portal}\0{statement}\0\0\0\0\0\0\0").as_bytes())
+    }
+    fn execute(&mut self, portal: &str) -> &mut Self {
+        self.ask(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
+    }
+    fn sync(&mut self) -> &mut Self {
+        self.ask(b'S', b"")
+    }
+
+    fn answer(&mut self, tag: u8, body: &[u8]) -> &mut Self {
+        let mut events = Vec::new();
+        self.conversation.answer(&Frame { tag, length: body.len(), body }, &mut events).unwrap();
+        self.tell(events);
+        self
+    }
+
+    fn tell(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.told.push(match event {
+                Event::Finished(exec, end) => {
+                    let rows = end.rows.map(|rows| format!(" {rows}")).unwrap_or_default();
+                    format!("{}: {:?}{rows}", self.texts[exec.0 as usize], end.how)
+                }
+                Event::Unannounced(end) => format!("unannounced {}", end.command),
+                Event::Ready(status) => format!("{status:?}"),
+                Event::CommitFailed(report) => format!("commit failed {}", report.code),
+                Event::Parameter { .. } => "parameter".to_owned(),
+                Event::Fatal(_) => "fatal".to_owned(),
+            });
+        }
+    }
+
+    fn done(&mut self, tag: &str) -> &mut Self {
+        self.answer(b'C', format!("{tag}\0").as_bytes())
+    }
+    fn rows(&mut self, count: usize) -> &mut Self {
+        (0..count).for_each(|_| {
+            self.answer(b'D', b"\0\0");
+        });
+        self
+    }
+    fn error(&mut self, code: &str, position: usize) -> &mut Self {
+        self.answer(b'E', format!("VERROR\0C{code}\0Mbad\0P{position}\0\0").as_bytes())
+    }
+    fn ready(&mut self, status: &str) -> &mut Self {
+        self.answer(b'Z', status.as_bytes())
+    }
+
+    #[track_caller]
+    fn told(&mut self, expected: &[&str]) -> &mut Self {
+        assert_eq!(self.told, expected);
+        self.told.clear();
+        self
+    }
+}
+
+#[test]
+fn one_parse_and_three_executes_are_three_executions() {
+    let mut talk = Talk::new();
+    talk.parse("s", "select 1").sync().answer(b'1', b"").ready("I").told(&["Idle"]);
+    for _ in 0..3 {
+        talk.bind("", "s").execute("").sync();
+        talk.answer(b'2', b"").rows(1).done("SELECT 1").ready("I").told(&["select 1: Ok 1", "Idle"]);
+    }
+}
+
+#[test]
+fn a_pipeline_with_an_error_in_the_middle_skips_the_rest() {
+    let mut talk = Talk::new();
+    for text in ["a", "b", "c", "d", "e"] {
+        talk.parse("", text).bind("", "").execute("");
+    }
+    talk.sync();
+    for _ in 0..2 {
+        talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1");
+    }
+    talk.answer(b'1', b"").answer(b'2', b"").error("22012", 0).ready("I");
+    talk.told(&["a: Ok 1", "b: Ok 1", "c: Error", "d: Skipped", "e: Skipped", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_statement_sent_after_the_error_and_before_the_sync_is_skipped() {
+    let mut talk = Talk::new();
+    talk.parse("", "a").bind("", "").execute("").error("42601", 0).told(&["a: Skipped"]);
+    talk.parse("", "b").bind("", "").execute("").query("c").sync().ready("I");
+    talk.told(&["b: Skipped", "c: Skipped", "Idle"]);
+    talk.parse("", "d").bind("", "").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I").told(&["d: Ok 0", "Idle"]);
+}
+
+#[test]
+fn a_named_statement_turned_down_leaves_the_older_text_in_force() {
+    let mut talk = Talk::new();
+    talk.parse("s", "old").sync().answer(b'1', b"").ready("I").told(&["Idle"]);
+    talk.parse("s", "new").sync();
+    // Its fate is open: a later segment must not guess.
+    talk.bind("", "s");
+    assert!(talk.waited);
+    talk.error("42P05", 0).ready("I");
+    talk.bind("", "s").execute("").sync();
+    assert!(!talk.waited);
+    talk.answer(b'2', b"").done("SELECT 0").ready("I").told(&["Idle", "old: Ok 0", "Idle"]);
+}
+
+#[test]
+fn definitions_of_a_later_segment_survive_the_failure_of_an_earlier_one() {
+    let mut talk = Talk::new();
+    talk.parse("", "first").bind("", "").execute("").sync();
+    talk.parse("", "second").bind("", "").execute("").sync();
+    talk.error("42601", 0).ready("I");
+    talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["first: Skipped", "Idle", "second: Ok 0", "Idle"]);
+}
+
+#[test]
+fn a_suspended_portal_is_one_execution_with_its_rows_summed() {
+    let mut talk = Talk::new();
+    talk.query("begin").done("BEGIN").ready("T").told(&["begin: Ok", "Transaction"]);
+    talk.parse("", "q").bind("p", "").execute("p").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").rows(2).answer(b's', b"").ready("T").told(&["Transaction"]);
+    talk.execute("p").sync().rows(1).done("SELECT 1").ready("T").told(&["q: Ok 3", "Transaction"]);
+    talk.execute("p").sync().done("SELECT 0").ready("T").told(&["Transaction"]);
+}
+
+#[test]
+fn a_suspended_portal_ends_with_its_transaction() {
+    let mut talk = Talk::new();
+    talk.parse("", "q").bind("p", "").execute("p").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").rows(2).answer(b's', b"").ready("I");
+    talk.told(&["q: Ok 2", "Idle"]);
+    talk.execute("p").sync().error("34000", 0).ready("I").told(&["?: Error", "Idle"]);
+}
+
+#[test]
+fn the_second_of_three_statements_fails_and_the_third_never_ran() {
+    let mut talk = Talk::new();
+    talk.query("insert a; select 1/0; insert b").done("INSERT 0 1").error("22012", 0).ready("I");
+    talk.told(&["insert a: Ok 1", "select 1/0: Error", "insert b: Skipped", "Idle"]);
+}
+
+#[test]
+fn an_error_of_the_grammar_belongs_to_the_statement_where_it_stands() {
+    let mut talk = Talk::new();
+    talk.query("select 1; selec 2; select 3").error("42601", 11).ready("I");
+    talk.told(&["select 1: Skipped", "selec 2: Error", "select 3: Skipped", "Idle"]);
+}
+
+#[test]
+fn a_statement_that_nobody_announced_is_told() {
+    let mut talk = Talk::new();
+    talk.query("one").done("SELECT 1").done("DELETE 3").ready("I");
+    talk.told(&["one: Ok 1", "unannounced DELETE", "Idle"]);
+}
+
+#[test]
+fn a_sync_among_copy_data_is_not_answered() {
+    let mut talk = Talk::new();
+    talk.parse("", "copy t from stdin").bind("", "").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'G', b"\0\0\0");
+    talk.ask(b'd', b"1\n").ask(b'c', b"").sync().done("COPY 1").ready("I");
+    talk.told(&["copy t from stdin: Ok 1", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn copy_data_sent_ahead_of_the_servers_word_is_understood() {
+    let mut talk = Talk::new();
+    talk.parse("", "copy t from stdin").bind("", "").execute("").ask(b'd', b"1\n").ask(b'c', b"").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'G', b"\0\0\0").done("COPY 1").ready("I");
+    talk.told(&["copy t from stdin: Ok 1", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_copy_that_fails_while_the_client_still_sends_ends_with_the_ready() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").answer(b'G', b"\0\0\0").ask(b'd', b"x\n");
+    talk.error("22P02", 0).ready("I").ask(b'd', b"y\n").ask(b'c', b"");
+    talk.told(&["copy t from stdin: Error", "Idle"]);
+    talk.query("select 1").rows(1).done("SELECT 1").ready("I").told(&["select 1: Ok 1", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_function_call_is_an_execution() {
+    let mut talk = Talk::new();
+    talk.ask(b'F', b"\0\0\x03\xbb\0\0\0\0\0\x01").answer(b'V', b"\0\0\0\0").ready("I");
+    talk.told(&["call: Ok 1", "Idle"]);
+}
+
+#[test]
+fn parsing_and_describing_is_no_execution() {
+    let mut talk = Talk::new();
+    talk.parse("s", "select $1").ask(b'D', b"Ss\0").sync();
+    talk.answer(b'1', b"").answer(b't', b"\0\x01\0\0\0\x17").answer(b'T', b"\0\0").ready("I").told(&["Idle"]);
+    talk.bind("", "s");
+    let Ask::Execute(execution) =
+        talk.conversation.ask(&Frame { tag: b'E', length: 5, body: b"\0\0\0\0\0" }).unwrap()
+    else {
+        panic!("not an execution")
+    };
+    assert_eq!(execution.prepared.unwrap().types, [23]);
+}
+
+#[test]
+fn a_failed_commit_at_sync_is_told() {
+    let mut talk = Talk::new();
+    talk.parse("", "insert").bind("", "").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1").error("23503", 0).ready("I");
+    talk.told(&["insert: Ok 1", "commit failed 23503", "Idle"]);
+}
+
+#[test]
+fn what_was_unanswered_when_the_connection_ended_is_lost() {
+    let mut talk = Talk::new();
+    talk.query("a; b").rows(2);
+    let mut events = Vec::new();
+    talk.conversation.abandon(&mut events);
+    talk.tell(events);
+    talk.told(&["a: Lost 2", "b: Lost"]);
+}
+
+#[test]
+fn a_hundred_syncs_in_one_write_are_a_hundred_answers() {
+    let mut talk = Talk::new();
+    (0..100).for_each(|_| {
+        talk.sync();
+    });
+    (0..100).for_each(|_| {
+        talk.ready("I");
+    });
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_full_pipeline_makes_the_client_wait() {
+    let mut talk = Talk::new();
+    for _ in 0..1000 {
+        talk.sync();
+    }
+    talk.sync();
+    assert!(talk.waited);
+}
