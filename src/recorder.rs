@@ -1,1 +1,353 @@
-//! To come.
+//! No record, no query: the gate between the relay and the journal.
+//!
+//! Whoever wants to forward something that is executed must first get a [`Receipt`] from
+//! [`Recorder::admit`]; nobody else can make one:
+//!
+//! ```compile_fail
+//! // A receipt has private fields and no constructor.
+//! let receipt = pgwitness::recorder::Receipt { first: pgwitness_index::record::Seq(1), position: 0 };
+//! ```
+//!
+//! A record is written by its own session, in one `write` under the journal's lock, together with
+//! all ends that waited: a thread of its own would cost each statement two wake-ups (5 µs), the
+//! write costs less. What may take long, `fdatasync`, and ends that no next record carries along are the
+//! business of the journal thread.
+//!
+//! Ends wait at most [`FLUSH_EVERY`] to be written. If the process is killed in between, the
+//! record stands and its outcome is `unknown`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use pgwitness_index::journal::{Appended, Head, Journal, JournalError};
+use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
+use tokio::sync::watch;
+
+use crate::config::Durability;
+
+/// Ends wait at most this long, and `batch` syncs this often.
+const FLUSH_EVERY: Duration = Duration::from_millis(5);
+
+/// Ends that wait; beyond, they are written at once by whoever adds one.
+const MAX_WAITING: usize = 4096;
+
+/// Proof that records stand in the journal: the key to forwarding.
+#[derive(Debug)]
+pub struct Receipt {
+    first: Seq,
+    position: u64,
+}
+
+impl Receipt {
+    /// Position of the first of the records; the others follow without a gap.
+    pub fn first(&self) -> Seq {
+        self.first
+    }
+}
+
+/// Why nothing could be recorded, and so nothing may pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The journal could not be written. It may work again (space returns).
+    #[error("could not write to the access log")]
+    Write(String),
+    /// The journal could not be made durable, or is closed: final until a restart.
+    #[error("the access log has stopped")]
+    Stopped(String),
+}
+
+/// How far the journal is durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Durable {
+    position: u64,
+    failed: Option<String>,
+}
+
+struct Shared {
+    journal: Mutex<Option<Journal>>,
+    waiting: Mutex<Vec<Entry>>,
+    /// The journal thread has something to do.
+    wanted: AtomicBool,
+    /// Somebody waits for durability: sync now rather than at the next tick.
+    urgent: AtomicBool,
+    /// Position of the last write.
+    written: AtomicU64,
+    last_seq: AtomicU64,
+    closing: AtomicBool,
+    durability: Durability,
+    durable: watch::Sender<Durable>,
+}
+
+/// Hands out receipts. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+/// The journal thread: ends when told to, after writing what waits.
+pub struct RecorderThread {
+    recorder: Recorder,
+    handle: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("last_seq", &self.last_seq()).finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// Takes over the journal.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(journal: Journal, durability: Durability) -> std::io::Result<(Recorder, RecorderThread)> {
+        let last_seq = journal.head().seq.0;
+        let shared = Arc::new(Shared {
+            journal: Mutex::new(Some(journal)),
+            waiting: Mutex::new(Vec::new()),
+            wanted: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            last_seq: AtomicU64::new(last_seq),
+            closing: AtomicBool::new(false),
+            durability,
+            durable: watch::Sender::new(Durable::default()),
+        });
+        let thread_shared = shared.clone();
+        let handle = thread::Builder::new().name("journal".into()).spawn(move || run(&thread_shared))?;
+        let recorder = Recorder { shared, thread: handle.thread().clone() };
+        Ok((recorder.clone(), RecorderThread { recorder, handle }))
+    }
+
+    /// Writes records, all or none, before anything they speak of happens. With `strict` durability
+    /// they are synced when this returns.
+    ///
+    /// Cancel safe: a dropped call may have written the records, never half of them.
+    ///
+    /// # Errors
+    /// The journal could not be written; nothing may pass.
+    pub async fn admit(&self, records: Vec<Record>) -> Result<Receipt, RecordError> {
+        let receipt = self.write(records)?;
+        if self.shared.durability == Durability::Strict {
+            self.durable(receipt.position).await?;
+        }
+        Ok(receipt)
+    }
+
+    /// Writes one record of something that is over or waits for nobody (a login, a refusal, a search).
+    ///
+    /// # Errors
+    /// The journal could not be written.
+    pub fn note(&self, record: Record) -> Result<Seq, RecordError> {
+        self.write(vec![record]).map(|receipt| receipt.first)
+    }
+
+    fn write(&self, records: Vec<Record>) -> Result<Receipt, RecordError> {
+        if let Some(failed) = &self.shared.durable.borrow().failed {
+            return Err(RecordError::Stopped(failed.clone()));
+        }
+        let count = records.len() as u64;
+        let records = records.into_iter().map(|record| Entry::Record(Box::new(record)));
+        let mut journal = lock(&self.shared.journal);
+        // Ends first: one write carries both.
+        let mut entries = std::mem::take(&mut *lock(&self.shared.waiting));
+        let ends = entries.len();
+        entries.extend(records);
+        match self.shared.append(&mut journal, &entries) {
+            Ok(appended) => {
+                let last = appended.first.0 + count.saturating_sub(1);
+                self.shared.last_seq.store(last, Ordering::Release);
+                drop(journal);
+                self.wake(false);
+                Ok(Receipt { first: appended.first, position: appended.end })
+            }
+            Err(error) => {
+                entries.truncate(ends);
+                self.shared.put_back(entries);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells how an execution ended. It is written with the next record, or within [`FLUSH_EVERY`].
+    pub fn finish(&self, completion: Completion) {
+        self.wait_with(Entry::Completion(completion));
+    }
+
+    /// Tells how a transaction ended; as [`Recorder::finish`].
+    pub fn settle(&self, settlement: Settlement) {
+        self.wait_with(Entry::Settlement(settlement));
+    }
+
+    fn wait_with(&self, entry: Entry) {
+        let full = {
+            let mut waiting = lock(&self.shared.waiting);
+            waiting.push(entry);
+            waiting.len() >= MAX_WAITING
+        };
+        if full {
+            self.shared.flush();
+        }
+        self.wake(false);
+    }
+
+    /// Whether a result must be held back until [`Recorder::released`].
+    pub fn holds_results(&self) -> bool {
+        self.shared.durability == Durability::Held
+    }
+
+    /// Waits until the records of a receipt are durable, so that results may pass (`held`).
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The journal could not be made durable; the result must not pass.
+    pub async fn released(&self, receipt: &Receipt) -> Result<(), RecordError> {
+        self.durable(receipt.position).await
+    }
+
+    async fn durable(&self, position: u64) -> Result<(), RecordError> {
+        let mut durable = self.shared.durable.subscribe();
+        if durable.borrow().position < position {
+            self.wake(true);
+        }
+        let reached = durable
+            .wait_for(|durable| durable.failed.is_some() || durable.position >= position)
+            .await
+            .map_err(|_| RecordError::Stopped("the journal thread has ended".into()))?;
+        match &reached.failed {
+            Some(failed) => Err(RecordError::Stopped(failed.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn wake(&self, urgent: bool) {
+        if urgent {
+            self.shared.urgent.store(true, Ordering::Release);
+            self.shared.wanted.store(true, Ordering::Release);
+            self.thread.unpark();
+        } else if !self.shared.wanted.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
+    }
+
+    /// Position of the newest record.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.shared.last_seq.load(Ordering::Acquire))
+    }
+
+    /// The journal's head: how many records, and the digest over all of them.
+    pub fn head(&self) -> Option<Head> {
+        lock(&self.shared.journal).as_ref().map(Journal::head)
+    }
+
+    /// Why the journal no longer works, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.durable.borrow().failed.clone()
+    }
+}
+
+impl RecorderThread {
+    /// Writes what waits, closes the journal in order, and ends the thread.
+    pub fn close(self) {
+        self.recorder.shared.closing.store(true, Ordering::Release);
+        self.recorder.wake(true);
+        if self.handle.join().is_err() {
+            tracing::error!("the journal thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn append(&self, journal: &mut Option<Journal>, entries: &[Entry]) -> Result<Appended, RecordError> {
+        let journal = journal.as_mut().ok_or_else(|| RecordError::Stopped("the journal is closed".into()))?;
+        match journal.append(entries) {
+            Ok(appended) => {
+                self.written.store(appended.end, Ordering::Release);
+                Ok(appended)
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not write to the journal");
+                Err(RecordError::Write(error.to_string()))
+            }
+        }
+    }
+
+    /// Writes the ends that wait. If that fails they go on waiting: the database has answered, only
+    /// our knowledge of it is late.
+    fn flush(&self) -> bool {
+        let mut journal = lock(&self.journal);
+        let entries = std::mem::take(&mut *lock(&self.waiting));
+        if entries.is_empty() {
+            return true;
+        }
+        let written = self.append(&mut journal, &entries).is_ok();
+        if !written {
+            self.put_back(entries);
+        }
+        written
+    }
+
+    fn put_back(&self, mut entries: Vec<Entry>) {
+        let mut waiting = lock(&self.waiting);
+        entries.append(&mut waiting);
+        *waiting = entries;
+    }
+
+    fn sync(&self) -> Result<(), JournalError> {
+        let task = match &*lock(&self.journal) {
+            Some(journal) if self.durable.borrow().position < self.written.load(Ordering::Acquire) => {
+                journal.sync_task()
+            }
+            _ => return Ok(()),
+        };
+        let position = task.run()?;
+        self.durable.send_modify(|durable| durable.position = durable.position.max(position));
+        Ok(())
+    }
+}
+
+fn run(shared: &Shared) {
+    loop {
+        if !shared.wanted.swap(false, Ordering::AcqRel) && !shared.closing.load(Ordering::Acquire) {
+            thread::park();
+            continue;
+        }
+        if !shared.urgent.swap(false, Ordering::AcqRel) {
+            // Gather for one tick; an urgent wish cuts it short.
+            thread::park_timeout(FLUSH_EVERY);
+            shared.urgent.store(false, Ordering::Release);
+        }
+        let flushed = shared.flush();
+        if let Err(error) = shared.sync() {
+            tracing::error!(%error, "could not sync the journal: statements are refused from now on");
+            shared.durable.send_modify(|durable| durable.failed = Some(error.to_string()));
+        }
+        if shared.closing.load(Ordering::Acquire) {
+            close(shared);
+            return;
+        }
+        if !flushed {
+            // Try again at the next tick, for as long as it takes.
+            thread::sleep(FLUSH_EVERY * 20);
+            shared.wanted.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn close(shared: &Shared) {
+    if let Some(journal) = lock(&shared.journal).take()
+        && let Err(error) = journal.close()
+    {
+        tracing::error!(%error, "could not close the journal in order");
+    }
+}
+
+/// A panic while holding one of our locks leaves values that are whole: entries are moved, not edited.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -2,6 +2,9 @@
 //!
 //! A wrong value stops the start; it is never replaced by a default.
 
+pub mod file;
+mod quantity;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -271,4 +274,17 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Draining at shutdown.
     pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message: 256 << 20,
+            max_statements: 100_000,
+            max_pipeline: 100_000,
+            max_pending_logins: 1000,
+            connect_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
 }

@@ -1,0 +1,643 @@
+//! What was written: TOML, with `PGWITNESS__SECTION__KEY` overrides and secrets in files.
+//!
+//! Unknown keys are refused. [`read`] tells every mistake it finds, not only the first.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    Access, Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, LoginMode,
+    LoginRule, Oidc, RoleMapping, Secret, SslMode, TlsFiles, Upstream, quantity,
+};
+
+/// Why a configuration cannot be used: every mistake, one line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Prefix of environment overrides.
+const ENV_PREFIX: &str = "PGWITNESS__";
+
+/// Upstream port if the URL names none.
+const POSTGRES_PORT: u16 = 5432;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: ListenTable,
+    #[serde(default)]
+    http: HttpTable,
+    oidc: OidcTable,
+    #[serde(default)]
+    upstream: Vec<UpstreamTable>,
+    #[serde(default)]
+    role_map: Vec<RoleMapTable>,
+    #[serde(default)]
+    login: Vec<LoginTable>,
+    #[serde(default)]
+    access: AccessTable,
+    #[serde(default)]
+    capture: CaptureTable,
+    log: LogTable,
+    #[serde(default)]
+    index: IndexTable,
+    #[serde(default)]
+    limits: LimitsTable,
+    #[serde(default)]
+    telemetry: TelemetryTable,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenTable {
+    address: String,
+    tls: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key_file: Option<PathBuf>,
+    max_clients: Option<usize>,
+    login_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpTable {
+    address: Option<String>,
+    public_url: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key_file: Option<PathBuf>,
+    admin: Option<AdminTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdminTable {
+    address: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OidcTable {
+    issuer: String,
+    client_id: String,
+    client_secret: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    audience: Option<String>,
+    scopes: Option<Vec<String>>,
+    user_claim: Option<String>,
+    group_claim: Option<String>,
+    #[serde(default)]
+    require_acr: Vec<String>,
+    session_max_age: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamTable {
+    name: String,
+    url: String,
+    sslmode: Option<String>,
+    sslrootcert: Option<PathBuf>,
+    #[serde(default)]
+    databases: Vec<String>,
+    catalog_refresh: Option<String>,
+    #[serde(default)]
+    credentials: Vec<CredentialTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CredentialTable {
+    role: String,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleMapTable {
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    users: Vec<String>,
+    #[serde(default)]
+    databases: Vec<String>,
+    roles: Vec<String>,
+    expires: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginTable {
+    #[serde(default)]
+    databases: Vec<String>,
+    #[serde(default)]
+    users: Vec<String>,
+    mode: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessTable {
+    #[serde(default)]
+    auditor: Vec<String>,
+    #[serde(default)]
+    admin: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptureTable {
+    sql: Option<String>,
+    parameters: Option<String>,
+    max_sql: Option<String>,
+    #[serde(default)]
+    tags: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogTable {
+    dir: PathBuf,
+    durability: Option<String>,
+    on_failure: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IndexTable {
+    dir: Option<PathBuf>,
+    commit_every: Option<String>,
+    memory: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    max_message: Option<String>,
+    max_statements: Option<usize>,
+    max_pipeline: Option<usize>,
+    max_pending_logins: Option<usize>,
+    connect_timeout: Option<String>,
+    drain_timeout: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TelemetryTable {
+    log: Option<String>,
+    log_format: Option<String>,
+}
+
+/// Reads a configuration file. Relative paths in it are relative to its folder.
+///
+/// # Errors
+/// Every mistake found, each naming its key and what to write instead.
+pub fn read(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError(vec![format!("could not read {}: {error}", path.display())]))?;
+    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+    parse(&text, &folder, env)
+}
+
+/// Reads configuration text; see [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(
+    text: &str,
+    folder: &Path,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let one = |message: String| ConfigError(vec![message]);
+    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| one(e.to_string()))?;
+    for (name, value) in env {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+            override_key(&mut table, key, &value).map_err(|e| one(format!("{name}: {e}")))?;
+        }
+    }
+    let file: File = table.try_into().map_err(|e: toml::de::Error| one(e.to_string()))?;
+    Reading { folder: folder.to_owned(), mistakes: Vec::new() }.config(file)
+}
+
+fn override_key(table: &mut toml::Table, key: &str, value: &str) -> Result<(), &'static str> {
+    let path: Vec<String> = key.split("__").map(str::to_lowercase).collect();
+    let (last, sections) = path.split_last().ok_or("names no key")?;
+    let mut at = table;
+    for section in sections {
+        at = at
+            .entry(section.clone())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or("does not name a table (lists cannot be overridden)")?;
+    }
+    // A value that reads as TOML keeps its type (numbers, lists); anything else is a string.
+    let typed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    at.insert(last.clone(), typed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+    Ok(())
+}
+
+struct Reading {
+    folder: PathBuf,
+    mistakes: Vec<String>,
+}
+
+impl Reading {
+    fn config(mut self, file: File) -> Result<Config, ConfigError> {
+        let listen = self.listen(file.listen);
+        let (http, admin) = self.http(file.http);
+        let oidc = self.oidc(file.oidc);
+        let upstreams: Vec<_> = file.upstream.into_iter().map(|u| self.upstream(u)).collect();
+        let role_map = file.role_map.into_iter().map(|r| self.role_mapping(r)).collect();
+        let login = file.login.into_iter().map(|rule| self.login_rule(rule)).collect();
+        let capture = self.capture(file.capture);
+        let log = self.log(file.log);
+        let index = self.index(file.index, &log.dir);
+        let limits = self.limits(file.limits);
+        self.telemetry(&file.telemetry);
+        if upstreams.is_empty() {
+            self.wrong("upstream", "at least one [[upstream]] with name, url and credentials is needed");
+        }
+        if !self.mistakes.is_empty() {
+            return Err(ConfigError(self.mistakes));
+        }
+        let access = Access { auditor: file.access.auditor, admin: file.access.admin };
+        Ok(Config { listen, http, admin, oidc, upstreams, role_map, access, capture, log, index, login, limits })
+    }
+
+    fn wrong(&mut self, key: &str, message: impl std::fmt::Display) {
+        self.mistakes.push(format!("{key}: {message}"));
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.wrong(key, format_args!("{text:?} is not an address and port, write for example 0.0.0.0:6432"));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn duration(&mut self, key: &str, text: Option<&str>, default: Duration) -> Duration {
+        let Some(text) = text else { return default };
+        quantity::duration(text).unwrap_or_else(|| {
+            self.wrong(key, format_args!("{text:?} is not a duration, write for example \"90s\", \"3m\", \"12h\""));
+            default
+        })
+    }
+
+    fn size(&mut self, key: &str, text: Option<&str>, default: usize) -> usize {
+        let Some(text) = text else { return default };
+        quantity::size(text).unwrap_or_else(|| {
+            self.wrong(key, format_args!("{text:?} is not a size, write for example \"64KiB\" or \"1MiB\""));
+            default
+        })
+    }
+
+    fn word<T: Copy>(&mut self, key: &str, text: Option<&str>, words: &[(&str, T)], default: T) -> T {
+        let Some(text) = text else { return default };
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).unwrap_or_else(|| {
+            let known = words.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+            self.wrong(key, format_args!("{text:?} is not one of {known}"));
+            default
+        })
+    }
+
+    fn path(&self, path: PathBuf) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    fn secret(&mut self, key: &str, plain: Option<String>, file: Option<PathBuf>) -> Option<Secret> {
+        match (plain, file) {
+            (Some(_), Some(_)) => {
+                self.wrong(key, format_args!("write either {key} or {key}_file, not both"));
+                None
+            }
+            (Some(text), None) => Some(Secret::new(text)),
+            (None, Some(file)) => {
+                let file = self.path(file);
+                match std::fs::read_to_string(&file) {
+                    Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+                    Err(error) => {
+                        self.wrong(key, format_args!("could not read {}: {error}", file.display()));
+                        None
+                    }
+                }
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn tls_files(&mut self, key: &str, cert: Option<PathBuf>, private: Option<PathBuf>) -> Option<TlsFiles> {
+        match (cert, private) {
+            (Some(cert), Some(private)) => {
+                let (cert, key) = (self.path(cert), self.path(private));
+                Some(TlsFiles { cert, key })
+            }
+            (None, None) => None,
+            _ => {
+                self.wrong(key, "tls_cert and tls_key_file belong together, one of them is missing");
+                None
+            }
+        }
+    }
+
+    fn listen(&mut self, table: ListenTable) -> Listen {
+        let address = self.address("listen.address", &table.address);
+        let files = self.tls_files("listen", table.tls_cert, table.tls_key_file);
+        let tls = match (table.tls.as_deref().unwrap_or("require"), files) {
+            ("off", _) => ListenTls::Off,
+            ("allow", Some(files)) => ListenTls::Allow(files),
+            ("require", Some(files)) => ListenTls::Require(files),
+            ("allow" | "require", None) => {
+                self.wrong(
+                    "listen.tls",
+                    "needs tls_cert and tls_key_file; write tls = \"off\" only where nobody can listen in",
+                );
+                ListenTls::Off
+            }
+            (other, _) => {
+                self.wrong("listen.tls", format_args!("{other:?} is not one of \"off\", \"allow\", \"require\""));
+                ListenTls::Off
+            }
+        };
+        let login_timeout =
+            self.duration("listen.login_timeout", table.login_timeout.as_deref(), Duration::from_secs(180));
+        Listen { address, tls, max_clients: table.max_clients.unwrap_or(500), login_timeout }
+    }
+
+    fn http(&mut self, table: HttpTable) -> (Http, Option<SocketAddr>) {
+        let address = self.address("http.address", table.address.as_deref().unwrap_or("0.0.0.0:7432"));
+        let public_url = table.public_url.and_then(|text| {
+            Url::parse(&text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+                .or_else(|| {
+                    self.wrong("http.public_url", format_args!("{text:?} is not a URL, write for example https://witness.example.com"));
+                    None
+                })
+        });
+        let tls = self.tls_files("http", table.tls_cert, table.tls_key_file);
+        let admin = table.admin.map(|admin| self.address("http.admin.address", &admin.address));
+        (Http { address, public_url, tls }, admin)
+    }
+
+    fn oidc(&mut self, table: OidcTable) -> Oidc {
+        if Url::parse(&table.issuer).is_err() {
+            self.wrong("oidc.issuer", format_args!("{:?} is not a URL", table.issuer));
+        }
+        let client_secret = self.secret("oidc.client_secret", table.client_secret, table.client_secret_file);
+        let session_max_age = self.duration(
+            "oidc.session_max_age",
+            table.session_max_age.as_deref(),
+            Duration::from_secs(12 * 3600),
+        );
+        let default_scopes = || ["openid", "email", "groups"].map(str::to_owned).to_vec();
+        Oidc {
+            audience: table.audience.unwrap_or_else(|| table.client_id.clone()),
+            issuer: table.issuer,
+            client_id: table.client_id,
+            client_secret,
+            scopes: table.scopes.unwrap_or_else(default_scopes),
+            user_claim: table.user_claim.unwrap_or_else(|| "email".into()),
+            group_claim: table.group_claim.unwrap_or_else(|| "groups".into()),
+            require_acr: table.require_acr,
+            session_max_age,
+        }
+    }
+
+    fn upstream(&mut self, table: UpstreamTable) -> Upstream {
+        let key = format!("upstream {:?}", table.name);
+        let (host, port) = upstream_address(&table.url).unwrap_or_else(|reason| {
+            self.wrong(&format!("{key}.url"), reason);
+            (String::new(), POSTGRES_PORT)
+        });
+        let modes = [
+            ("disable", SslMode::Disable),
+            ("require", SslMode::Require),
+            ("verify-ca", SslMode::VerifyCa),
+            ("verify-full", SslMode::VerifyFull),
+        ];
+        // TLS is not spoken on unix sockets, by PostgreSQL either.
+        let default = if host.starts_with('/') { SslMode::Disable } else { SslMode::VerifyFull };
+        let sslmode = self.word(&format!("{key}.sslmode"), table.sslmode.as_deref(), &modes, default);
+        let catalog_refresh = self.duration(
+            &format!("{key}.catalog_refresh"),
+            table.catalog_refresh.as_deref(),
+            Duration::from_secs(300),
+        );
+        let mut credentials = Vec::new();
+        for credential in table.credentials {
+            let key = format!("{key}.credentials {:?} password", credential.role);
+            match self.secret(&key, credential.password, credential.password_file) {
+                Some(password) => credentials.push(Credential { role: credential.role, password }),
+                None if self.mistakes.is_empty() => self.wrong(&key, "write password_file (or password)"),
+                None => {}
+            }
+        }
+        if credentials.is_empty() {
+            self.wrong(&key, "has no credentials: write credentials = [{ role = \"…\", password_file = \"…\" }]");
+        }
+        let sslrootcert = table.sslrootcert.map(|path| self.path(path));
+        Upstream {
+            name: table.name,
+            host,
+            port,
+            sslmode,
+            sslrootcert,
+            databases: table.databases,
+            catalog_refresh,
+            credentials,
+        }
+    }
+
+    fn role_mapping(&mut self, table: RoleMapTable) -> RoleMapping {
+        if table.groups.is_empty() && table.users.is_empty() {
+            self.wrong("role_map", "name groups or users (users = [\"*\"] means everybody)");
+        }
+        if table.roles.is_empty() {
+            self.wrong("role_map", "names no roles");
+        }
+        let expires = table.expires.and_then(|text| {
+            let parsed = time::OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339);
+            parsed.map(time::OffsetDateTime::unix_timestamp).ok().or_else(|| {
+                self.wrong("role_map.expires", format_args!("{text:?} is not a time, write for example 2026-12-31T18:00:00Z"));
+                None
+            })
+        });
+        let RoleMapTable { groups, users, databases, roles, .. } = table;
+        RoleMapping { groups, users, databases, roles, expires }
+    }
+
+    fn login_rule(&mut self, table: LoginTable) -> LoginRule {
+        let modes = [("device", LoginMode::Device), ("password", LoginMode::Password)];
+        let mode = self.word("login.mode", Some(&table.mode), &modes, LoginMode::Device);
+        LoginRule { databases: table.databases, users: table.users, mode }
+    }
+
+    fn capture(&mut self, table: CaptureTable) -> Capture {
+        self.word("capture.sql", table.sql.as_deref(), &[("full", ())], ());
+        let choices = [("full", true), ("off", false)];
+        let parameters = self.word("capture.parameters", table.parameters.as_deref(), &choices, true);
+        let max_sql = self.size("capture.max_sql", table.max_sql.as_deref(), 1 << 20);
+        Capture { parameters, max_sql, tags: table.tags.into_iter().collect() }
+    }
+
+    fn log(&mut self, table: LogTable) -> Log {
+        let modes =
+            [("held", Durability::Held), ("strict", Durability::Strict), ("batch", Durability::Batch)];
+        let durability = self.word("log.durability", table.durability.as_deref(), &modes, Durability::Held);
+        self.word("log.on_failure", table.on_failure.as_deref(), &[("refuse", ())], ());
+        Log { dir: self.path(table.dir), durability }
+    }
+
+    fn index(&mut self, table: IndexTable, log: &Path) -> Index {
+        let dir = table.dir.map_or_else(|| log.join("index"), |dir| self.path(dir));
+        if dir == log {
+            self.wrong("index.dir", "must not be the folder of the journal");
+        }
+        let commit_every =
+            self.duration("index.commit_every", table.commit_every.as_deref(), Duration::from_millis(500));
+        let memory = self.size("index.memory", table.memory.as_deref(), 128 << 20);
+        Index { dir, commit_every, memory }
+    }
+
+    fn limits(&mut self, table: LimitsTable) -> Limits {
+        let default = Limits::default();
+        Limits {
+            max_message: self.size("limits.max_message", table.max_message.as_deref(), default.max_message),
+            max_statements: table.max_statements.unwrap_or(default.max_statements),
+            max_pipeline: table.max_pipeline.unwrap_or(default.max_pipeline),
+            max_pending_logins: table.max_pending_logins.unwrap_or(default.max_pending_logins),
+            connect_timeout: self.duration(
+                "limits.connect_timeout",
+                table.connect_timeout.as_deref(),
+                default.connect_timeout,
+            ),
+            drain_timeout: self.duration(
+                "limits.drain_timeout",
+                table.drain_timeout.as_deref(),
+                default.drain_timeout,
+            ),
+        }
+    }
+
+    fn telemetry(&mut self, table: &TelemetryTable) {
+        // Logging starts before the file is read; here only the spelling is checked.
+        if let Some(format) = &table.log_format {
+            self.word("telemetry.log_format", Some(format), &[("text", ()), ("json", ())], ());
+        }
+        let _ = &table.log;
+    }
+}
+
+/// Host (or socket folder) and port of an upstream URL.
+fn upstream_address(text: &str) -> Result<(String, u16), String> {
+    const SHAPE: &str = "write postgres://host:5432, or postgres:///?host=/run/postgresql for a unix socket";
+    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}); {SHAPE}"))?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(format!("has scheme {:?}; {SHAPE}", url.scheme()));
+    }
+    if url.password().is_some() || !url.username().is_empty() {
+        return Err("must not hold a user or password, they belong under credentials".to_owned());
+    }
+    let query: BTreeMap<_, _> = url.query_pairs().collect();
+    if let Some(unknown) = query.keys().find(|key| !matches!(key.as_ref(), "host" | "port")) {
+        return Err(format!("has the parameter {unknown:?}, only host and port are known here; {SHAPE}"));
+    }
+    let host = query.get("host").map(|host| host.to_string()).or_else(|| {
+        url.host_str().filter(|host| !host.is_empty()).map(|host| host.trim_matches(['[', ']']).to_owned())
+    });
+    let port = match query.get("port") {
+        Some(port) => port.parse().map_err(|_| format!("port {port:?} is not a number"))?,
+        None => url.port().unwrap_or(POSTGRES_PORT),
+    };
+    let host = host.ok_or_else(|| format!("names no host; {SHAPE}"))?;
+    Ok((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+[listen]
+address = "127.0.0.1:6432"
+tls = "off"
+[oidc]
+issuer = "https://id.example.com"
+client_id = "pgwitness"
+[[upstream]]
+name = "main"
+url = "postgres://db.example.com"
+credentials = [{ role = "app_read", password = "x" }]
+[log]
+dir = "journal"
+"#;
+
+    fn mistakes(text: &str) -> String {
+        match parse(text, Path::new("/etc"), std::iter::empty()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_minimal_file_gets_the_documented_defaults() {
+        let config = parse(MINIMAL, Path::new("/etc/pgwitness"), std::iter::empty()).unwrap();
+        assert_eq!(config.log.dir, Path::new("/etc/pgwitness/journal"));
+        assert_eq!(config.log.durability, Durability::Held);
+        assert_eq!(config.upstreams[0].sslmode, SslMode::VerifyFull);
+        assert_eq!((config.upstreams[0].host.as_str(), config.upstreams[0].port), ("db.example.com", 5432));
+        assert_eq!(config.oidc.audience, "pgwitness");
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let text = MINIMAL
+            .replace("\"off\"", "\"maybe\"")
+            .replace("postgres://db.example.com", "mysql://db")
+            .replace("dir = \"journal\"", "dir = \"journal\"\ndurability = \"sometimes\"");
+        let told = mistakes(&text);
+        for key in ["listen.tls", "upstream \"main\".url", "log.durability"] {
+            assert!(told.contains(key), "{key} is missing in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_name() {
+        assert!(mistakes(&MINIMAL.replace("client_id", "client_name")).contains("client_name"));
+    }
+
+    #[test]
+    fn tls_without_certificate_is_refused_rather_than_switched_off() {
+        assert!(mistakes(&MINIMAL.replace("tls = \"off\"\n", "")).contains("tls_cert"));
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let env = [
+            ("PGWITNESS__LISTEN__MAX_CLIENTS".to_owned(), "7".to_owned()),
+            ("PGWITNESS__LOG__DURABILITY".to_owned(), "batch".to_owned()),
+            ("HOME".to_owned(), "/root".to_owned()),
+        ];
+        let config = parse(MINIMAL, Path::new("/"), env.into_iter()).unwrap();
+        assert_eq!((config.listen.max_clients, config.log.durability), (7, Durability::Batch));
+    }
+
+    #[test]
+    fn a_unix_socket_is_named_by_its_folder() {
+        let text = MINIMAL.replace("postgres://db.example.com", "postgres:///?host=/run/pg&port=6000");
+        let config = parse(&text, Path::new("/"), std::iter::empty()).unwrap();
+        assert_eq!((config.upstreams[0].host.as_str(), config.upstreams[0].port), ("/run/pg", 6000));
+        assert_eq!(config.upstreams[0].sslmode, SslMode::Disable);
+    }
+
+    #[test]
+    fn a_secret_never_shows_itself() {
+        let config = parse(MINIMAL, Path::new("/"), std::iter::empty()).unwrap();
+        assert!(!format!("{config:?}").contains("\"x\""));
+    }
+}

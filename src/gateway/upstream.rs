@@ -1,0 +1,319 @@
+//! The database behind us: dialling, TLS, its authentication, cancelling, and the gateway's own
+//! small questions (the catalog).
+//!
+//! Source: PostgreSQL documentation, "Message Flow"; RFC 5802 and RFC 7677 for SCRAM, which
+//! postgres-protocol implements.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pgwitness_protocol::ProtocolError;
+use pgwitness_protocol::backend::{self, Authentication, Report};
+use pgwitness_protocol::frame::FrameBuffer;
+use pgwitness_protocol::startup::{self, StartupMessage};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::frontend;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::stream::Stream;
+use crate::config::{self, Secret};
+use crate::tls::{self, TlsError};
+
+/// Largest message while logging in, and largest row of the gateway's own questions.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// All rows of one of the gateway's own questions, bytes.
+const MAX_ANSWER: usize = 1 << 30;
+
+/// Room for one read.
+const READ: usize = 16 * 1024;
+
+/// Why the database could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("could not connect to the database: {0}")]
+    Connect(#[source] io::Error),
+    #[error("the database did not answer in time")]
+    Timeout,
+    #[error("the database does not offer TLS")]
+    NoTls,
+    #[error("the database asks for an authentication that the gateway does not do: {0}")]
+    Authentication(&'static str),
+    #[error("the database's answer could not be understood: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// The database said no: its own words, to be passed on as they are.
+    #[error("{}: {}", report.code, report.message)]
+    Refused { report: Report, frame: Bytes },
+}
+
+/// A database server, as configured.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) config: config::Upstream,
+    tls: Option<Arc<ClientConfig>>,
+    connect_timeout: Duration,
+}
+
+/// A logged-in connection, before its first query.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) stream: Stream,
+    /// ParameterStatus and notices as they came, for the client.
+    pub(crate) greeting: BytesMut,
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) pid: u32,
+    pub(crate) key: Bytes,
+    /// Read beyond the first ReadyForQuery (normally nothing).
+    pub(crate) rest: FrameBuffer,
+}
+
+impl Server {
+    pub(crate) fn new(config: config::Upstream, connect_timeout: Duration) -> Result<Self, TlsError> {
+        let tls = tls::client(config.sslmode, config.sslrootcert.as_deref())?;
+        Ok(Self { config, tls, connect_timeout })
+    }
+
+    pub(crate) fn serves(&self, database: &str) -> bool {
+        self.config.databases.is_empty() || self.config.databases.iter().any(|name| name == database)
+    }
+
+    pub(crate) fn password(&self, role: &str) -> Option<&Secret> {
+        self.config.credentials.iter().find(|c| c.role == role).map(|c| &c.password)
+    }
+
+    /// Connects and logs in as `role`, with the client's own startup parameters.
+    ///
+    /// # Errors
+    /// No connection within the time limit, or the database's refusal.
+    pub(crate) async fn connect(
+        &self,
+        message: &StartupMessage,
+        role: &str,
+        database: &str,
+        password: &Secret,
+    ) -> Result<Upstream, UpstreamError> {
+        let packet = message.encode_for_server(role, database);
+        tokio::time::timeout(self.connect_timeout, async {
+            let mut stream = self.dial().await?;
+            stream.send(&packet).await.map_err(UpstreamError::Connect)?;
+            log_in(stream, role, password).await
+        })
+        .await
+        .map_err(|_| UpstreamError::Timeout)?
+    }
+
+    /// Asks the server to cancel what a backend runs.
+    ///
+    /// # Errors
+    /// The request could not be delivered.
+    pub(crate) async fn cancel(&self, pid: u32, key: &[u8]) -> Result<(), UpstreamError> {
+        let request = startup::cancel_request(pid, key);
+        tokio::time::timeout(self.connect_timeout, async {
+            let mut stream = self.dial().await?;
+            stream.send(&request).await.map_err(UpstreamError::Connect)?;
+            // The server closes when it has signalled the backend: then the client may go on.
+            let mut nothing = [0; 1];
+            let _ = stream.read(&mut nothing).await;
+            Ok(())
+        })
+        .await
+        .map_err(|_| UpstreamError::Timeout)?
+    }
+
+    async fn dial(&self) -> Result<Stream, UpstreamError> {
+        let config::Upstream { host, port, .. } = &self.config;
+        if host.starts_with('/') {
+            let path = format!("{host}/.s.PGSQL.{port}");
+            return Ok(Stream::Unix(UnixStream::connect(path).await.map_err(UpstreamError::Connect)?));
+        }
+        let mut stream =
+            TcpStream::connect((host.as_str(), *port)).await.map_err(UpstreamError::Connect)?;
+        stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+        let Some(tls) = &self.tls else { return Ok(Stream::Tcp(stream)) };
+        stream.write_all(&startup::ssl_request()).await.map_err(UpstreamError::Connect)?;
+        // Exactly one byte is read in clear: anything after it would be an injection (CVE-2021-23222).
+        if stream.read_u8().await.map_err(UpstreamError::Connect)? != b'S' {
+            return Err(UpstreamError::NoTls);
+        }
+        let name = ServerName::try_from(host.clone())
+            .map_err(|_| UpstreamError::Connect(io::Error::other("the host is no name for a certificate")))?;
+        let stream = TlsConnector::from(tls.clone())
+            .connect(name, stream)
+            .await
+            .map_err(UpstreamError::Connect)?;
+        Ok(Stream::TlsClient(Box::new(stream)))
+    }
+}
+
+/// What one message of the server's greeting asks for.
+enum Greeting {
+    Send(BytesMut),
+    Keep,
+    Drop,
+    Key(u32, Bytes),
+    Ready,
+}
+
+struct Login<'a> {
+    role: &'a str,
+    password: &'a Secret,
+    scram: Option<ScramSha256>,
+    authenticated: bool,
+}
+
+async fn log_in(mut stream: Stream, role: &str, password: &Secret) -> Result<Upstream, UpstreamError> {
+    let mut login = Login { role, password, scram: None, authenticated: false };
+    let mut buffer = FrameBuffer::new();
+    let mut greeting = BytesMut::new();
+    let (mut pid, mut key) = (0, Bytes::new());
+    let mut parameters = Vec::new();
+    loop {
+        let Some(frame) = buffer.next(|tag, length| cap(tag, length))? else {
+            stream.read_more(buffer.space(READ)).await.map_err(UpstreamError::Connect)?;
+            continue;
+        };
+        let size = frame.length + pgwitness_protocol::frame::HEADER;
+        let step = login.step(frame.tag, frame.body)?;
+        if frame.tag == b'S' {
+            let (name, value) = backend::parameter_status(frame.body)?;
+            parameters.push((lossy(name), lossy(value)));
+        }
+        let cleared = buffer.cleared();
+        let raw = cleared.get(cleared.len() - size..).unwrap_or_default();
+        match step {
+            Greeting::Keep => greeting.extend_from_slice(raw),
+            Greeting::Key(p, k) => (pid, key) = (p, k),
+            Greeting::Send(bytes) => stream.send(&bytes).await.map_err(UpstreamError::Connect)?,
+            Greeting::Drop => {}
+            Greeting::Ready => {
+                let count = buffer.cleared().len();
+                buffer.passed(count);
+                return Ok(Upstream { stream, greeting, parameters, pid, key, rest: buffer });
+            }
+        }
+    }
+}
+
+fn cap(tag: u8, length: usize) -> Result<usize, ProtocolError> {
+    if length > MAX_MESSAGE {
+        return Err(ProtocolError::TooLarge { tag, length, limit: MAX_MESSAGE });
+    }
+    Ok(length)
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Login<'_> {
+    fn step(&mut self, tag: u8, body: &[u8]) -> Result<Greeting, UpstreamError> {
+        match tag {
+            b'R' => self.authentication(body),
+            b'E' => Err(refusal(body)),
+            b'S' | b'N' if self.authenticated => Ok(Greeting::Keep),
+            b'N' | b'v' => Ok(Greeting::Drop),
+            b'K' if self.authenticated => {
+                let (pid, key) = backend::key_data(body)?;
+                Ok(Greeting::Key(pid, Bytes::copy_from_slice(key)))
+            }
+            b'Z' if self.authenticated => Ok(Greeting::Ready),
+            tag => Err(UpstreamError::Protocol(ProtocolError::Unexpected { tag })),
+        }
+    }
+
+    fn authentication(&mut self, body: &[u8]) -> Result<Greeting, UpstreamError> {
+        const ENCODING: UpstreamError = UpstreamError::Authentication("a message that does not fit");
+        let mut reply = BytesMut::new();
+        match backend::authentication(body)? {
+            Authentication::Ok => {
+                self.authenticated = true;
+                return Ok(Greeting::Drop);
+            }
+            Authentication::Sasl(mechanisms) => {
+                if !mechanisms.contains(&SCRAM_SHA_256.as_bytes()) {
+                    return Err(UpstreamError::Authentication("a SASL mechanism other than SCRAM-SHA-256"));
+                }
+                let scram =
+                    ScramSha256::new(self.password.reveal().as_bytes(), ChannelBinding::unsupported());
+                frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut reply)
+                    .map_err(|_| ENCODING)?;
+                self.scram = Some(scram);
+            }
+            Authentication::SaslContinue(challenge) => {
+                let scram = self.scram.as_mut().ok_or(ENCODING)?;
+                scram.update(challenge).map_err(|_| UpstreamError::Authentication("a bad SCRAM challenge"))?;
+                frontend::sasl_response(scram.message(), &mut reply).map_err(|_| ENCODING)?;
+            }
+            Authentication::SaslFinal(verdict) => {
+                let scram = self.scram.as_mut().ok_or(ENCODING)?;
+                scram.finish(verdict).map_err(|_| {
+                    UpstreamError::Authentication("SCRAM, but could not prove that it knows the password")
+                })?;
+                return Ok(Greeting::Drop);
+            }
+            Authentication::Cleartext => {
+                return Err(UpstreamError::Authentication("a password in clear text, use scram-sha-256"));
+            }
+            Authentication::Md5(_) => {
+                return Err(UpstreamError::Authentication("an md5 password, use scram-sha-256"));
+            }
+            Authentication::Other(_) => {
+                return Err(UpstreamError::Authentication("GSSAPI, SSPI or another method"));
+            }
+        }
+        let _ = self.role;
+        Ok(Greeting::Send(reply))
+    }
+}
+
+fn refusal(body: &[u8]) -> UpstreamError {
+    let mut frame = BytesMut::with_capacity(body.len() + 5);
+    frame.extend_from_slice(b"E");
+    frame.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    frame.extend_from_slice(body);
+    UpstreamError::Refused { report: backend::report(body), frame: frame.freeze() }
+}
+
+impl Upstream {
+    /// One of the gateway's own questions: a simple query, its rows as text.
+    ///
+    /// # Errors
+    /// The database's error, or an answer beyond the limits.
+    pub(crate) async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, UpstreamError> {
+        let mut query = BytesMut::new();
+        frontend::query(sql, &mut query).map_err(UpstreamError::Connect)?;
+        self.stream.send(&query).await.map_err(UpstreamError::Connect)?;
+        let (mut rows, mut size, mut refused) = (Vec::new(), 0, None);
+        loop {
+            let Some(frame) = self.rest.next(|tag, length| cap(tag, length))? else {
+                self.stream.read_more(self.rest.space(READ)).await.map_err(UpstreamError::Connect)?;
+                continue;
+            };
+            match frame.tag {
+                b'D' => {
+                    size += frame.length;
+                    if size > MAX_ANSWER {
+                        return Err(UpstreamError::Protocol(ProtocolError::TooLarge {
+                            tag: b'D',
+                            length: size,
+                            limit: MAX_ANSWER,
+                        }));
+                    }
+                    rows.push(backend::data_row(frame.body)?.iter().map(|v| v.map(lossy)).collect());
+                }
+                b'E' => refused = Some(refusal(frame.body)),
+                b'Z' => break,
+                _ => {}
+            }
+            let count = self.rest.cleared().len();
+            self.rest.passed(count);
+        }
+        refused.map_or(Ok(rows), Err)
+    }
+}
