@@ -1,1 +1,151 @@
-//! To come.
+//! Connections: accepting them, finding out who is there, relaying, and recording.
+//!
+//! One task owns a client and its database connection from the first byte to the last. What it
+//! never does: forward something that is executed without a [`crate::recorder::Receipt`], change a
+//! byte of what it forwards, or tell a client an internal error.
+
+mod cancel;
+mod chronicle;
+mod databases;
+mod greeting;
+mod listener;
+mod params;
+mod reading;
+mod relay;
+mod session;
+mod startup;
+mod state;
+mod stream;
+mod transaction;
+mod upstream;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
+use rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
+use crate::identity::{MintedTokens, Pairings, Provider};
+use crate::recorder::Recorder;
+use crate::tls::{self, TlsError};
+use cancel::CancelKeys;
+use databases::Databases;
+use reading::Readings;
+
+pub use listener::serve;
+pub use session::{LiveSession, LiveSessions};
+
+/// Everything that sessions share. Each part is cheap to clone or behind this one `Arc`.
+pub struct Gateway {
+    config: Config,
+    recorder: Recorder,
+    provider: Provider,
+    pairings: Pairings,
+    minted: MintedTokens,
+    databases: Databases,
+    readings: Readings,
+    cancel_keys: CancelKeys,
+    live: LiveSessions,
+    tls: Option<Arc<ServerConfig>>,
+    pending_logins: AtomicUsize,
+    approver: Option<Arc<dyn Approver>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Approves device logins in place of a person (the demo's `--auto-approve`).
+pub trait Approver: Send + Sync {
+    /// Approves the login with this code for whoever the startup message named.
+    fn approve(&self, user_code: &str, startup_user: &str);
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The parts that a gateway is made of, made by whoever starts it.
+pub struct Parts {
+    /// What the operator wrote.
+    pub config: Config,
+    /// The gate to the journal.
+    pub recorder: Recorder,
+    /// The identity provider.
+    pub provider: Provider,
+    /// Paired secrets.
+    pub pairings: Pairings,
+    /// Tokens minted here.
+    pub minted: MintedTokens,
+    /// Approves logins by itself, in the demo.
+    pub approver: Option<Arc<dyn Approver>>,
+    /// Waits for the tasks at shutdown.
+    pub tracker: TaskTracker,
+    /// Tells the tasks to end.
+    pub stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Puts the parts together; nothing is dialled yet.
+    ///
+    /// # Errors
+    /// TLS files that cannot be used.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, TlsError> {
+        let Parts { config, recorder, provider, pairings, minted, approver, tracker, stop } = parts;
+        let tls = match &config.listen.tls {
+            ListenTls::Off => None,
+            ListenTls::Allow(files) | ListenTls::Require(files) => Some(tls::server(files, &[tls::ALPN])?),
+        };
+        let databases = Databases::new(&config)?;
+        Ok(Arc::new(Self {
+            readings: Readings::new(config.capture.tags.clone()),
+            databases,
+            cancel_keys: CancelKeys::default(),
+            live: LiveSessions::default(),
+            pending_logins: AtomicUsize::new(0),
+            config,
+            recorder,
+            provider,
+            pairings,
+            minted,
+            tls,
+            approver,
+            tracker,
+            stop,
+        }))
+    }
+
+    /// Sessions that are open now.
+    pub fn live_sessions(&self) -> &LiveSessions {
+        &self.live
+    }
+
+    fn role_map(&self) -> &[RoleMapping] {
+        &self.config.role_map
+    }
+
+    fn login_rules(&self) -> &[LoginRule] {
+        &self.config.login
+    }
+
+    /// Records something that is over at once. A failure to record is logged here; the callers
+    /// refuse whatever it was about anyway, or have nothing to refuse.
+    fn note(&self, event: Event, outcome: Outcome, who: &Arc<Who>, detail: String, error: String) -> bool {
+        let done = Completion { error, ..Completion::new(outcome, TxnOutcome::None) };
+        let noted = self.recorder.note(event_record(event, who.clone(), detail, Some(done)));
+        if let Err(error) = &noted {
+            tracing::error!(event = event.as_str(), %error, "could not record");
+        }
+        noted.is_ok()
+    }
+}
+
+/// A record of something that is not a statement.
+fn event_record(event: Event, who: Arc<Who>, detail: String, done: Option<Completion>) -> Record {
+    let time = clock::now();
+    Record { id: clock::new_id(time), time, event, who, sql: None, shape: None, params: Vec::new(), detail, done }
+}

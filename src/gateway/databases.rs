@@ -1,0 +1,161 @@
+//! The databases behind the gateway: which server serves a name, and what its catalog says.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pgwitness_protocol::startup::StartupMessage;
+
+use super::upstream::{Server, UpstreamError};
+use crate::catalog::{self, Schema};
+use crate::config::Config;
+use crate::tls::TlsError;
+
+/// A catalog that could not be loaded is not asked for again before this.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// A catalog load may take this long; then statements are analysed without.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Catalogs kept, one a database.
+const MAX_CATALOGS: usize = 256;
+
+/// All upstreams and their catalogs.
+pub(super) struct Databases {
+    servers: Vec<Arc<Server>>,
+    catalogs: Mutex<HashMap<(String, String), Arc<Catalog>>>,
+}
+
+/// What is known of one database, as of the last load.
+pub(super) struct Catalog {
+    server: Arc<Server>,
+    database: String,
+    state: Mutex<Known>,
+    /// One load at a time; the others wait for it.
+    loading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    schema: Option<Arc<Schema>>,
+    loaded: Option<Instant>,
+    failed: Option<Instant>,
+    /// Counts changes seen, so that a load that began before a change does not hide it.
+    changes: u64,
+    /// The value of `changes` that the schema includes.
+    includes: u64,
+}
+
+impl Databases {
+    pub(super) fn new(config: &Config) -> Result<Self, TlsError> {
+        let timeout = config.limits.connect_timeout;
+        let servers = config
+            .upstreams
+            .iter()
+            .map(|upstream| Server::new(upstream.clone(), timeout).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { servers, catalogs: Mutex::default() })
+    }
+
+    /// The first upstream that serves a database.
+    pub(super) fn server_for(&self, database: &str) -> Option<&Arc<Server>> {
+        self.servers.iter().find(|server| server.serves(database))
+    }
+
+    pub(super) fn catalog(&self, server: &Arc<Server>, database: &str) -> Arc<Catalog> {
+        let key = (server.config.name.clone(), database.to_owned());
+        let mut catalogs = self.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
+        if catalogs.len() >= MAX_CATALOGS && !catalogs.contains_key(&key) {
+            // Any that no session uses; sessions keep their own hold on theirs.
+            catalogs.retain(|_, catalog| Arc::strong_count(catalog) > 1);
+        }
+        catalogs
+            .entry(key)
+            .or_insert_with(|| {
+                Arc::new(Catalog {
+                    server: server.clone(),
+                    database: database.to_owned(),
+                    state: Mutex::default(),
+                    loading: tokio::sync::Mutex::new(()),
+                })
+            })
+            .clone()
+    }
+}
+
+impl Catalog {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The schema as last loaded, if it was ever.
+    pub(super) fn schema(&self) -> Option<Arc<Schema>> {
+        self.lock().schema.clone()
+    }
+
+    /// Something in the database has changed: the next statement waits for a fresh load.
+    pub(super) fn changed(&self) {
+        self.lock().changes += 1;
+    }
+
+    /// Whether the schema must be loaded before the next statement is analysed.
+    pub(super) fn is_stale(&self) -> bool {
+        let known = self.lock();
+        if known.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            return false;
+        }
+        let aged = known.loaded.is_none_or(|at| at.elapsed() >= self.server.config.catalog_refresh);
+        aged || known.includes != known.changes
+    }
+
+    /// Loads the schema over a connection of the gateway's own, as `role`. A failure is logged and
+    /// remembered: what was known stays, statements go on, marked as partly analysed.
+    pub(super) async fn refresh(&self, role: &str) {
+        let _one = self.loading.lock().await;
+        if !self.is_stale() {
+            return;
+        }
+        let changes = self.lock().changes;
+        let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role)).await;
+        let mut known = self.lock();
+        match loaded {
+            Ok(Ok(schema)) => {
+                let unchanged = known.schema.as_ref().is_some_and(|old| old.digest() == schema.digest());
+                if !unchanged {
+                    known.schema = Some(Arc::new(schema));
+                }
+                known.includes = changes;
+                known.loaded = Some(Instant::now());
+                known.failed = None;
+            }
+            failed => {
+                let reason = match failed {
+                    Ok(Err(reason)) => reason,
+                    _ => "it took too long".to_owned(),
+                };
+                tracing::warn!(database = %self.database, %reason, "could not load the catalog");
+                known.failed = Some(Instant::now());
+            }
+        }
+    }
+
+    async fn load(&self, role: &str) -> Result<Schema, String> {
+        let rows = self.rows(role).await.map_err(|error| error.to_string())?;
+        // Reading ten thousand tables takes longer than a task may.
+        tokio::task::block_in_place(|| catalog::read(&rows)).map_err(|error| error.to_string())
+    }
+
+    async fn rows(&self, role: &str) -> Result<Vec<Vec<Option<String>>>, UpstreamError> {
+        let password = self
+            .server
+            .password(role)
+            .ok_or(UpstreamError::Authentication("a password that the gateway does not have"))?;
+        let parameters = [("application_name", "pgwitness catalog"), ("client_encoding", "UTF8")]
+            .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
+            .to_vec();
+        let message = StartupMessage { minor: 0, parameters };
+        let mut upstream = self.server.connect(&message, role, &self.database, password).await?;
+        upstream.ask(catalog::LOAD).await
+    }
+}

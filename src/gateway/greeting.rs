@@ -1,0 +1,167 @@
+//! The first packets of a connection: TLS or not, cancel, or the startup message.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pgwitness_protocol::ProtocolError;
+use pgwitness_protocol::startup::{self, MAX_STARTUP, Packet, StartupMessage, TLS_HANDSHAKE};
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::stream::{Replay, Stream};
+use crate::tls::ALPN;
+
+/// All of it must be done within this.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Negotiation requests (SSL, GSSENC) before the startup message; PostgreSQL allows one of each.
+const MAX_REQUESTS: usize = 4;
+
+/// What a new connection is for.
+#[derive(Debug)]
+pub(super) enum Greeting {
+    /// A session, with what was read beyond the startup message.
+    Start { stream: Stream, message: StartupMessage, early: BytesMut },
+    /// A cancel request. Nothing is answered.
+    Cancel { pid: u32, key: Bytes },
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GreetingError {
+    #[error("the client left: {0}")]
+    Left(#[from] io::Error),
+    #[error("the client was silent")]
+    Silent,
+    /// To be told to the client.
+    #[error("{reason}")]
+    Refused { stream: Box<Stream>, code: &'static str, reason: String, hint: &'static str },
+    #[error("direct TLS without the ALPN name \"postgresql\"")]
+    Alpn,
+}
+
+/// Which TLS the listener speaks.
+pub(super) struct Offer<'a> {
+    pub(super) tls: Option<&'a Arc<ServerConfig>>,
+    pub(super) required: bool,
+}
+
+/// Reads until it is clear what the client wants.
+///
+/// # Errors
+/// Bad packets, silence, plain text where TLS is required.
+pub(super) async fn greet(stream: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
+    tokio::time::timeout(GREETING_TIMEOUT, negotiate(stream, offer)).await.map_err(|_| GreetingError::Silent)?
+}
+
+async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
+    let mut buffer = BytesMut::new();
+    for _ in 0..MAX_REQUESTS {
+        if buffer.is_empty() {
+            read_more(&mut tcp, &mut buffer).await?;
+        }
+        if let (Some(&TLS_HANDSHAKE), Some(tls)) = (buffer.first(), offer.tls) {
+            let stream = accept_tls(tcp, buffer, tls).await?;
+            if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+                return Err(GreetingError::Alpn);
+            }
+            return read_start(Stream::TlsServer(Box::new(stream)), BytesMut::new()).await;
+        }
+        match read_packet(&mut tcp, &mut buffer).await {
+            Ok(Packet::Ssl) => {
+                let Some(tls) = offer.tls else {
+                    tcp.write_all(b"N").await?;
+                    continue;
+                };
+                tcp.write_all(b"S").await?;
+                // Bytes that came with the request can only be a ClientHello: TLS reads them, nobody else.
+                let stream = accept_tls(tcp, buffer, tls).await?;
+                return read_start(Stream::TlsServer(Box::new(stream)), BytesMut::new()).await;
+            }
+            Ok(Packet::GssEnc) => tcp.write_all(b"N").await?,
+            Ok(Packet::Start(_)) if offer.required => {
+                return Err(refused(
+                    Stream::Tcp(tcp),
+                    "28000",
+                    "this gateway accepts only encrypted connections".into(),
+                    "Connect with sslmode=require or better.",
+                ));
+            }
+            Ok(packet) => return finish(Stream::Tcp(tcp), packet, buffer),
+            Err(error) => return Err(error.with(Stream::Tcp(tcp))),
+        }
+    }
+    Err(refused(Stream::Tcp(tcp), "08P01", "too many encryption requests".into(), ""))
+}
+
+async fn accept_tls(
+    stream: TcpStream,
+    first: BytesMut,
+    tls: &Arc<ServerConfig>,
+) -> io::Result<tokio_rustls::server::TlsStream<Replay>> {
+    TlsAcceptor::from(tls.clone()).accept(Replay { first, stream }).await
+}
+
+/// Inside TLS only a startup message or a cancel request may follow.
+async fn read_start(mut stream: Stream, mut buffer: BytesMut) -> Result<Greeting, GreetingError> {
+    match read_packet(&mut stream, &mut buffer).await {
+        Ok(packet) => finish(stream, packet, buffer),
+        Err(error) => Err(error.with(stream)),
+    }
+}
+
+fn finish(stream: Stream, packet: Packet, early: BytesMut) -> Result<Greeting, GreetingError> {
+    match packet {
+        Packet::Start(message) => Ok(Greeting::Start { stream, message, early }),
+        Packet::Cancel { pid, key } => Ok(Greeting::Cancel { pid, key }),
+        Packet::Ssl | Packet::GssEnc => {
+            let reason = "unexpected encryption request inside an encrypted connection";
+            Err(refused(stream, "08P01", reason.into(), ""))
+        }
+    }
+}
+
+fn refused(stream: Stream, code: &'static str, reason: String, hint: &'static str) -> GreetingError {
+    GreetingError::Refused { stream: Box::new(stream), code, reason, hint }
+}
+
+enum PacketError {
+    Io(io::Error),
+    Bad(ProtocolError),
+}
+
+impl PacketError {
+    fn with(self, stream: Stream) -> GreetingError {
+        match self {
+            PacketError::Io(error) => GreetingError::Left(error),
+            PacketError::Bad(error) => refused(stream, "08P01", error.to_string(), ""),
+        }
+    }
+}
+
+async fn read_packet(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> Result<Packet, PacketError> {
+    loop {
+        match startup::read(buffer).map_err(PacketError::Bad)? {
+            Some((packet, length)) => {
+                let _ = buffer.split_to(length);
+                return Ok(packet);
+            }
+            None => read_more(stream, buffer).await.map_err(PacketError::Io)?,
+        }
+    }
+}
+
+async fn read_more(stream: &mut (impl tokio::io::AsyncRead + Unpin), buffer: &mut BytesMut) -> io::Result<()> {
+    buffer.reserve(MAX_STARTUP.min(1024));
+    match stream.read_buf(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
