@@ -213,12 +213,6 @@ impl PrivatePostgres {
         self.end()
     }
 
-    /// The process id of the script that runs the server.
-    #[cfg(test)]
-    fn watchdog_pid(&self) -> Option<u32> {
-        self.watchdog.as_ref().map(Child::id)
-    }
-
     fn write_password(&self, owner: Owner) -> io::Result<()> {
         let path = self.dir.join("pwfile");
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
