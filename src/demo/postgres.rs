@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use rand::RngCore;
 
-pub(crate) use client::quote_ident;
 pub use client::{ConnectError, Connected, Role, connect};
+pub(crate) use client::{quote_ident, told};
 pub use find::{NotFound, PgBin, find};
 
 /// The server's superuser.
@@ -196,7 +196,11 @@ impl PrivatePostgres {
     /// The same as a connection string for psql and other libpq programs. Holds the password: for the
     /// environment of a child, never for a log.
     pub fn libpq_url(&self, role: &Role, dbname: &str) -> String {
-        let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        // libpq reads `+` as itself, unlike forms.
+        let encode = |text: &str| {
+            let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+            form.replace('+', "%20")
+        };
         format!(
             "postgresql://{}:{}@/{}?host={}&port={}",
             encode(&role.name),

@@ -12,13 +12,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt, future, pin_mut};
 use postgres_protocol::types as wire;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 use tokio_postgres::{Error, SimpleQueryMessage};
 
 use crate::config::Secret;
 
-use super::postgres::{ConnectError, Connected, connect};
+use super::postgres::{ConnectError, Connected, connect, told};
 use super::shop::Person;
 
 /// A login takes at most this long; somebody has to approve it.
@@ -210,8 +209,8 @@ async fn sit(
         let got = match done {
             Ok(()) => "success".to_owned(),
             Err(error) => match error.code() {
-                Some(code) if !client.is_closed() => state(code),
-                _ => return Err(broken(error.to_string())),
+                Some(code) if !client.is_closed() => code.code().to_owned(),
+                _ => return Err(broken(told(&error))),
             },
         };
         seeded.statements += count;
@@ -226,10 +225,6 @@ async fn sit(
     }
     client.close().await;
     Ok(())
-}
-
-fn state(code: &SqlState) -> String {
-    code.code().to_owned()
 }
 
 /// Takes one step, counting the statements that the server executed or failed at.

@@ -3,7 +3,7 @@
 
 use crate::config::{Access, Credential, RoleMapping};
 
-use super::postgres::{ConnectError, Role, connect, quote_ident};
+use super::postgres::{ConnectError, Role, connect, quote_ident, told};
 
 /// Name of the database.
 pub const DATABASE: &str = "shop";
@@ -91,8 +91,13 @@ pub enum LoadError {
     /// No connection.
     #[error("could not load the sample shop: {0}")]
     Connect(#[from] ConnectError),
+    /// It is there already; nothing was touched.
+    #[error(
+        "could not load the sample shop: a database `{DATABASE}` exists already. Drop it, or use another server"
+    )]
+    Exists,
     /// The database said no.
-    #[error("could not load the sample shop: {step}: {source}")]
+    #[error("could not load the sample shop while {step}: {}", told(source))]
     Sql {
         /// What we did.
         step: &'static str,
@@ -102,10 +107,16 @@ pub enum LoadError {
 }
 
 impl Shop {
-    /// Makes the roles (existing ones get new passwords) and the database `shop`, which must not exist,
-    /// and fills it. `admin` reaches any database of the server as a superuser.
+    /// Makes the roles (existing ones get new passwords) and the database `shop`, and fills it. A database of
+    /// that name must not exist. `admin` reaches any database of the server as a superuser.
     pub async fn load(admin: &tokio_postgres::Config) -> Result<Self, LoadError> {
         let client = connect(admin).await?;
+        // First of all: roles belong to the whole server, and new passwords would lock out an old shop.
+        let known = "SELECT count(*) > 0 FROM pg_catalog.pg_database WHERE datname = $1";
+        let known = client.query_one(known, &[&DATABASE]).await.map_err(failed("looking for one"))?;
+        if known.get(0) {
+            return Err(LoadError::Exists);
+        }
         let owner = Role::random(OWNER);
         owner.create(&client).await.map_err(failed("creating a role"))?;
         let mut roles = Vec::with_capacity(ROLES.len());
@@ -172,4 +183,66 @@ pub fn database_grants(database: &str) -> String {
 
 fn failed(step: &'static str) -> impl FnOnce(tokio_postgres::Error) -> LoadError {
     move |source| LoadError::Sql { step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::postgres::{PrivatePostgres, Settings, find};
+
+    #[test]
+    fn everybody_is_mapped_to_their_roles_and_nobody_to_the_owner() {
+        let map = role_map();
+        assert_eq!(map.len(), people().len());
+        for (mapping, person) in map.iter().zip(people()) {
+            assert_eq!(mapping.groups, person.groups);
+            assert_eq!(mapping.roles, person.roles);
+            assert_eq!(mapping.databases, [DATABASE]);
+            assert!(mapping.roles.iter().all(|role| ROLES.contains(&role.as_str())), "{mapping:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_shop_loads_with_the_same_rows_each_time_and_lets_only_its_roles_in() {
+        let bin = find(None).unwrap_or_else(|error| panic!("{error}"));
+        let server =
+            PrivatePostgres::start(&bin, Settings::default()).unwrap_or_else(|error| panic!("{error}"));
+        let admin = server.config(server.superuser(), "postgres");
+        let shop = Shop::load(&admin).await.unwrap_or_else(|error| panic!("{error}"));
+
+        let client = connect(&server.config(shop.owner(), DATABASE)).await.unwrap();
+        let rows = [
+            ("customers", 200),
+            ("products", 60),
+            ("orders", 1000),
+            ("order_items", 2500),
+            ("reviews", 300),
+            ("employees", 8),
+            ("order_events", 0),
+            ("billing.cards", 134),
+            ("customer_overview", 200),
+            ("orders_of('ada.adler@example.net')", 5),
+        ];
+        for (table, expected) in rows {
+            let count = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap();
+            assert_eq!(count.get::<_, i64>(0), expected, "{table}");
+        }
+        client.close().await;
+
+        for role in shop.roles() {
+            connect(&server.config(role, DATABASE)).await.unwrap().close().await;
+        }
+        assert_eq!(shop.credentials().len(), ROLES.len());
+        let client = connect(&admin).await.unwrap();
+        let stranger = Role::random("stranger");
+        stranger.create(&client).await.unwrap();
+        let refused = connect(&server.config(&stranger, DATABASE)).await.unwrap_err();
+        let ConnectError::Refused(error) = refused else { panic!("{refused}") };
+        assert_eq!(error.code().unwrap().code(), "42501");
+
+        // There is one shop on a server: a second one is refused and does not touch the first.
+        let again = Shop::load(&admin).await.unwrap_err();
+        assert!(matches!(again, LoadError::Exists), "{again}");
+        connect(&server.config(&shop.roles()[0], DATABASE)).await.unwrap().close().await;
+    }
 }

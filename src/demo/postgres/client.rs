@@ -51,6 +51,15 @@ pub(crate) fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// What the server said, or what else went wrong: the error's own text says only "db error".
+pub(crate) fn told(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}
+
 /// A connection, and the task that drives it. Dropping it closes both.
 #[derive(Debug)]
 pub struct Connected {
@@ -88,7 +97,7 @@ impl DerefMut for Connected {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The server or the network said no.
-    #[error("could not connect to PostgreSQL: {0}")]
+    #[error("could not connect to PostgreSQL: {}", told(.0))]
     Refused(#[from] tokio_postgres::Error),
     /// Nobody answered in time.
     #[error("could not connect to PostgreSQL within {} s", .0.as_secs())]

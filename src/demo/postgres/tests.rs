@@ -66,7 +66,8 @@ fn told_by(helper: &mut std::process::Child) -> (PathBuf, Vec<u32>) {
 #[test]
 fn helper_process() {
     let Ok(order) = std::env::var(ORDER) else { return };
-    let server = started();
+    let dir = order.strip_prefix("start in ").map(PathBuf::from);
+    let server = start(Settings { dir, ..Settings::default() }).unwrap();
     let watchdog = server.watchdog.as_ref().unwrap().id();
     let dir = server.socket_dir();
     println!("server: {} {watchdog} {}", dir.display(), server_pid(dir));
@@ -131,6 +132,10 @@ async fn a_role_logs_in_with_its_password_and_an_old_password_ends() {
     first.create(&admin).await.unwrap();
     connect(&server.config(&first, "postgres")).await.unwrap().close().await;
 
+    let mut psql = Command::new(server.bin().program("psql"));
+    psql.args(["-XAtc", "SELECT current_user"]).arg(server.libpq_url(&first, "postgres"));
+    assert_eq!(String::from_utf8(psql.output().unwrap().stdout).unwrap(), "o'brien \"x\"\n");
+
     let second = Role::random(first.name.clone());
     second.create(&admin).await.unwrap();
     connect(&server.config(&second, "postgres")).await.unwrap().close().await;
@@ -147,6 +152,28 @@ fn kill_minus_nine_leaves_no_orphan_and_no_folder() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     wait_until_nothing_is_left(&dir, &processes);
+}
+
+#[test]
+fn an_owner_killed_while_the_server_is_being_made_leaves_nothing() {
+    let dir = short_base().join(format!("pgw-test-{:08x}", rand::rngs::OsRng.next_u32()));
+    let mut owner = helper(&format!("start in {}", dir.display())).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !dir.join("data").exists() {
+        assert!(Instant::now() < deadline, "initdb never began");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_until_nothing_is_left(&dir, &[]);
+    let left = || {
+        let output = Command::new("ps").args(["-eo", "args="]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains(&*dir.to_string_lossy())
+    };
+    while left() {
+        assert!(Instant::now() < deadline + PATIENCE, "processes are still there");
+        std::thread::sleep(POLL);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One private PostgreSQL for this test process, with the sample shop in it, and a database of its own for
 //! each test that wants one. The server goes when the process ends, however it ends.
 #![allow(dead_code, reason = "not every way to look at the server is in use at all times")]
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use std::path::Path;
 use std::process::Command;
