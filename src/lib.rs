@@ -15,6 +15,7 @@
 
 pub mod catalog;
 pub mod cli;
+pub mod clock;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -24,3 +25,4 @@ pub mod identity;
 pub mod policy;
 pub mod recorder;
 pub mod sql;
+pub mod tls;

@@ -15,6 +15,9 @@ use crate::tls::TlsError;
 /// A catalog that could not be loaded is not asked for again before this.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// Between two looks for changes that a function may have made.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// A catalog load may take this long; then statements are analysed without.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,6 +88,10 @@ impl Databases {
 }
 
 impl Catalog {
+    pub(super) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,6 +104,15 @@ impl Catalog {
     /// Something in the database has changed: the next statement waits for a fresh load.
     pub(super) fn changed(&self) {
         self.lock().changes += 1;
+    }
+
+    /// Something in the database may have changed (a function was called): looked at, but not for
+    /// each of a thousand calls a second.
+    pub(super) fn may_have_changed(&self) {
+        let mut known = self.lock();
+        if known.loaded.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+            known.changes += 1;
+        }
     }
 
     /// Whether the schema must be loaded before the next statement is analysed.

@@ -130,7 +130,7 @@ fn numeric(bytes: &[u8]) -> Option<String> {
     }
     if scale > 0 {
         let mut fraction = String::new();
-        for at in (weight + 1)..(weight + 1 + i32::from(scale).div_ceil(4)) {
+        for at in (weight + 1)..(weight + 1 + i32::from(scale.div_ceil(4))) {
             let _ = write!(fraction, "{:04}", group(at));
         }
         fraction.truncate(usize::from(scale));

@@ -267,7 +267,7 @@ impl Login<'_> {
                 return Err(UpstreamError::Authentication("GSSAPI, SSPI or another method"));
             }
         }
-        let _ = self.role;
+    
         Ok(Greeting::Send(reply))
     }
 }

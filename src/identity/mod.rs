@@ -28,7 +28,7 @@ pub use device::DeviceLogin;
 pub use error::{Ending, LoginError, TokenFault};
 pub use grant::Grant;
 pub use minted::MintedTokens;
-pub use pairing::{Entry, Pairings, Waiter};
+pub use pairing::{Entry as PairingEntry, Pairings, Waiter};
 pub use principal::{Mode, Principal};
 pub use provider::Provider;
 

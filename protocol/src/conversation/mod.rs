@@ -260,7 +260,7 @@ impl Conversation {
     /// # Errors
     /// A message that PostgreSQL would refuse, or one beyond the bounds. The session must end.
     pub fn ask<'f>(&mut self, frame: &Frame<'f>) -> Result<Ask<'f>, ProtocolError> {
-        if self.ops.len() >= self.bounds.pipeline {
+        if self.ops.len() >= self.bounds.pipeline && !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'X') {
             return Ok(Ask::Wait);
         }
         match frame.tag {
@@ -708,6 +708,19 @@ impl Conversation {
         for portal in ended {
             self.end_suspended(portal.exec, events);
         }
+    }
+
+    /// Takes back everything that is unanswered, none of which was forwarded. Says how many
+    /// ReadyForQuery the client now waits for; `None`, and nothing is taken back, if the client has
+    /// not come to a Sync.
+    pub fn refuse(&mut self) -> Option<usize> {
+        let ends = |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. });
+        if self.skipping || self.copy_in || !self.ops.back().is_some_and(ends) {
+            return None;
+        }
+        let owed = self.ops.iter().filter(|op| ends(op)).count();
+        self.skip(self.ops.len(), &mut Vec::new());
+        Some(owed)
     }
 
     /// The connection is gone: what was unanswered is lost.

@@ -1,0 +1,435 @@
+//! One session's part of the log: turns what is asked into records and what is answered into ends.
+//!
+//! Records gather in a batch that the session admits before it forwards the bytes they came from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgwitness_index::record::{
+    Completion, Event as RecordEvent, Outcome, Param, Record, Seq, Sql, TxnOutcome, Who,
+};
+use pgwitness_protocol::backend::Status;
+use pgwitness_protocol::conversation::{End, Event, ExecId, Execution, How, Slice};
+use pgwitness_protocol::frontend::{FunctionCall, Value};
+
+use super::Gateway;
+use super::databases::Catalog;
+use super::params;
+use super::reading::{Context, Reading, Readings};
+use super::state::{Settings, State};
+use super::transaction::{Ends, Transaction};
+use crate::catalog::Schema;
+use crate::clock;
+use crate::sql::Effect;
+
+/// Text and parameters of one batch, bytes; beyond, texts are cut and marked. Below the journal's
+/// own limit of one write.
+const MAX_BATCH: usize = 32 << 20;
+
+/// Parameters of one record, bytes; beyond, a value is cut and marked.
+const MAX_PARAM: usize = 1 << 20;
+
+/// Readings of prepared statements remembered by the session itself.
+const MAX_RECENT: usize = 1024;
+
+/// An execution between its record and its end.
+#[derive(Debug)]
+struct Running {
+    seq: Seq,
+    since: Instant,
+    reading: Arc<Reading>,
+}
+
+/// See the module's description.
+pub(super) struct Chronicle {
+    gateway: Arc<Gateway>,
+    who: Arc<Who>,
+    state: State,
+    catalog: Arc<Catalog>,
+    schema: Option<Arc<Schema>>,
+    context: Context,
+    /// Readings of prepared texts under the present context, by address; the `Arc` keeps the
+    /// address from being used again.
+    recent: HashMap<usize, (Arc<[u8]>, Arc<Reading>)>,
+    batch: Vec<Record>,
+    batch_bytes: usize,
+    /// Executions of the batch, in order of its records.
+    asked: Vec<(ExecId, Arc<Reading>)>,
+    running: HashMap<ExecId, Running>,
+    next: u64,
+    transaction: Transaction,
+    failed: bool,
+}
+
+impl Chronicle {
+    pub(super) fn new(
+        gateway: &Arc<Gateway>,
+        who: Who,
+        asked: &[(String, String)],
+        reported: &[(String, String)],
+        catalog: Arc<Catalog>,
+    ) -> Self {
+        let schema = catalog.schema();
+        let settings = Settings::at_login(&who.role, asked, reported, schema.as_deref());
+        let context = Context::new((&who.upstream, &who.db), schema.clone(), &settings);
+        let mut chronicle = Self {
+            gateway: gateway.clone(),
+            who: Arc::new(who),
+            state: State::new(settings),
+            catalog,
+            schema,
+            context,
+            recent: HashMap::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            asked: Vec::new(),
+            running: HashMap::new(),
+            next: 0,
+            transaction: Transaction::default(),
+            failed: false,
+        };
+        for (name, value) in reported {
+            chronicle.reported(name, value);
+        }
+        chronicle.settings_changed();
+        chronicle
+    }
+
+    pub(super) fn who(&self) -> &Arc<Who> {
+        &self.who
+    }
+
+    pub(super) fn login_role(&self) -> String {
+        self.state.settings().session_role.to_string()
+    }
+
+    /// Whether the catalog should be loaded before the next statement is read.
+    pub(super) fn stale_catalog(&self) -> Option<Arc<Catalog>> {
+        self.catalog.is_stale().then(|| self.catalog.clone())
+    }
+
+    /// Takes up a catalog that was loaded since.
+    pub(super) fn look_at_catalog(&mut self) {
+        let schema = self.catalog.schema();
+        let same = match (&schema, &self.schema) {
+            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.schema = schema;
+            self.settings_changed();
+        }
+    }
+
+    fn settings_changed(&mut self) {
+        let settings = self.state.settings();
+        let place = (self.who.upstream.as_str(), self.who.db.as_str());
+        self.context = Context::new(place, self.schema.clone(), settings);
+        self.recent.clear();
+        let role = settings.role.as_deref().unwrap_or("");
+        let path = settings.search_path.as_deref().unwrap_or("");
+        if self.who.role != role || self.who.search_path != path {
+            let who = Who { role: role.into(), search_path: path.into(), ..(*self.who).clone() };
+            self.who = Arc::new(who);
+        }
+    }
+
+    fn reported(&mut self, name: &str, value: &str) {
+        if name == "application_name" && self.who.app != value {
+            let app = value.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
+            self.who = Arc::new(Who { app, ..(*self.who).clone() });
+        }
+        if self.state.reported(name, value) {
+            self.settings_changed();
+        }
+    }
+
+    /// The statements of a query string, each with a record in the batch.
+    pub(super) fn query(&mut self, text: &[u8]) -> Vec<Slice> {
+        let ranges = self.context.split(text);
+        let single = ranges.len() == 1;
+        let (mut slices, mut characters, mut counted) = (Vec::with_capacity(ranges.len()), 0, 0);
+        for range in ranges {
+            let statement = text.get(range.clone()).unwrap_or_default();
+            if !single {
+                characters += count_characters(text.get(counted..range.start).unwrap_or_default());
+                counted = range.start;
+            }
+            let reading = self.gateway.readings.read(statement, &self.context);
+            let exec = self.add(Some(Sql::Once(statement.into())), reading, Vec::new(), String::new());
+            slices.push(Slice { exec, start: characters });
+        }
+        slices
+    }
+
+    /// The first run of a portal: its execution, or none for an empty statement.
+    pub(super) fn execution(&mut self, execution: &Execution) -> Option<ExecId> {
+        let portal = String::from_utf8_lossy(&execution.portal).into_owned();
+        let Some(prepared) = &execution.prepared else {
+            // Made by SQL: a cursor has a portal of its name, PREPARE a statement.
+            let statement = execution.bind().map(|bind| String::from_utf8_lossy(bind.statement).into_owned());
+            let known = match &statement {
+                Some(name) => self.state.prepared(name).cloned(),
+                None => self.state.cursor(&portal).cloned(),
+            };
+            let note = "executed by a name that was not seen being made";
+            let reading = known.unwrap_or_else(|| Readings::unknown("EXECUTE", note));
+            return Some(self.add(None, reading, Vec::new(), statement.unwrap_or(portal)));
+        };
+        let reading = self.read_prepared(&prepared.text)?;
+        let params = execution.bind().map(|bind| self.params(&bind.values, &prepared.types));
+        let name = String::from_utf8_lossy(&prepared.name).into_owned();
+        let sql = Some(Sql::Shared(prepared.text.clone()));
+        Some(self.add(sql, reading, params.unwrap_or_default(), name))
+    }
+
+    fn read_prepared(&mut self, text: &Arc<[u8]>) -> Option<Arc<Reading>> {
+        if let Some((_, reading)) = self.recent.get(&text.as_ptr().addr()) {
+            return Some(reading.clone());
+        }
+        if self.context.split(text).is_empty() {
+            return None;
+        }
+        let reading = self.gateway.readings.read(text, &self.context);
+        if self.recent.len() >= MAX_RECENT {
+            self.recent.clear();
+        }
+        self.recent.insert(text.as_ptr().addr(), (text.clone(), reading.clone()));
+        Some(reading)
+    }
+
+    /// A function called by its OID.
+    pub(super) fn call(&mut self, call: &FunctionCall<'_>) -> ExecId {
+        let name = self.schema.as_ref().and_then(|schema| schema.function_by_oid(call.function));
+        let name = name.map_or_else(|| format!("function {}", call.function), |f| f.name.to_string());
+        let reading = Readings::unknown("FUNCTION CALL", "called by its OID over the function-call protocol");
+        let params = self.params(&call.values, &[]);
+        self.add(None, reading, params, name)
+    }
+
+    fn params(&mut self, values: &[Value<'_>], types: &[u32]) -> Vec<Param> {
+        if !self.gateway.config.capture.parameters {
+            return Vec::new();
+        }
+        let decode = |(index, value): (usize, &Value<'_>)| {
+            let length = value.bytes.map_or(0, <[u8]>::len);
+            if length > MAX_PARAM || self.batch_bytes + length > MAX_BATCH {
+                return Param::Text(format!("[{length} bytes, not kept]"));
+            }
+            self.batch_bytes += length;
+            params::decode(*value, types.get(index).copied().unwrap_or(0))
+        };
+        values.iter().enumerate().map(decode).collect()
+    }
+
+    fn add(&mut self, sql: Option<Sql>, reading: Arc<Reading>, params: Vec<Param>, detail: String) -> ExecId {
+        let reading = match &reading.effect {
+            Effect::ExecutePrepared { name } => Readings::leaning(&reading, self.state.prepared(name)),
+            Effect::Fetch { cursor } => Readings::leaning(&reading, self.state.cursor(cursor)),
+            _ => reading,
+        };
+        let time = clock::now();
+        let record = Record {
+            id: clock::new_id(time),
+            time,
+            event: RecordEvent::Query,
+            who: self.who.clone(),
+            sql: sql.map(|sql| self.cut(sql)),
+            shape: Some(reading.shape.clone()),
+            params,
+            detail,
+            done: None,
+        };
+        self.batch.push(record);
+        let exec = ExecId(self.next);
+        self.next += 1;
+        self.asked.push((exec, reading.clone()));
+        if self.state.asked(&reading) {
+            self.settings_changed();
+        }
+        exec
+    }
+
+    fn cut(&mut self, sql: Sql) -> Sql {
+        let length = sql.as_bytes().len();
+        let limit = self.gateway.config.capture.max_sql.min(MAX_BATCH.saturating_sub(self.batch_bytes));
+        if length <= limit {
+            self.batch_bytes += length;
+            return sql;
+        }
+        let mut kept = sql.as_bytes().get(..limit).unwrap_or_default().to_vec();
+        // Never half a character.
+        while std::str::from_utf8(&kept).is_err_and(|e| e.error_len().is_none()) {
+            kept.pop();
+        }
+        self.batch_bytes += kept.len();
+        kept.extend_from_slice(format!(" …[{length} bytes, cut]").as_bytes());
+        Sql::Once(kept.into())
+    }
+
+    /// The records that must be admitted before anything is forwarded.
+    pub(super) fn take_batch(&mut self) -> Vec<Record> {
+        self.batch_bytes = 0;
+        std::mem::take(&mut self.batch)
+    }
+
+    /// The batch stands in the journal from `first` on: its executions run from now.
+    pub(super) fn admitted(&mut self, first: Seq) {
+        let since = Instant::now();
+        for (offset, (exec, reading)) in self.asked.drain(..).enumerate() {
+            let seq = Seq(first.0 + offset as u64);
+            self.running.insert(exec, Running { seq, since, reading });
+        }
+    }
+
+    /// The batch could not be recorded and will not be forwarded.
+    pub(super) fn refused(&mut self) {
+        self.asked.clear();
+    }
+
+    /// Writes down what the server's answers say. Returns SQL-made changes to prepared statements
+    /// that the conversation must hear of.
+    pub(super) fn answered(&mut self, events: &mut Vec<Event>, idle: bool, forget: &mut Vec<Forget>) {
+        let mut ends = Ends::default();
+        let mut ready = false;
+        for event in events.drain(..) {
+            match event {
+                Event::Finished(exec, end) => self.finished(exec, end, &mut ends, forget),
+                Event::Unannounced(end) => self.unannounced(end),
+                Event::CommitFailed(_) => {
+                    self.failed = true;
+                    self.transaction.commit_failed();
+                }
+                Event::Ready(status) => {
+                    ready = true;
+                    self.transaction.ready(status, &mut ends);
+                    if self.state.ready(status, self.failed, idle) {
+                        self.settings_changed();
+                    }
+                    if status != Status::Failed {
+                        self.failed = false;
+                    }
+                }
+                Event::Parameter { name, value } => {
+                    self.reported(&String::from_utf8_lossy(&name), &String::from_utf8_lossy(&value));
+                }
+                Event::Fatal(_) => {}
+            }
+        }
+        if !ready {
+            // The server speaks without having come to an end: a pipeline. What has ended is told
+            // now, what became of its transaction later.
+            self.transaction.flush(&mut ends);
+        }
+        self.write(ends);
+    }
+
+    fn finished(&mut self, exec: ExecId, end: End, ends: &mut Ends, forget: &mut Vec<Forget>) {
+        let Some(running) = self.running.remove(&exec) else { return };
+        let reading = running.reading;
+        let outcome = match end.how {
+            How::Ok => Outcome::Ok,
+            How::Error if end.report.code == "57014" => Outcome::Canceled,
+            How::Error => Outcome::Error,
+            How::Skipped => Outcome::Skipped,
+            How::Lost => Outcome::Unknown,
+        };
+        if outcome == Outcome::Ok {
+            self.took_effect(&reading, &end, forget);
+        } else {
+            self.failed = true;
+        }
+        let elapsed = running.since.elapsed().as_micros();
+        let completion = Completion {
+            seq: running.seq,
+            outcome,
+            txn_outcome: TxnOutcome::Open,
+            command: end.command,
+            rows: end.rows,
+            bytes: end.bytes,
+            duration_us: if outcome == Outcome::Skipped { 0 } else { u64::try_from(elapsed).unwrap_or(u64::MAX) },
+            sqlstate: end.report.code,
+            error: end.report.message,
+            notes: Vec::new(),
+        };
+        self.transaction.finished(completion, reading.control.clone(), ends);
+    }
+
+    fn took_effect(&mut self, reading: &Arc<Reading>, end: &End, forget: &mut Vec<Forget>) {
+        match &reading.effect {
+            Effect::Ddl => self.catalog.changed(),
+            Effect::MayHideDdl => self.catalog.may_have_changed(),
+            Effect::DiscardAll | Effect::Deallocate { name: None } => forget.push(Forget::All),
+            Effect::Deallocate { name: Some(name) } => forget.push(Forget::One(name.clone())),
+            _ => {}
+        }
+        self.state.succeeded(reading, end.command == "ROLLBACK");
+    }
+
+    /// The server completed more statements than were seen in the text.
+    fn unannounced(&mut self, end: End) {
+        tracing::warn!(session = %self.who.session, command = %end.command, "the server completed a statement that was not seen");
+        let reading = Readings::unknown(&end.command, "the server completed more statements than were seen in the text");
+        let time = clock::now();
+        let done = Completion {
+            command: end.command,
+            rows: end.rows,
+            bytes: end.bytes,
+            ..Completion::new(Outcome::Ok, TxnOutcome::Unknown)
+        };
+        let record = Record {
+            id: clock::new_id(time),
+            time,
+            event: RecordEvent::Query,
+            who: self.who.clone(),
+            sql: None,
+            shape: Some(reading.shape.clone()),
+            params: Vec::new(),
+            detail: String::new(),
+            done: Some(done),
+        };
+        if let Err(error) = self.gateway.recorder.note(record) {
+            tracing::error!(%error, "could not record a statement that was not seen");
+        }
+        self.catalog.changed();
+    }
+
+    fn write(&self, ends: Ends) {
+        ends.completions.into_iter().for_each(|completion| self.gateway.recorder.finish(completion));
+        ends.settlements.into_iter().for_each(|settlement| self.gateway.recorder.settle(settlement));
+    }
+
+    /// The session is over. `clean`: nothing was unanswered, so the server rolls back what is open.
+    pub(super) fn end(&mut self, clean: bool, reason: &str) {
+        let mut ends = Ends::default();
+        self.transaction.end(clean, &mut ends);
+        // A record without an answer of any kind (the batch was never forwarded).
+        for running in self.running.drain().map(|(_, running)| running) {
+            ends.completions.push(Completion {
+                seq: running.seq,
+                ..Completion::new(Outcome::Unknown, TxnOutcome::Unknown)
+            });
+        }
+        self.write(ends);
+        let done = Completion::new(Outcome::Ok, TxnOutcome::None);
+        let record =
+            super::event_record(RecordEvent::SessionEnd, self.who.clone(), reason.to_owned(), Some(done));
+        if let Err(error) = self.gateway.recorder.note(record) {
+            tracing::error!(%error, "could not record a session's end");
+        }
+    }
+}
+
+/// A prepared statement that SQL has deallocated.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Forget {
+    All,
+    One(String),
+}
+
+/// Characters of UTF-8 text: bytes that do not continue another.
+fn count_characters(text: &[u8]) -> usize {
+    text.iter().filter(|byte| (**byte & 0xc0) != 0x80).count()
+}

@@ -1,0 +1,315 @@
+//! What statements touch, read once and remembered.
+//!
+//! A reading is remembered under the statement's literal-free key and everything else that it
+//! depends on: database, catalog, search_path, role, string settings. So a stale answer cannot be served.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use pgwitness_index::record::{Certainty, Class, Shape};
+use sha2::{Digest, Sha256};
+
+use super::state::Settings;
+use super::transaction::Control;
+use crate::catalog::Schema;
+use crate::sql::{self, Analysis, Effect};
+
+/// Memory for readings, bytes.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// One statement, read under one context.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) shape: Arc<Shape>,
+    pub(super) effect: Effect,
+    pub(super) control: Control,
+    /// For PREPARE: the statement inside.
+    inner: Option<Arc<Reading>>,
+}
+
+impl Reading {
+    /// The statement that PREPARE names; else the statement itself.
+    pub(super) fn inner<'a>(self: &'a Arc<Self>) -> &'a Arc<Reading> {
+        self.inner.as_ref().unwrap_or(self)
+    }
+
+    pub(super) fn changes_session(&self) -> bool {
+        !matches!(
+            self.effect,
+            Effect::None
+                | Effect::Ddl
+                | Effect::MayHideDdl
+                | Effect::Begin
+                | Effect::TransactionModes
+                | Effect::ExecutePrepared { .. }
+                | Effect::Fetch { .. }
+                | Effect::Move { .. }
+                | Effect::CopyFromStdin
+                | Effect::CopyToStdout
+                | Effect::CopyServerSide
+        )
+    }
+
+    fn weight(&self) -> u32 {
+        let shape = &self.shape;
+        let names = [&shape.tables, &shape.reads, &shape.filters, &shape.writes, &shape.via, &shape.analysis_notes];
+        let bytes: usize = names.into_iter().flatten().map(|name| name.len() + 24).sum();
+        u32::try_from(bytes + 512).unwrap_or(u32::MAX)
+    }
+}
+
+/// Everything besides the text that a reading depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    id: u128,
+    schema: Option<Arc<Schema>>,
+    path: Option<Vec<String>>,
+    strings_standard: bool,
+    encoding: Encoding,
+}
+
+/// How bytes of statements are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Utf8,
+    /// One byte a character, ASCII below 128.
+    OneByte,
+    /// Others: a byte below 128 may be the second half of a character.
+    Unsafe,
+}
+
+impl Encoding {
+    fn read(name: &str) -> Self {
+        let name: String =
+            name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
+        match name.as_str() {
+            "UTF8" | "UNICODE" => Encoding::Utf8,
+            "SQLASCII" | "ALT" | "ABC" | "TCVN" | "VSCII" | "KOI8" => Encoding::OneByte,
+            name if ["LATIN", "WIN", "ISO8859", "KOI8", "EUC"].iter().any(|p| name.starts_with(p)) => {
+                Encoding::OneByte
+            }
+            _ => Encoding::Unsafe,
+        }
+    }
+}
+
+impl Context {
+    pub(super) fn new(place: (&str, &str), schema: Option<Arc<Schema>>, settings: &Settings) -> Self {
+        let path = schema.as_ref().and_then(|schema| settings.schemas(schema));
+        let encoding = Encoding::read(&settings.encoding);
+        let mut hash = Sha256::new();
+        for part in [place.0, place.1].into_iter().chain(path.iter().flatten().map(String::as_str)) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.update(schema.as_ref().map_or(0, |schema| schema.digest()).to_le_bytes());
+        hash.update([
+            u8::from(path.is_some()),
+            u8::from(schema.is_some()),
+            u8::from(settings.strings_standard),
+            encoding as u8,
+        ]);
+        let digest: [u8; 32] = hash.finalize().into();
+        let id = digest.first_chunk().map_or(0, |half| u128::from_le_bytes(*half));
+        Self { id, schema, path, strings_standard: settings.strings_standard, encoding }
+    }
+
+    /// The statements of a query string.
+    pub(super) fn split(&self, text: &[u8]) -> Vec<std::ops::Range<usize>> {
+        if self.encoding == Encoding::Unsafe && !text.is_ascii() {
+            // Where a statement ends cannot be told: it stays one, and is not resolved.
+            return std::iter::once(0..text.len()).collect();
+        }
+        sql::split(text, self.strings_standard)
+    }
+
+    fn analyze(&self, text: &[u8]) -> Analysis {
+        let settings = sql::Settings {
+            search_path: self.path.as_deref().unwrap_or_default(),
+            standard_conforming_strings: self.strings_standard,
+        };
+        let empty = Schema::default();
+        let schema = self.schema.as_deref().unwrap_or(&empty);
+        let mut analysis = match (std::str::from_utf8(text), self.encoding) {
+            (Ok(text), Encoding::Utf8) => sql::analyze(text, schema, &settings),
+            (Ok(text), _) if text.is_ascii() => sql::analyze(text, schema, &settings),
+            (_, Encoding::OneByte) => {
+                let text: String = text.iter().map(|byte| char::from(*byte)).collect();
+                let mut analysis = sql::analyze(&text, schema, &settings);
+                doubt(&mut analysis, "the client's encoding is not UTF-8: names beyond ASCII may be misread");
+                analysis
+            }
+            _ => {
+                let mut analysis = sql::analyze("", schema, &settings);
+                analysis.certainty = sql::Certainty::Unresolved;
+                analysis.notes = vec!["the text cannot be read in the client's encoding".into()];
+                analysis
+            }
+        };
+        if self.schema.is_none() {
+            doubt(&mut analysis, "the database's catalog is not available");
+        } else if self.path.is_none() {
+            doubt(&mut analysis, "the search_path or role of the session is not known");
+        }
+        analysis
+    }
+}
+
+fn doubt(analysis: &mut Analysis, note: &str) {
+    if analysis.certainty == sql::Certainty::Exact {
+        analysis.certainty = sql::Certainty::Partial;
+    }
+    analysis.notes.push(note.to_owned());
+}
+
+/// Readings of all sessions.
+#[derive(Debug)]
+pub(super) struct Readings {
+    known: Cache<(u128, u128), Arc<Reading>>,
+    tags: Vec<(String, Vec<String>)>,
+}
+
+impl Readings {
+    /// `tags`: name, and patterns of columns that carry it.
+    pub(super) fn new(tags: Vec<(String, Vec<String>)>) -> Self {
+        let known =
+            Cache::builder().max_capacity(MAX_BYTES).weigher(|_, r: &Arc<Reading>| r.weight()).build();
+        Self { known, tags }
+    }
+
+    /// Reads one statement, or remembers it.
+    pub(super) fn read(&self, text: &[u8], context: &Context) -> Arc<Reading> {
+        let print = sql::fingerprint(text, context.strings_standard);
+        let key = (context.id, print.key);
+        if let Some(known) = self.known.get(&key) {
+            return known;
+        }
+        let work = || self.make(text, context, print.shape_hex());
+        let reading = if text.len() > sql::INLINE_TEXT_MAX {
+            // Milliseconds of work: the other tasks of this thread move on.
+            tokio::task::block_in_place(work)
+        } else {
+            work()
+        };
+        self.known.insert(key, reading.clone());
+        reading
+    }
+
+    fn make(&self, text: &[u8], context: &Context, fingerprint: String) -> Arc<Reading> {
+        let analysis = context.analyze(text);
+        let inner = match &analysis.effect {
+            Effect::Prepare { text: inside, .. } => {
+                text.get(inside.clone()).map(|inside| self.read(inside, context))
+            }
+            _ => None,
+        };
+        let control = match &analysis.effect {
+            Effect::Commit { .. } => Control::Commit,
+            Effect::Rollback { .. } => Control::Rollback,
+            Effect::PrepareTransaction => Control::Prepare,
+            Effect::Savepoint { name } => Control::Savepoint(name.clone()),
+            Effect::RollbackTo { name } => Control::RollbackTo(name.clone()),
+            Effect::Release { name } => Control::Release(name.clone()),
+            _ => Control::None,
+        };
+        let effect = analysis.effect.clone();
+        Arc::new(Reading { shape: Arc::new(self.shape(analysis, fingerprint)), effect, control, inner })
+    }
+
+    fn shape(&self, analysis: Analysis, fingerprint: String) -> Shape {
+        let columns = || analysis.reads.iter().chain(&analysis.filters).chain(&analysis.writes);
+        let tags = self
+            .tags
+            .iter()
+            .filter(|(_, patterns)| columns().any(|column| patterns.iter().any(|p| matches(p, column))))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut via = analysis.via;
+        via.extend(analysis.functions);
+        via.sort_unstable();
+        via.dedup();
+        Shape {
+            fingerprint,
+            command: analysis.command,
+            class: analysis.class.into_iter().map(class).collect(),
+            tables: analysis.tables,
+            reads: analysis.reads,
+            filters: analysis.filters,
+            writes: analysis.writes,
+            via,
+            analysis: match analysis.certainty {
+                sql::Certainty::Exact => Certainty::Exact,
+                sql::Certainty::Partial => Certainty::Partial,
+                sql::Certainty::Unresolved => Certainty::Unresolved,
+            },
+            analysis_notes: analysis.notes,
+            tags,
+        }
+    }
+
+    /// A statement that leans on another (EXECUTE, FETCH): it touches what that one touches.
+    pub(super) fn leaning(reading: &Arc<Reading>, on: Option<&Arc<Reading>>) -> Arc<Reading> {
+        let own = &reading.shape;
+        let mut shape = match on {
+            Some(on) => Shape { via: own.via.clone(), ..(*on.shape).clone() },
+            None => Shape {
+                analysis: Certainty::Unresolved,
+                analysis_notes: vec!["the statement or cursor it names was not seen being made".into()],
+                ..(**own).clone()
+            },
+        };
+        shape.fingerprint.clone_from(&own.fingerprint);
+        shape.command.clone_from(&own.command);
+        let effect = reading.effect.clone();
+        Arc::new(Reading { shape: Arc::new(shape), effect, control: Control::None, inner: None })
+    }
+
+    /// An execution of which no text is known.
+    pub(super) fn unknown(command: &str, note: &str) -> Arc<Reading> {
+        let shape = Shape {
+            fingerprint: String::new(),
+            command: command.to_owned(),
+            class: vec![Class::Misc],
+            tables: Vec::new(),
+            reads: Vec::new(),
+            filters: Vec::new(),
+            writes: Vec::new(),
+            via: Vec::new(),
+            analysis: Certainty::Unresolved,
+            analysis_notes: vec![note.to_owned()],
+            tags: Vec::new(),
+        };
+        let effect = Effect::MayHideDdl;
+        Arc::new(Reading { shape: Arc::new(shape), effect, control: Control::None, inner: None })
+    }
+}
+
+fn class(class: sql::Class) -> Class {
+    match class {
+        sql::Class::Read => Class::Read,
+        sql::Class::Write => Class::Write,
+        sql::Class::Function => Class::Function,
+        sql::Class::Role => Class::Role,
+        sql::Class::Ddl => Class::Ddl,
+        sql::Class::Misc => Class::Misc,
+    }
+}
+
+/// Whether `schema.table.column` fits a pattern: parts from the right, each a name or `*`.
+fn matches(pattern: &str, column: &str) -> bool {
+    let mut parts = column.rsplit('.');
+    pattern.rsplit('.').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tag_patterns_fit_from_the_right() {
+        assert!(matches("*.email", "public.customers.email"));
+        assert!(matches("billing.cards.*", "billing.cards.last4"));
+        assert!(!matches("billing.cards.*", "public.cards.last4"));
+        assert!(!matches("*.email", "public.customers.email_hash"));
+    }
+}

@@ -1,0 +1,657 @@
+//! One client's life after login: the only task of its connection, owner of both sockets.
+//!
+//! Each direction reads, looks, then writes what it read before it reads again: a slow peer slows
+//! the other down and costs no memory. Partial messages live in the buffers, never in a future, so
+//! every wait here may be dropped.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use pgwitness_index::record::{Event as RecordEvent, Outcome, Timestamp, Who};
+use pgwitness_protocol::ProtocolError;
+use pgwitness_protocol::backend::Status;
+use pgwitness_protocol::conversation::{Ask, Bounds, Conversation, Event};
+use pgwitness_protocol::frame::FrameBuffer;
+use pgwitness_protocol::reply::{self, Say, Severity};
+use pgwitness_protocol::startup::StartupMessage;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::Gateway;
+use super::chronicle::{Chronicle, Forget};
+use super::databases::Catalog;
+use super::relay::{Gate, Harmless};
+use super::stream::Stream;
+use super::upstream::{Server, Upstream};
+use crate::clock;
+use crate::recorder::{Receipt, RecordError};
+
+/// Room for a first read; doubled while reads fill it.
+const READ_MIN: usize = 8 * 1024;
+const READ_MAX: usize = 128 * 1024;
+
+/// After the client has gone, a cancelled statement gets this long to end.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Parting words may take this long.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After its login has ended, a transaction may go on this long.
+const OVERTIME: Duration = Duration::from_secs(60);
+
+/// A session as others see it.
+#[derive(Debug, Clone)]
+pub struct LiveSession {
+    /// Who and from where.
+    pub who: Arc<Who>,
+    /// Process id of its backend.
+    pub pid: u32,
+    /// When it began.
+    pub since: Timestamp,
+}
+
+/// Sessions that are open now, by id. Bounded by the number of clients.
+#[derive(Debug, Default)]
+pub struct LiveSessions(Mutex<BTreeMap<String, LiveSession>>);
+
+impl LiveSessions {
+    /// All of them, oldest first (ids carry their time).
+    pub fn list(&self) -> Vec<LiveSession> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, LiveSession>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What happened next.
+#[derive(Debug)]
+enum Turn {
+    FromClient,
+    FromServer,
+    ClientGone,
+    ServerGone,
+    /// The gateway is shutting down.
+    Stop,
+    /// The login has ended, or what was granted after.
+    Deadline,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum Ending {
+    /// The client said so, or just left.
+    Client(&'static str),
+    /// The server closed the connection.
+    Server,
+    /// We end it, and tell the client.
+    Us(Say),
+}
+
+/// See the module's description.
+pub(super) struct Session {
+    gateway: Arc<Gateway>,
+    server: Stream,
+    upstream: Arc<Server>,
+    pid: u32,
+    server_key: Bytes,
+    greeting: BytesMut,
+    gate: Gate,
+    results: FrameBuffer,
+    conversation: Conversation,
+    chronicle: Chronicle,
+    status: Status,
+    /// Results must wait until these records are durable.
+    hold: Option<Receipt>,
+    /// The next message of the client waits for answers of the server.
+    waiting: bool,
+    terminated: bool,
+    flush: Flush,
+    room: Room,
+    /// When the session must end at the latest.
+    deadline: Instant,
+    parting: Option<Say>,
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Flush {
+    client: bool,
+    server: bool,
+}
+
+#[derive(Debug)]
+struct Room {
+    client: usize,
+    server: usize,
+}
+
+impl Session {
+    /// Puts a session together; nothing is sent yet.
+    pub(super) fn open(
+        gateway: &Arc<Gateway>,
+        who: Who,
+        message: &StartupMessage,
+        upstream: Upstream,
+        catalog: Arc<Catalog>,
+        early: FrameBuffer,
+        expires: SystemTime,
+    ) -> Self {
+        let limits = &gateway.config.limits;
+        let bounds = Bounds {
+            message: limits.max_message,
+            names: limits.max_statements,
+            pipeline: limits.max_pipeline,
+        };
+        let asked = asked_settings(message);
+        let server = catalog.server().clone();
+        let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        Self {
+            chronicle: Chronicle::new(gateway, who, &asked, &upstream.parameters, catalog),
+            gateway: gateway.clone(),
+            server: upstream.stream,
+            upstream: server,
+            pid: upstream.pid,
+            server_key: upstream.key,
+            greeting: upstream.greeting,
+            gate: Gate::new(early),
+            results: upstream.rest,
+            conversation: Conversation::new(bounds),
+            status: Status::Idle,
+            hold: None,
+            waiting: false,
+            terminated: false,
+            flush: Flush::default(),
+            room: Room { client: READ_MIN, server: READ_MIN },
+            deadline: Instant::now() + left,
+            parting: None,
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn who(&self) -> Arc<Who> {
+        self.chronicle.who().clone()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn server_key(&self) -> Bytes {
+        self.server_key.clone()
+    }
+
+    /// Prepares what the client hears first: the server's parameters, the real process id with our
+    /// own key, and that it may begin.
+    pub(super) fn greet(&mut self, key: [u8; super::cancel::KEY]) {
+        reply::key_data(&mut self.greeting, self.pid, key);
+        reply::ready(&mut self.greeting, Status::Idle);
+    }
+
+    /// Relays and records until either side or the gateway ends it.
+    pub(super) async fn run(mut self, client: &mut Stream) {
+        let who = self.who();
+        let live = LiveSession { who: who.clone(), pid: self.pid, since: clock::now() };
+        self.gateway.live.lock().insert(who.session.clone(), live);
+        let ending = self.relay(client).await;
+        self.end(client, ending).await;
+        self.gateway.live.lock().remove(&who.session);
+    }
+
+    async fn relay(&mut self, client: &mut Stream) -> Ending {
+        if client.send(&std::mem::take(&mut self.greeting)).await.is_err() {
+            return Ending::Client("the client left before it was let in");
+        }
+        let gateway = self.gateway.clone();
+        let mut stop = pin!(gateway.stop.cancelled());
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline));
+        let mut stopping = false;
+        // Bytes that came before the client was let in.
+        let mut turn = if self.gate.buffer.is_empty() { None } else { Some(Turn::FromClient) };
+        loop {
+            let now = match turn.take() {
+                Some(turn) => turn,
+                None => {
+                    std::future::poll_fn(|cx| {
+                        if let Poll::Ready(turn) = self.poll_io(client, cx) {
+                            return Poll::Ready(turn);
+                        }
+                        if !stopping && stop.as_mut().poll(cx).is_ready() {
+                            stopping = true;
+                            return Poll::Ready(Turn::Stop);
+                        }
+                        timer.as_mut().poll(cx).map(|()| Turn::Deadline)
+                    })
+                    .await
+                }
+            };
+            if let Err(ending) = self.take_turn(now, timer.as_mut()).await {
+                return ending;
+            }
+        }
+    }
+
+    async fn take_turn(&mut self, turn: Turn, timer: Pin<&mut Sleep>) -> Result<(), Ending> {
+        match turn {
+            Turn::FromClient => self.from_client().await?,
+            Turn::FromServer => self.from_server().await?,
+            Turn::ClientGone if self.terminated => return Err(Ending::Client("")),
+            Turn::ClientGone => return Err(Ending::Client("the client left without saying so")),
+            Turn::ServerGone => return Err(Ending::Server),
+            Turn::Stop => {
+                let say = Say::new(Severity::Fatal, "57P01", "the gateway is shutting down");
+                self.part(say, self.gateway.config.limits.drain_timeout, timer)?;
+            }
+            Turn::Deadline => match self.parting.take() {
+                Some(say) => return Err(Ending::Us(say)),
+                None => {
+                    let say = Say::new(Severity::Fatal, "57P01", "your login has ended")
+                        .hint("Connect again to log in.");
+                    self.part(say, OVERTIME, timer)?;
+                }
+            },
+        }
+        self.leave_if_parting()
+    }
+
+    /// Ends the session at the next moment without a transaction, at the latest after `grace`.
+    fn part(&mut self, say: Say, grace: Duration, timer: Pin<&mut Sleep>) -> Result<(), Ending> {
+        self.parting = Some(say);
+        timer.reset(Instant::now() + grace);
+        self.leave_if_parting()
+    }
+
+    fn leave_if_parting(&mut self) -> Result<(), Ending> {
+        let at_rest = self.status == Status::Idle && self.conversation.is_idle() && self.results.is_empty();
+        match self.parting.take_if(|_| at_rest) {
+            Some(say) => Err(Ending::Us(say)),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves bytes both ways until something needs a look.
+    fn poll_io(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<Turn> {
+        loop {
+            let mut progress = false;
+            match self.poll_write_server(cx) {
+                Poll::Ready(Ok(())) => progress = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Turn::ServerGone),
+                Poll::Pending => {}
+            }
+            match self.poll_write_client(client, cx) {
+                Poll::Ready(Ok(())) => progress = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Turn::ClientGone),
+                Poll::Pending => {}
+            }
+            if self.gate.permitted().is_empty() && !self.waiting && !self.terminated {
+                let space = self.gate.buffer.space(self.room.client);
+                if let Poll::Ready(read) = poll_read_buf(Pin::new(client), cx, space) {
+                    return Poll::Ready(match read {
+                        Ok(0) | Err(_) => Turn::ClientGone,
+                        Ok(count) => {
+                            adapt(&mut self.room.client, count);
+                            Turn::FromClient
+                        }
+                    });
+                }
+            }
+            if self.results.cleared().is_empty() {
+                let space = self.results.space(self.room.server);
+                if let Poll::Ready(read) = poll_read_buf(Pin::new(&mut self.server), cx, space) {
+                    return Poll::Ready(match read {
+                        Ok(0) | Err(_) => Turn::ServerGone,
+                        Ok(count) => {
+                            adapt(&mut self.room.server, count);
+                            Turn::FromServer
+                        }
+                    });
+                }
+            }
+            if !progress {
+                self.rest();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// An idle connection holds no buffers.
+    fn rest(&mut self) {
+        if self.conversation.is_idle() {
+            self.gate.buffer.rest();
+            self.results.rest();
+        }
+    }
+
+    /// Ready: something was written. Pending: nothing could be, or nothing had to be.
+    fn poll_write_server(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { gate, server, flush, .. } = self;
+        let written = poll_write_some(server, gate.permitted(), &mut flush.server, cx);
+        written.map_ok(|count| gate.passed(count))
+    }
+
+    fn poll_write_client(&mut self, client: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { results, flush, .. } = self;
+        let written = poll_write_some(client, results.cleared(), &mut flush.client, cx);
+        written.map_ok(|count| results.passed(count))
+    }
+
+    async fn from_client(&mut self) -> Result<(), Ending> {
+        if let Some(catalog) = self.chronicle.stale_catalog() {
+            catalog.refresh(&self.chronicle.login_role()).await;
+        }
+        self.chronicle.look_at_catalog();
+        let was_idle = self.conversation.is_idle();
+        self.look().map_err(|error| self.turn_down(&error))?;
+        let batch = self.chronicle.take_batch();
+        if let Some(harmless) = Harmless::no_records(&batch) {
+            self.gate.pass(&harmless);
+            return Ok(());
+        }
+        match self.gateway.recorder.admit(batch).await {
+            Ok(receipt) => {
+                self.chronicle.admitted(receipt.first());
+                self.gate.forward(&receipt);
+                self.hold = self.gateway.recorder.holds_results().then_some(receipt);
+                Ok(())
+            }
+            Err(error) => self.refuse(&error, was_idle),
+        }
+    }
+
+    /// Looks at every whole message that is here.
+    fn look(&mut self) -> Result<(), ProtocolError> {
+        let Self { gate, conversation, chronicle, .. } = self;
+        self.waiting = false;
+        loop {
+            let Some(frame) = gate.buffer.next(|tag, length| conversation.want_from_client(tag, length))?
+            else {
+                return Ok(());
+            };
+            let (tag, length) = (frame.tag, frame.length);
+            match conversation.ask(&frame)? {
+                Ask::Pass => {}
+                Ask::Query(text) => {
+                    let slices = chronicle.query(text);
+                    conversation.started_query(slices);
+                }
+                Ask::Execute(execution) => {
+                    let exec = chronicle.execution(&execution);
+                    conversation.started(tag, &execution.portal, exec);
+                }
+                Ask::Call(call) => {
+                    let exec = chronicle.call(&call);
+                    conversation.started(tag, b"", Some(exec));
+                }
+                Ask::Terminate => {
+                    self.terminated = true;
+                    return Ok(());
+                }
+                Ask::Wait => {
+                    gate.buffer.hold_back(length);
+                    self.waiting = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// A message that PostgreSQL would refuse, or one beyond the limits.
+    fn turn_down(&self, error: &ProtocolError) -> Ending {
+        let reason = error.to_string();
+        let who = self.chronicle.who();
+        self.gateway.note(RecordEvent::Denied, Outcome::Denied, who, "message".into(), reason.clone());
+        let code = match error {
+            ProtocolError::TooLarge { .. } | ProtocolError::TooMany { .. } => "54000",
+            _ => "08P01",
+        };
+        Ending::Us(Say::new(Severity::Fatal, code, reason))
+    }
+
+    /// Nothing could be recorded, so nothing passes. Where the session is at rest it may go on: the
+    /// next statement may find space again.
+    fn refuse(&mut self, error: &RecordError, was_idle: bool) -> Result<(), Ending> {
+        self.chronicle.refused();
+        let text = format!("the gateway {error}, so the statement was not run");
+        let say = |severity| {
+            Say::new(severity, "58030", text.clone())
+                .hint("No statement passes while access cannot be recorded. Whoever runs the gateway sees the cause in its log.")
+        };
+        let at_rest = was_idle && self.status == Status::Idle && self.results.is_empty();
+        let owed = if at_rest { self.conversation.refuse() } else { None };
+        let Some(owed) = owed else { return Err(Ending::Us(say(Severity::Fatal))) };
+        self.gate.discard();
+        self.terminated = false;
+        let mut out = BytesMut::new();
+        for _ in 0..owed {
+            say(Severity::Error).encode(&mut out);
+            reply::ready(&mut out, Status::Idle);
+        }
+        // Our own messages take the way of the server's: in order, with backpressure.
+        self.results.space(out.len()).extend_from_slice(&out);
+        while self.results.next(|_, length| Ok(length)).ok().flatten().is_some() {}
+        Ok(())
+    }
+
+    async fn from_server(&mut self) -> Result<(), Ending> {
+        let answered = self.hear();
+        self.write_down();
+        if let Some(receipt) = self.hold.take()
+            && let Err(error) = self.gateway.recorder.released(&receipt).await
+        {
+            let text = format!("the gateway {error}, so the result is not shown");
+            return Err(Ending::Us(Say::new(Severity::Fatal, "58030", text)));
+        }
+        if let Err(error) = answered {
+            tracing::error!(%error, "the database's answer could not be understood");
+            let say = Say::new(Severity::Fatal, "08P01", "the gateway could not understand the database's answer");
+            return Err(Ending::Us(say));
+        }
+        if self.waiting {
+            self.from_client().await?;
+        }
+        Ok(())
+    }
+
+    /// Hears every message of the server that is here.
+    fn hear(&mut self) -> Result<(), ProtocolError> {
+        let Self { results, conversation, events, .. } = self;
+        while let Some(frame) = results.next(|tag, length| Ok(Conversation::want_from_server(tag, length)))? {
+            conversation.answer(&frame, events)?;
+        }
+        Ok(())
+    }
+
+    fn write_down(&mut self) {
+        for event in &self.events {
+            if let Event::Ready(status) = event {
+                self.status = *status;
+            }
+        }
+        if self.events.is_empty() {
+            return;
+        }
+        let mut forget = Vec::new();
+        self.chronicle.answered(&mut self.events, self.conversation.is_idle(), &mut forget);
+        for forgotten in forget {
+            match forgotten {
+                Forget::All => self.conversation.forget_statements(),
+                Forget::One(name) => self.conversation.forget_statement(name.as_bytes()),
+            }
+        }
+    }
+
+    async fn end(&mut self, client: &mut Stream, ending: Ending) {
+        let reason = match &ending {
+            Ending::Client(reason) => (*reason).to_owned(),
+            Ending::Server => "the database closed the connection".to_owned(),
+            Ending::Us(say) => say.message.clone(),
+        };
+        let say = match ending {
+            Ending::Us(say) => Some(say),
+            Ending::Client(_) | Ending::Server => None,
+        };
+        if matches!(say, Some(_)) || reason.starts_with("the client") {
+            self.stop_backend().await;
+        }
+        let farewell = self.farewell(client, say);
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
+        let clean = self.conversation.is_idle();
+        self.conversation.abandon(&mut self.events);
+        self.write_down();
+        self.chronicle.end(clean, &reason);
+    }
+
+    /// Nobody waits for the answer any more: what still runs is cancelled, and its end heard.
+    async fn stop_backend(&mut self) {
+        if self.conversation.is_idle() {
+            return;
+        }
+        if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
+            tracing::debug!(%error, "could not cancel what a client left behind");
+        }
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, async {
+            while !self.conversation.is_idle() {
+                let count = self.results.cleared().len();
+                self.results.passed(count);
+                self.server.read_more(self.results.space(READ_MIN)).await?;
+                let heard = self.hear();
+                self.write_down();
+                heard.map_err(io::Error::other)?;
+            }
+            io::Result::Ok(())
+        })
+        .await;
+    }
+
+    async fn farewell(&mut self, client: &mut Stream, say: Option<Say>) {
+        // What the database said last belongs to the client; then our own words, at a boundary only.
+        if client.send(self.results.cleared()).await.is_ok() {
+            let count = self.results.cleared().len();
+            self.results.passed(count);
+            if let Some(say) = say.filter(|_| self.results.is_at_boundary()) {
+                let mut out = BytesMut::new();
+                say.encode(&mut out);
+                let _ = client.send(&out).await;
+            }
+        }
+        let _ = client.shutdown().await;
+        // Terminate, in case the client did not say it.
+        let _ = self.server.send(b"X\0\0\0\x04").await;
+        let _ = self.server.shutdown().await;
+    }
+}
+
+fn adapt(room: &mut usize, count: usize) {
+    if count >= *room {
+        *room = (*room * 2).min(READ_MAX);
+    } else if count * 4 < *room {
+        *room = (*room / 2).max(READ_MIN);
+    }
+}
+
+/// Writes what it can. Ready with a count if anything moved.
+fn poll_write_some(
+    stream: &mut Stream,
+    bytes: &[u8],
+    flush: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if !bytes.is_empty() {
+        return match Pin::new(&mut *stream).poll_write(cx, bytes) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(count)) => {
+                *flush = stream.buffers();
+                Poll::Ready(Ok(count))
+            }
+            other => other,
+        };
+    }
+    if *flush {
+        return match Pin::new(stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                *flush = false;
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+    }
+    Poll::Pending
+}
+
+/// Settings that the startup message asks for: parameters by name, and `-c name=value` in `options`.
+fn asked_settings(message: &StartupMessage) -> Vec<(String, String)> {
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut asked: Vec<_> = Vec::new();
+    if let Some(options) = message.get("options") {
+        let mut words = split_options(&lossy(options)).into_iter();
+        while let Some(word) = words.next() {
+            let setting = match word.as_str() {
+                "-c" => words.next(),
+                word => word.strip_prefix("-c").or(word.strip_prefix("--")).map(str::to_owned),
+            };
+            if let Some((name, value)) = setting.as_deref().and_then(|setting| setting.split_once('=')) {
+                asked.push((name.replace('-', "_"), value.to_owned()));
+            }
+        }
+    }
+    for (name, value) in &message.parameters {
+        if !matches!(&name[..], b"user" | b"database" | b"options" | b"replication") {
+            asked.push((lossy(name), lossy(value)));
+        }
+    }
+    asked
+}
+
+/// `pg_split_opts`: words separated by white space, a backslash takes the next character as it is.
+fn split_options(options: &str) -> Vec<String> {
+    let (mut words, mut word, mut started) = (Vec::new(), String::new(), false);
+    let mut characters = options.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => {
+                started = true;
+                word.extend(characters.next());
+            }
+            c if c.is_ascii_whitespace() => {
+                if std::mem::take(&mut started) {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            c => {
+                started = true;
+                word.push(c);
+            }
+        }
+    }
+    if started {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_startup_message_are_read_as_postgresql_reads_them() {
+        let parameters = [
+            ("user", "ann"),
+            ("options", r"-c search_path=evil\ place -crole=x --work-mem=1MB -c a"),
+            ("TimeZone", "UTC"),
+        ]
+        .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
+        .to_vec();
+        let asked = asked_settings(&StartupMessage { minor: 0, parameters });
+        let expected = [("search_path", "evil place"), ("role", "x"), ("work_mem", "1MB"), ("TimeZone", "UTC")];
+        assert_eq!(asked, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}

@@ -1,0 +1,333 @@
+//! What the session has set, as far as the record and the reading of statements need it: the
+//! effective role, search_path, string settings, prepared statements and cursors by SQL.
+//!
+//! Two views: what the server has confirmed, and what it will be once everything asked has
+//! succeeded (the next statement of a pipeline is read under that one).
+//!
+//! Source: PostgreSQL documentation, SET, SET ROLE, SET SESSION AUTHORIZATION, RESET, DISCARD,
+//! PREPARE, DECLARE.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgwitness_protocol::backend::Status;
+
+use super::reading::Reading;
+use crate::catalog::Schema;
+use crate::sql::{Effect, Sets, What, search_path_items};
+
+/// SQL-prepared statements and cursors remembered for one session; beyond, they are `unresolved`.
+const MAX_NAMED: usize = 10_000;
+
+/// PostgreSQL's own default.
+const DEFAULT_PATH: &str = "\"$user\", public";
+
+/// The settings that matter. `None` is a value that only the server knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) session_role: Arc<str>,
+    pub(super) role: Option<Arc<str>>,
+    pub(super) search_path: Option<Arc<str>>,
+    pub(super) strings_standard: bool,
+    pub(super) encoding: Arc<str>,
+}
+
+type Named = Arc<HashMap<String, Arc<Reading>>>;
+
+/// One view of the session.
+#[derive(Debug, Clone)]
+struct View {
+    /// As they stand now.
+    now: Settings,
+    /// As they will stand after the transaction: without SET LOCAL.
+    kept: Settings,
+    /// Survive a rollback (PREPARE is not transactional).
+    prepared: Named,
+    cursors: Named,
+    /// Before the present transaction, if it has changed something; then its savepoints.
+    before: Option<Box<(Settings, Settings)>>,
+    savepoints: Vec<(String, Settings, Settings)>,
+}
+
+/// Both views.
+#[derive(Debug)]
+pub(super) struct State {
+    login: Settings,
+    confirmed: View,
+    expected: View,
+    /// Whether the two may differ.
+    diverged: bool,
+}
+
+impl Settings {
+    /// Settings at login: what the role and the database prescribe, then what the client asked for.
+    pub(super) fn at_login(
+        role: &str,
+        asked: &[(String, String)],
+        reported: &[(String, String)],
+        schema: Option<&Schema>,
+    ) -> Self {
+        let role: Arc<str> = role.into();
+        let mut path = DEFAULT_PATH.to_owned();
+        for setting in schema.map(Schema::login_settings).unwrap_or_default() {
+            let ours = setting.role.as_ref().is_none_or(|for_role| **for_role == *role);
+            if ours && &*setting.name == "search_path" {
+                path = setting.value.to_string();
+            }
+        }
+        let mut settings = Self {
+            session_role: role.clone(),
+            role: Some(role),
+            search_path: Some(path.into()),
+            strings_standard: true,
+            encoding: "UTF8".into(),
+        };
+        for (name, value) in asked {
+            settings.set(&name.to_lowercase(), Some(value));
+        }
+        for (name, value) in reported {
+            settings.report(name, value);
+        }
+        settings
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>) {
+        match name {
+            "role" => {
+                self.role = match value {
+                    Some("none") => Some(self.session_role.clone()),
+                    other => other.map(Into::into),
+                }
+            }
+            "session_authorization" => {
+                let role = value.map_or_else(|| self.session_role.clone(), Into::into);
+                self.role = value.is_some().then(|| role.clone());
+                self.session_role = role;
+            }
+            "search_path" => self.search_path = value.map(Into::into),
+            "standard_conforming_strings" => {
+                if let Some(value) = value {
+                    self.strings_standard = !matches!(value, "off" | "false" | "no" | "0");
+                }
+            }
+            "client_encoding" => self.encoding = value.unwrap_or("").into(),
+            _ => {}
+        }
+    }
+
+    /// ParameterStatus: the server's word, which ends all doubt.
+    fn report(&mut self, name: &str, value: &str) {
+        if matches!(name, "standard_conforming_strings" | "client_encoding" | "search_path") {
+            self.set(name, Some(value));
+        }
+    }
+
+    fn copy(&mut self, name: &str, from: &Settings) {
+        match name {
+            "role" => self.role.clone_from(&from.role),
+            "session_authorization" => {
+                self.session_role = from.session_role.clone();
+                self.role.clone_from(&from.role);
+            }
+            "search_path" => self.search_path.clone_from(&from.search_path),
+            "standard_conforming_strings" => self.strings_standard = from.strings_standard,
+            "client_encoding" => self.encoding = from.encoding.clone(),
+            _ => {}
+        }
+    }
+
+    /// The schemas searched, in order, as `current_schemas(true)` tells them; temporary ones
+    /// excepted. `None` if the setting is not known.
+    pub(super) fn schemas(&self, schema: &Schema) -> Option<Vec<String>> {
+        let items = search_path_items(self.search_path.as_deref()?);
+        let mut found: Vec<String> = Vec::new();
+        for item in items {
+            let name = if item == "$user" { self.role.as_deref()?.to_owned() } else { item };
+            if schema.has_schema(&name) && !found.contains(&name) {
+                found.push(name);
+            }
+        }
+        if !found.iter().any(|name| name == "pg_catalog") {
+            found.insert(0, "pg_catalog".into());
+        }
+        Some(found)
+    }
+}
+
+impl View {
+    fn remember(&mut self) {
+        if self.before.is_none() {
+            self.before = Some(Box::new((self.now.clone(), self.kept.clone())));
+        }
+    }
+
+    fn apply(&mut self, effect: &Effect, reading: &Arc<Reading>, login: &Settings) {
+        match effect {
+            Effect::Set(sets) => {
+                self.remember();
+                sets.iter().for_each(|set| self.set(set, login));
+            }
+            Effect::Reset { name } => {
+                self.remember();
+                self.now.copy(name, login);
+                self.kept.copy(name, login);
+            }
+            Effect::ResetAll => {
+                self.remember();
+                for name in ["search_path", "standard_conforming_strings", "client_encoding"] {
+                    self.now.copy(name, login);
+                    self.kept.copy(name, login);
+                }
+            }
+            Effect::DiscardAll => {
+                self.now = login.clone();
+                self.kept = login.clone();
+                self.prepared = Named::default();
+                self.cursors = Named::default();
+            }
+            Effect::Prepare { name, .. } => name_it(&mut self.prepared, name, reading.inner()),
+            Effect::Deallocate { name: None } => self.prepared = Named::default(),
+            Effect::Deallocate { name: Some(name) } => {
+                Arc::make_mut(&mut self.prepared).remove(name);
+            }
+            Effect::Declare { cursor, .. } => name_it(&mut self.cursors, cursor, reading),
+            Effect::CloseCursor { cursor: None } => self.cursors = Named::default(),
+            Effect::CloseCursor { cursor: Some(cursor) } => {
+                Arc::make_mut(&mut self.cursors).remove(cursor);
+            }
+            Effect::Savepoint { name } => {
+                self.savepoints.push((name.clone(), self.now.clone(), self.kept.clone()));
+            }
+            Effect::Release { name } => {
+                if let Some(at) = self.savepoints.iter().rposition(|(known, ..)| known == name) {
+                    self.savepoints.truncate(at);
+                }
+            }
+            Effect::RollbackTo { name } => {
+                if let Some(at) = self.savepoints.iter().rposition(|(known, ..)| known == name) {
+                    self.savepoints.truncate(at + 1);
+                    if let Some((_, now, kept)) = self.savepoints.last() {
+                        (self.now, self.kept) = (now.clone(), kept.clone());
+                    }
+                }
+            }
+            Effect::Commit { .. } | Effect::PrepareTransaction => self.end(Keep::Yes),
+            Effect::Rollback { .. } => self.end(Keep::No),
+            _ => {}
+        }
+    }
+
+    fn set(&mut self, set: &Sets, login: &Settings) {
+        let Some(name) = &set.name else {
+            // Which parameter was set is not known: neither is any that matters.
+            self.now.search_path = None;
+            self.now.role = None;
+            return;
+        };
+        let settings = match set.local {
+            Some(true) => vec![&mut self.now],
+            _ => vec![&mut self.now, &mut self.kept],
+        };
+        for settings in settings {
+            match &set.value {
+                What::Text(value) => settings.set(name, Some(value)),
+                What::Default => settings.copy(name, login),
+                What::Unknown => settings.set(name, None),
+            }
+        }
+    }
+
+    fn end(&mut self, keep: Keep) {
+        match (keep, self.before.take()) {
+            (Keep::No, Some(before)) => (self.now, self.kept) = *before,
+            _ => self.now = self.kept.clone(),
+        }
+        self.savepoints.clear();
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Keep {
+    Yes,
+    No,
+}
+
+fn name_it(names: &mut Named, name: &str, reading: &Arc<Reading>) {
+    if names.len() < MAX_NAMED || names.contains_key(name) {
+        Arc::make_mut(names).insert(name.to_owned(), reading.clone());
+    }
+}
+
+impl State {
+    pub(super) fn new(login: Settings) -> Self {
+        let view = View {
+            now: login.clone(),
+            kept: login.clone(),
+            prepared: Named::default(),
+            cursors: Named::default(),
+            before: None,
+            savepoints: Vec::new(),
+        };
+        Self { login, confirmed: view.clone(), expected: view, diverged: false }
+    }
+
+    /// The settings under which the next statement will be read by the server.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.expected.now
+    }
+
+    /// What an SQL-prepared statement, or a cursor, of this name touches.
+    pub(super) fn prepared(&self, name: &str) -> Option<&Arc<Reading>> {
+        self.expected.prepared.get(name)
+    }
+
+    pub(super) fn cursor(&self, name: &str) -> Option<&Arc<Reading>> {
+        self.expected.cursors.get(name)
+    }
+
+    /// A statement was asked. Says whether settings may have changed.
+    pub(super) fn asked(&mut self, reading: &Arc<Reading>) -> bool {
+        if !reading.changes_session() {
+            return false;
+        }
+        self.diverged = true;
+        self.expected.apply(&reading.effect, reading, &self.login);
+        true
+    }
+
+    /// A statement succeeded; `undone`: it was a COMMIT that became a ROLLBACK.
+    pub(super) fn succeeded(&mut self, reading: &Arc<Reading>, undone: bool) {
+        if !reading.changes_session() {
+            return;
+        }
+        if undone && matches!(reading.effect, Effect::Commit { .. }) {
+            self.confirmed.end(Keep::No);
+        } else {
+            self.confirmed.apply(&reading.effect, reading, &self.login);
+        }
+    }
+
+    /// The server reported a parameter. Says whether it is one that matters.
+    pub(super) fn reported(&mut self, name: &str, value: &str) -> bool {
+        let before = self.expected.now.clone();
+        for view in [&mut self.confirmed, &mut self.expected] {
+            view.now.report(name, value);
+        }
+        before != self.expected.now
+    }
+
+    /// ReadyForQuery. `settled`: nothing else is asked, so both views are one again. Says whether
+    /// settings may have changed.
+    pub(super) fn ready(&mut self, status: Status, failed: bool, settled: bool) -> bool {
+        if status == Status::Idle && (self.confirmed.before.is_some() || self.diverged) {
+            self.confirmed.end(if failed { Keep::No } else { Keep::Yes });
+        }
+        if settled && self.diverged {
+            self.diverged = false;
+            let changed = self.expected.now != self.confirmed.now;
+            self.expected = self.confirmed.clone();
+            return changed;
+        }
+        false
+    }
+}
