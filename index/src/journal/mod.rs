@@ -22,7 +22,7 @@ mod wire;
 mod writer;
 
 pub use error::{Flaw, JournalError};
-pub use head::{Head, Position};
+pub use head::{Head, NotReadable, Position};
 pub use ledger::LedgerFault;
 pub use reader::{ReadFrame, Reader};
 pub use writer::{Appended, Journal, Options, Recovery, SyncTask};
