@@ -4,8 +4,10 @@
 //! search is derived from it and can be rebuilt at any time. The disk is reached through
 //! [`storage::Storage`], Tantivy through its own `Directory`.
 
+pub mod export;
 pub mod journal;
 pub mod proof;
 pub mod record;
 pub mod search;
 pub mod storage;
+pub mod view;

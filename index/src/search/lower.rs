@@ -1,0 +1,165 @@
+//! From the syntax tree to Tantivy's query objects. No text is ever joined into a query.
+
+use std::ops::Bound;
+
+use tantivy::Term;
+use tantivy::query::{
+    AllQuery, BooleanQuery, EmptyQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery,
+    Query, RangeQuery, TermQuery,
+};
+use tantivy::schema::{Field as Column, IndexRecordOption};
+
+use super::field::Field;
+use super::query::{Leaf, Node, Text};
+use super::schema::{Columns, owner_key};
+use super::{Scope, Window};
+
+/// Most words one `prefix*` at the end of a phrase stands for, in each segment of the index.
+const MAX_EXPANSIONS: u32 = 16_384;
+
+type Built = Box<dyn Query>;
+
+/// The query, within what the caller may see and the time asked for, below a position.
+pub(crate) fn lower(
+    columns: &Columns,
+    root: &Node,
+    scope: &Scope,
+    window: &Window,
+    before: Option<u64>,
+) -> Built {
+    let mut parts = vec![node(columns, root)];
+    if let Scope::Own { iss, sub } = scope {
+        parts.push(match iss.is_empty() || sub.is_empty() {
+            true => Box::new(EmptyQuery),
+            false => term(columns.owner, &owner_key(iss, sub)),
+        });
+    }
+    if window.from.is_some() || window.to.is_some() {
+        let min = window.from.map_or(i64::MIN, |at| at.0);
+        // The end of a window is not part of it.
+        let max = window.to.map_or(i64::MAX, |at| at.0.saturating_sub(1));
+        parts.push(leaf(columns, &Leaf::Time { min, max }));
+    }
+    if let Some(before) = before {
+        let max = before.saturating_sub(1);
+        parts.push(leaf(columns, &Leaf::Number { field: Field::Seq, min: u64::from(before == 0), max }));
+    }
+    all(parts)
+}
+
+fn node(columns: &Columns, tree: &Node) -> Built {
+    match tree {
+        Node::All => Box::new(AllQuery),
+        Node::And(nodes) => all(nodes.iter().map(|inner| node(columns, inner)).collect()),
+        Node::Or(nodes) => any(nodes.iter().map(|inner| node(columns, inner)).collect()),
+        Node::Not(inner) => Box::new(BooleanQuery::new(vec![
+            (Occur::Must, Box::new(AllQuery) as Built),
+            (Occur::MustNot, node(columns, inner)),
+        ])),
+        Node::Leaf(inner) => leaf(columns, inner),
+    }
+}
+
+fn leaf(columns: &Columns, leaf: &Leaf) -> Built {
+    match leaf {
+        Leaf::Exists(field) => term(columns.has, field.name()),
+        Leaf::Word { field, value, prefix } => on(columns, *field, |column| word(column, value, *prefix)),
+        Leaf::Object { field, tail, prefix } => object(columns, *field, tail, *prefix),
+        Leaf::Text { field, text } => on(columns, *field, |column| words(column, text)),
+        Leaf::Free { text, object: named } => {
+            let mut parts: Vec<Built> = [Field::Sql, Field::Params, Field::Error]
+                .into_iter()
+                .map(|field| on(columns, field, |column| words(column, text)))
+                .collect();
+            parts.extend(names(columns.names, text));
+            if let Some((tail, prefix)) = named {
+                let fields = [Field::Tables, Field::Via, Field::Columns];
+                parts.extend(fields.into_iter().map(|field| object(columns, field, tail, *prefix)));
+            }
+            any(parts)
+        }
+        Leaf::Number { field, min, max } if min <= max => on(columns, *field, |column| {
+            range(Term::from_field_u64(column, *min), Term::from_field_u64(column, *max))
+        }),
+        Leaf::Time { min, max } if min <= max => on(columns, Field::Time, |column| {
+            range(Term::from_field_i64(column, *min), Term::from_field_i64(column, *max))
+        }),
+        Leaf::Ip { min, max } if min <= max => on(columns, Field::Ip, |column| {
+            range(Term::from_field_ip_addr(column, *min), Term::from_field_ip_addr(column, *max))
+        }),
+        Leaf::Number { .. } | Leaf::Time { .. } | Leaf::Ip { .. } => Box::new(EmptyQuery),
+    }
+}
+
+fn on(columns: &Columns, field: Field, build: impl Fn(Column) -> Built) -> Built {
+    columns.of(field).map_or_else(|| Box::new(EmptyQuery) as Built, build)
+}
+
+fn object(columns: &Columns, field: Field, tail: &str, prefix: bool) -> Built {
+    if field == Field::Columns {
+        let parts = [Field::Reads, Field::Filters, Field::Writes];
+        return any(parts.into_iter().map(|part| object(columns, part, tail, prefix)).collect());
+    }
+    on(columns, field, |column| word(column, tail, prefix))
+}
+
+fn words(column: Column, text: &Text) -> Built {
+    let mut parts = Vec::new();
+    parts.extend(text.whole.as_ref().map(|whole| word(column, whole, text.prefix)));
+    match text.phrase.as_slice() {
+        [] => {}
+        [one] => parts.push(word(column, one, text.prefix)),
+        many => {
+            let terms = many.iter().map(|word| Term::from_field_text(column, word)).collect();
+            parts.push(if text.prefix {
+                let mut query = PhrasePrefixQuery::new(terms);
+                query.set_max_expansions(MAX_EXPANSIONS);
+                Box::new(query)
+            } else {
+                Box::new(PhraseQuery::new(terms))
+            });
+        }
+    }
+    any(parts)
+}
+
+fn names(column: Column, text: &Text) -> Vec<Built> {
+    let single = text.phrase.first().filter(|_| text.phrase.len() == 1);
+    text.whole.iter().chain(single).map(|wanted| word(column, wanted, text.prefix)).collect()
+}
+
+fn word(column: Column, value: &str, prefix: bool) -> Built {
+    if !prefix {
+        return term(column, value);
+    }
+    let end = format!("{value}{}", char::MAX);
+    Box::new(InvertedIndexRangeQuery::new(
+        Bound::Included(Term::from_field_text(column, value)),
+        Bound::Included(Term::from_field_text(column, &end)),
+    ))
+}
+
+pub(crate) fn term(column: Column, value: &str) -> Built {
+    Box::new(TermQuery::new(Term::from_field_text(column, value), IndexRecordOption::Basic))
+}
+
+fn range(min: Term, max: Term) -> Built {
+    Box::new(RangeQuery::new(Bound::Included(min), Bound::Included(max)))
+}
+
+fn all(parts: Vec<Built>) -> Built {
+    join(parts, Occur::Must)
+}
+
+fn any(parts: Vec<Built>) -> Built {
+    join(parts, Occur::Should)
+}
+
+fn join(mut parts: Vec<Built>, occur: Occur) -> Built {
+    if parts.len() == 1
+        && let Some(only) = parts.pop()
+    {
+        return only;
+    }
+    Box::new(BooleanQuery::new(parts.into_iter().map(|part| (occur, part)).collect()))
+}

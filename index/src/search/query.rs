@@ -1,0 +1,115 @@
+//! What is asked: the query language's syntax tree, and whether a record answers it.
+//!
+//! ```text
+//! query  = any ; any = all { OR all } ; all = unary { [AND] unary }
+//! unary  = ( NOT | "-" ) unary | "(" any ")" | field ":" value { "," value } | field ":(" any ")"
+//!        | field ( ">" | ">=" | "<" | "<=" ) value | "phrase" | word [ "*" ]
+//! value  = word [ "*" ] | "*" | "phrase" | from ".." to | comparison value
+//! ```
+//!
+//! Pure: no index, no clock. [`Query::matches`] says for one merged record what the index says for
+//! all of them; a property test holds the two together.
+//!
+//! Limits: [`MAX_BYTES`], [`MAX_CLAUSES`], [`MAX_DEPTH`].
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use thiserror::Error;
+
+use super::field::Field;
+use super::{matches, parse};
+use crate::record::Timestamp;
+use crate::view::View;
+
+/// Longest query, in bytes.
+pub const MAX_BYTES: usize = 4096;
+/// Most single conditions in one query.
+pub const MAX_CLAUSES: usize = 64;
+/// Deepest nesting of parentheses and negations.
+pub const MAX_DEPTH: usize = 32;
+
+/// A query, understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    source: String,
+    root: Node,
+}
+
+/// Why a query was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct QueryError {
+    /// A sentence for people.
+    pub message: String,
+    /// Which bytes of the query.
+    pub span: Range<usize>,
+    /// What may have been meant, to stand in place of the span.
+    pub suggestion: Option<String>,
+}
+
+impl Query {
+    /// Understands a query; relative times count from `now`.
+    pub fn parse(text: &str, now: Timestamp) -> Result<Query, QueryError> {
+        Ok(Query { source: text.to_owned(), root: parse::parse(text, now)? })
+    }
+
+    /// The query that every record answers.
+    pub fn all() -> Query {
+        Query { source: String::new(), root: Node::All }
+    }
+
+    /// The text as it was asked.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether a merged record answers the query.
+    pub fn matches(&self, view: &View) -> bool {
+        matches::matches(&self.root, view)
+    }
+
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+}
+
+/// The syntax tree.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Node {
+    All,
+    And(Vec<Node>),
+    Or(Vec<Node>),
+    Not(Box<Node>),
+    Leaf(Leaf),
+}
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Leaf {
+    /// The field has a value.
+    Exists(Field),
+    /// A keyword or person, lower-cased.
+    Word { field: Field, value: String, prefix: bool },
+    /// The tail of an object name, as [`super::words::tails`] writes it.
+    Object { field: Field, tail: String, prefix: bool },
+    /// Words in one text field.
+    Text { field: Field, text: Text },
+    /// Words in any text or object name.
+    Free { text: Text, object: Option<(String, bool)> },
+    /// Inclusive; empty if `min > max`.
+    Number { field: Field, min: u64, max: u64 },
+    /// Microseconds, inclusive; empty if `min > max`.
+    Time { min: i64, max: i64 },
+    /// Inclusive.
+    Ip { min: Ipv6Addr, max: Ipv6Addr },
+}
+
+/// Words to be found in a text: the whole as one word, or its smallest words in a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Text {
+    pub(crate) whole: Option<String>,
+    pub(crate) phrase: Vec<String>,
+    /// The last word may go on.
+    pub(crate) prefix: bool,
+}

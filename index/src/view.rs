@@ -1,0 +1,294 @@
+//! The merged view: a record together with how it ended, as the JSON object that people and programs
+//! meet. Field names are those of the interface.
+//!
+//! Pure: values in, values out. The object is also the state the search keeps of a record, so each
+//! later entry is applied to it in place: [`complete`] and [`settle`]. Whoever needs everything at
+//! once calls [`merged`].
+//!
+//! Statements carry every field (`null` or `[]` when there is nothing to say); other events omit
+//! what only statements have. A record whose end was not seen yet says so: `outcome` is `unknown`
+//! and `running` is `true`.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Number, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::record::{
+    Certainty, Class, Completion, Event, Outcome, Param, Record, Seq, Settlement, Shape, Timestamp,
+    TxnOutcome, Who,
+};
+
+/// A merged record: a JSON object.
+pub type View = Map<String, Value>;
+
+/// From this many rows on, an execution is `bulk`.
+pub const BULK_ROWS: u64 = 10_000;
+
+/// The merged view of a record and what is known of its end.
+pub fn merged(
+    record: &Record,
+    seq: Seq,
+    completion: Option<&Completion>,
+    settlement: Option<&Settlement>,
+) -> View {
+    let mut view = started(record, seq);
+    if let Some(completion) = completion {
+        complete(&mut view, completion);
+    }
+    if let Some(settlement) = settlement {
+        settle(&mut view, settlement.txn_outcome);
+    }
+    view
+}
+
+/// The view of a record as it stands at its start (or at its end, if it was over at once).
+pub fn started(record: &Record, seq: Seq) -> View {
+    let mut view = View::with_capacity(48);
+    view.insert("id".into(), record.id.to_string().into());
+    view.insert("seq".into(), seq.0.into());
+    view.insert("time".into(), format_time(record.time).into());
+    view.insert("event".into(), record.event.as_str().into());
+    view.insert("outcome".into(), Outcome::Unknown.as_str().into());
+    view.insert("txn_outcome".into(), TxnOutcome::Open.as_str().into());
+    put_who(&mut view, &record.who);
+    if is_statement(record) {
+        put_sql(&mut view, record);
+        put_shape(&mut view, record.shape.as_deref());
+        view.insert("rows".into(), Value::Null);
+        view.insert("bytes".into(), Value::Null);
+    }
+    view.insert("duration_us".into(), Value::Null);
+    view.insert("sqlstate".into(), Value::Null);
+    view.insert("error".into(), Value::Null);
+    view.insert("detail".into(), text(&record.detail));
+    if is_statement(record) {
+        view.insert(
+            "tags".into(),
+            record.shape.as_ref().map_or_else(|| json!([]), |shape| texts(&shape.tags)),
+        );
+    }
+    view.insert("is".into(), json!([]));
+    match &record.done {
+        Some(done) => complete(&mut view, done),
+        None => {
+            view.insert("running".into(), true.into());
+            refresh_is(&mut view);
+        }
+    }
+    view
+}
+
+/// Applies how the execution ended. A view that has ended already stays as it is, unless its end
+/// was `unknown`; a transaction that has ended already is not opened again.
+pub fn complete(view: &mut View, completion: &Completion) {
+    let ended = !is_running(view);
+    if ended && word(view, "outcome") != Outcome::Unknown.as_str() {
+        return;
+    }
+    view.shift_remove("running");
+    view.insert("outcome".into(), completion.outcome.as_str().into());
+    let undecided =
+        [TxnOutcome::Open.as_str(), TxnOutcome::Unknown.as_str()].contains(&word(view, "txn_outcome"));
+    if undecided || completion.txn_outcome != TxnOutcome::Open {
+        view.insert("txn_outcome".into(), completion.txn_outcome.as_str().into());
+    }
+    if view.contains_key("command") {
+        if view.get("command").is_some_and(Value::is_null) {
+            view.insert("command".into(), text(&completion.command));
+        }
+        view.insert("rows".into(), completion.rows.map_or(Value::Null, Value::from));
+        view.insert("bytes".into(), completion.bytes.into());
+        doubt(view, &completion.notes);
+    }
+    view.insert("duration_us".into(), completion.duration_us.into());
+    view.insert("sqlstate".into(), text(&completion.sqlstate));
+    view.insert("error".into(), text(&completion.error));
+    refresh_is(view);
+}
+
+/// Applies how the transaction ended, if it was still open. Says whether that changed anything.
+pub fn settle(view: &mut View, txn_outcome: TxnOutcome) -> bool {
+    if !is_open(view) {
+        return false;
+    }
+    view.insert("txn_outcome".into(), txn_outcome.as_str().into());
+    true
+}
+
+/// Applies that the gateway was away: what had not ended by then was not seen to end. Says whether
+/// that changed anything.
+pub fn lose(view: &mut View) -> bool {
+    let running = view.shift_remove("running").is_some();
+    settle(view, TxnOutcome::Unknown) || running
+}
+
+/// Whether the end of the execution is still to come.
+pub fn is_running(view: &View) -> bool {
+    view.get("running").and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// Whether the end of its transaction is still to come.
+pub fn is_open(view: &View) -> bool {
+    word(view, "txn_outcome") == TxnOutcome::Open.as_str()
+}
+
+/// RFC 3339 in UTC with microseconds. Times outside the years 0 to 9999 are clamped to them.
+pub fn format_time(at: Timestamp) -> String {
+    const FIRST: i64 = -62_167_219_200_000_000;
+    const LAST: i64 = 253_402_300_799_999_999;
+    let micros = at.0.clamp(FIRST, LAST);
+    let Ok(when) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000) else {
+        return String::new();
+    };
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        when.year(),
+        u8::from(when.month()),
+        when.day(),
+        when.hour(),
+        when.minute(),
+        when.second(),
+        when.microsecond()
+    )
+}
+
+/// Reads an RFC 3339 time; fractions below the microsecond are dropped.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    let when = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(when.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Timestamp)
+}
+
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+fn is_statement(record: &Record) -> bool {
+    record.event == Event::Query || record.sql.is_some() || record.shape.is_some()
+}
+
+fn put_who(view: &mut View, who: &Who) {
+    view.insert("user".into(), text(&who.user));
+    view.insert("sub".into(), text(&who.sub));
+    view.insert("iss".into(), text(&who.iss));
+    view.insert("groups".into(), texts(&who.groups));
+    view.insert("login".into(), text(&who.login));
+    view.insert("session".into(), text(&who.session));
+    let auth: View =
+        who.auth.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+    view.insert("auth".into(), Value::Object(auth));
+    view.insert("role".into(), text(&who.role));
+    view.insert("db".into(), text(&who.db));
+    view.insert("upstream".into(), text(&who.upstream));
+    view.insert("search_path".into(), text(&who.search_path));
+    view.insert("ip".into(), text(&who.ip));
+    view.insert("app".into(), text(&who.app));
+    view.insert("device".into(), text(&who.device));
+}
+
+fn put_sql(view: &mut View, record: &Record) {
+    let Some(sql) = &record.sql else {
+        view.insert("sql".into(), Value::Null);
+        return;
+    };
+    let bytes = sql.as_bytes();
+    match std::str::from_utf8(bytes) {
+        Ok(valid) => {
+            view.insert("sql".into(), valid.into());
+        }
+        Err(_) => {
+            view.insert("sql".into(), String::from_utf8_lossy(bytes).into());
+            view.insert("sql_hex".into(), hex(bytes).into());
+        }
+    }
+    view.insert("params".into(), Value::Array(record.params.iter().map(param).collect()));
+}
+
+fn put_shape(view: &mut View, shape: Option<&Shape>) {
+    let lists = |of: fn(&Shape) -> &Vec<String>| shape.map_or_else(|| json!([]), |shape| texts(of(shape)));
+    view.entry("params").or_insert_with(|| json!([]));
+    view.insert("fingerprint".into(), shape.map_or(Value::Null, |shape| text(&shape.fingerprint)));
+    view.insert("command".into(), shape.map_or(Value::Null, |shape| text(&shape.command)));
+    let class = shape.map_or(&[][..], |shape| &shape.class);
+    view.insert("class".into(), class.iter().map(|class| Value::from(class.as_str())).collect());
+    view.insert("tables".into(), lists(|shape| &shape.tables));
+    view.insert("columns".into(), shape.map_or_else(|| json!([]), columns));
+    view.insert("reads".into(), lists(|shape| &shape.reads));
+    view.insert("filters".into(), lists(|shape| &shape.filters));
+    view.insert("writes".into(), lists(|shape| &shape.writes));
+    view.insert("via".into(), lists(|shape| &shape.via));
+    let analysis = shape.map_or(Certainty::Unresolved, |shape| shape.analysis);
+    view.insert("analysis".into(), analysis.as_str().into());
+    view.insert("analysis_notes".into(), lists(|shape| &shape.analysis_notes));
+}
+
+fn columns(shape: &Shape) -> Value {
+    let mut all: Vec<&String> = shape.reads.iter().chain(&shape.filters).chain(&shape.writes).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter().map(|name| Value::from(name.as_str())).collect()
+}
+
+fn param(param: &Param) -> Value {
+    match param {
+        Param::Null => Value::Null,
+        Param::Bool(value) => Value::Bool(*value),
+        Param::Int(value) => Value::from(*value),
+        Param::Float(value) => {
+            Number::from_f64(*value).map_or_else(|| value.to_string().into(), Value::Number)
+        }
+        Param::Text(value) => Value::from(value.as_str()),
+        Param::Bytes(bytes) => json!({ "hex": hex(bytes) }),
+    }
+}
+
+fn doubt(view: &mut View, notes: &[String]) {
+    if notes.is_empty() {
+        return;
+    }
+    if word(view, "analysis") == Certainty::Exact.as_str() {
+        view.insert("analysis".into(), Certainty::Partial.as_str().into());
+    }
+    if let Some(Value::Array(all)) = view.get_mut("analysis_notes") {
+        all.extend(notes.iter().map(|note| Value::from(note.as_str())));
+    }
+}
+
+fn refresh_is(view: &mut View) {
+    let has = |name: &str, wanted: &str| {
+        view.get(name).and_then(Value::as_array).is_some_and(|all| all.iter().any(|word| word == wanted))
+    };
+    let outcome = word(view, "outcome");
+    let rows = view.get("rows").and_then(Value::as_u64).unwrap_or(0);
+    let tagged = view.get("tags").and_then(Value::as_array).is_some_and(|tags| !tags.is_empty());
+    let facts = [
+        ("failed", outcome == Outcome::Error.as_str()),
+        ("denied", outcome == Outcome::Denied.as_str() || word(view, "event") == Event::Denied.as_str()),
+        ("ddl", has("class", Class::Ddl.as_str())),
+        ("write", has("class", Class::Write.as_str())),
+        ("bulk", rows >= BULK_ROWS),
+        ("sensitive", tagged),
+        ("unparsed", word(view, "analysis") == Certainty::Unresolved.as_str()),
+    ];
+    let is = facts.into_iter().filter(|(_, holds)| *holds).map(|(name, _)| Value::from(name)).collect();
+    view.insert("is".into(), is);
+}
+
+fn word<'a>(view: &'a View, name: &str) -> &'a str {
+    view.get(name).and_then(Value::as_str).unwrap_or("")
+}
+
+fn text(value: &str) -> Value {
+    if value.is_empty() { Value::Null } else { Value::from(value) }
+}
+
+fn texts(values: &[String]) -> Value {
+    values.iter().map(|value| Value::from(value.as_str())).collect()
+}
