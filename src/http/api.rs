@@ -1,15 +1,15 @@
 //! The routes below `/api/v1`: strict in what they take, bounded in what they give.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pgwitness_index::record::{Event, Timestamp};
-use pgwitness_index::search::{Page, SearchError};
+use pgwitness_index::record::Event;
+use pgwitness_index::search::{Field, Page, SearchError};
 use pgwitness_index::view::{View, format_time};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use super::audit::{self, Reading, Repeated};
 use super::auth::{self, Caller};
 use super::params::Params;
 use super::problem::Problem;
-use super::{Api, export};
+use super::{Api, export, when};
 
 /// A search waits this long for a free place.
 const SEARCH_WAIT: Duration = Duration::from_secs(2);
@@ -100,9 +100,10 @@ fn found(api: &Api, page: Page, ask: Ask) -> Value {
     let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
     answer.insert("items".into(), Value::Array(items));
     answer.insert("next_cursor".into(), page.next_cursor.map(|cursor| cursor.to_string()).into());
-    answer.insert("as_of".into(), json!({ "log_seq": log_seq, "indexed_seq": page.indexed_seq }));
+    answer.insert("as_of".into(), json!({ "log_seq": log_seq, "indexed_seq": page.indexed_seq.0 }));
     if let Some(total) = page.total {
-        answer.insert("total".into(), json!(total));
+        answer.insert("total".into(), total.into());
+        answer.insert("total_is_capped".into(), page.total_is_capped.into());
     }
     answer.insert("query".into(), ask.text.into());
     answer.insert("warnings".into(), json!([]));
@@ -125,7 +126,7 @@ async fn event(
 ) -> Answer {
     Params::from_url(query.as_deref(), &[])?;
     let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found())?;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     blocking(&api, move |api| {
         let item = api.search.get(id, &caller.scope()).map_err(|error| failed(&error))?;
         let item = item.ok_or_else(Problem::not_found)?;
@@ -148,7 +149,11 @@ async fn event(
 async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::HISTOGRAM)?;
     let buckets = params.number("buckets", 1, BUCKETS_MAX)?.unwrap_or(BUCKETS_DEFAULT);
-    let ask = Ask::read(&params)?;
+    let mut ask = Ask::read(&params)?;
+    if ask.window.from.is_some() && ask.window.to.is_none() {
+        // The bars of the last hour end now, not with the last record.
+        ask.window.to = Some(when::now());
+    }
     blocking(&api, move |api| {
         let buckets = usize::try_from(buckets).unwrap_or(1);
         let bars = api
@@ -170,17 +175,22 @@ async fn facets(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): Ra
     let params = Params::from_url(query.as_deref(), ask::FACETS)?;
     let limit = params.number("limit", 1, FACET_MAX)?.unwrap_or(FACET_DEFAULT);
     let ask = Ask::read(&params)?;
-    if ask.fields.is_empty() {
+    let fields: Vec<Field> = ask.fields.iter().filter_map(|name| Field::from_name(name)).collect();
+    if fields.is_empty() {
         return Err(Problem::bad_request("fields must name at least one field to count by, such as user,table"));
     }
     blocking(&api, move |api| {
         let limit = usize::try_from(limit).unwrap_or(1);
-        let names: Vec<&str> = ask.fields.iter().map(String::as_str).collect();
-        let facets = api
+        let counted = api
             .search
-            .facets(&ask.query, &caller.scope(), &ask.window, &names, limit)
+            .facets(&ask.query, &caller.scope(), &ask.window, &fields, limit)
             .map_err(|error| failed(&error))?;
         summary_read(api, &caller, &ask)?;
+        let mut facets = Map::new();
+        for facet in counted {
+            let one = |(value, count): (String, u64)| json!({ "value": value, "count": count });
+            facets.insert(facet.field.name().into(), facet.values.into_iter().map(one).collect());
+        }
         Ok(Json(json!({ "facets": facets })))
     })
     .await
@@ -206,29 +216,30 @@ async fn head(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): Raw
 async fn me(caller: Caller, RawQuery(query): RawQuery) -> Answer {
     Params::from_url(query.as_deref(), &[])?;
     let who = &caller.principal;
-    let mut roles = vec!["self"];
-    roles.extend(caller.auditor.then_some("auditor"));
-    roles.extend(caller.admin.then_some("admin"));
     Ok(Json(json!({
         "user": who.user(),
         "email": who.email(),
         "sub": who.sub(),
         "iss": who.iss(),
         "groups": who.groups(),
-        "roles": roles,
+        "roles": caller.access.roles(),
         "mode": who.mode().as_str(),
-        "expires": moment(who.expires()),
+        "expires": format_time(when::at(who.expires())),
     })))
-}
-
-fn moment(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    format_time(Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)))
 }
 
 async fn fields(_caller: Caller, RawQuery(query): RawQuery) -> Answer {
     Params::from_url(query.as_deref(), &[])?;
-    Ok(Json(json!({ "fields": [] })))
+    let field = |field: &Field| {
+        json!({
+            "name": field.name(),
+            "aliases": field.aliases(),
+            "kind": format!("{:?}", field.kind()).to_lowercase(),
+            "values": field.vocabulary(),
+        })
+    };
+    let fields: Vec<Value> = Field::ALL.iter().map(field).collect();
+    Ok(Json(json!({ "fields": fields })))
 }
 
 async fn status(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
@@ -241,9 +252,9 @@ async fn sessions(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): 
     Params::from_url(query.as_deref(), &[])?;
     let (iss, sub) = (caller.principal.iss(), caller.principal.sub());
     let mut items = api.witness.sessions();
-    if !caller.auditor {
+    if !caller.access.reads_all() {
         let own = |item: &Value| item["iss"] == iss && item["sub"] == sub;
-        items.retain(|item| caller.admin || own(item));
+        items.retain(|item| caller.access.operates() || own(item));
         for item in &mut items {
             if let Some(object) = item.as_object_mut() {
                 object.retain(|name, _| SESSION_FIELDS.contains(&name.as_str()));
@@ -257,9 +268,10 @@ async fn sessions(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): 
 async fn resource(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(json!({
         "resource": api.public_url,
-        "authorization_servers": [api.issuer],
+        "authorization_servers": [api.provider.config().issuer],
         "bearer_methods_supported": ["header"],
-        "pgwitness_client_id": api.client_id,
+        "scopes_supported": api.provider.config().scopes,
+        "pgwitness_client_id": api.provider.config().client_id,
     }))
 }
 
@@ -284,8 +296,11 @@ pub(super) async fn blocking<T: Send + 'static>(
     })?
 }
 
-/// The problem for a search that failed; the log says why.
+/// The problem for a search that failed: the caller's mistakes by name, ours only in the log.
 fn failed(error: &SearchError) -> Problem {
+    if let SearchError::BadCursor | SearchError::OtherCursor | SearchError::NoFacet(_) = error {
+        return Problem::bad_request(error.to_string());
+    }
     tracing::error!(%error, "a search failed");
     Problem::internal()
 }

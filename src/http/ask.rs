@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pgwitness_index::record::Timestamp;
-use pgwitness_index::search::{Count, Cursor, Query, QueryError, Window};
+use pgwitness_index::search::{Count, Cursor, Field, Query, QueryError, SearchError, Window};
 
 use super::audit::Repeated;
 use super::params::Params;
@@ -16,6 +16,9 @@ const LIMIT_DEFAULT: u64 = 100;
 pub(super) const LIMIT_MAX: u64 = 1_000;
 /// Names in `fields`.
 const FIELDS_MAX: usize = 64;
+
+/// Fields of the record that a query cannot name.
+const SHOWN_ONLY: &[&str] = &["auth", "detail", "analysis_notes", "sql_hex", "running"];
 
 /// Parameters of every search.
 pub(super) const SEARCH: &[&str] =
@@ -119,7 +122,7 @@ fn only(params: &Params, name: &str, allowed: &[&str], why: &str) -> Result<(), 
 }
 
 fn cursor(text: &str) -> Result<Cursor, Problem> {
-    text.parse().map_err(|_| Problem::bad_request("the cursor is not one of ours. Start again without it"))
+    text.parse().map_err(|error: SearchError| Problem::bad_request(error.to_string()))
 }
 
 fn count(params: &Params) -> Result<Count, Problem> {
@@ -131,17 +134,23 @@ fn count(params: &Params) -> Result<Count, Problem> {
     }
 }
 
-/// The comma-separated names in `fields`, each a known field of the record.
-pub(super) fn fields(params: &Params) -> Result<Vec<String>, Problem> {
-    let names: Vec<String> = params
-        .get("fields")
-        .into_iter()
-        .flat_map(|list| list.split(','))
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .collect();
+/// The comma-separated names in `fields`, each a known field of the record, by its own name.
+fn fields(params: &Params) -> Result<Vec<String>, Problem> {
+    let names = params.get("fields").into_iter().flat_map(|list| list.split(',')).map(str::trim);
+    let names: Vec<String> = names.filter(|name| !name.is_empty()).map(field).collect::<Result<_, _>>()?;
     if names.len() > FIELDS_MAX {
         return Err(Problem::bad_request(format!("fields holds more than {FIELDS_MAX} names")));
     }
     Ok(names)
+}
+
+fn field(name: &str) -> Result<String, Problem> {
+    if let Some(field) = Field::from_name(name) {
+        return Ok(field.name().to_owned());
+    }
+    if SHOWN_ONLY.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    let hint = Field::nearest(name).map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+    Err(Problem::bad_request(format!("fields: a record has no field {name:?}{hint}")))
 }

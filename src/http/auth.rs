@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::serve::Peer;
 use super::{Api, Reach};
 use crate::identity::Principal;
-use crate::policy;
+use crate::policy::{self, LogAccess};
 
 /// A client's program name is kept up to this many characters.
 const AGENT_CHARS_MAX: usize = 120;
@@ -25,8 +25,7 @@ const AGENT_CHARS_MAX: usize = 120;
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) principal: Principal,
-    pub(super) auditor: bool,
-    pub(super) admin: bool,
+    pub(super) access: LogAccess,
     pub(super) ip: String,
     pub(super) agent: String,
 }
@@ -34,7 +33,7 @@ pub(super) struct Caller {
 impl Caller {
     /// Which records exist for this caller.
     pub(super) fn scope(&self) -> Scope {
-        if self.auditor {
+        if self.access.reads_all() {
             Scope::All
         } else {
             Scope::Own { iss: self.principal.iss().to_owned(), sub: self.principal.sub().to_owned() }
@@ -53,8 +52,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let access = policy::log_access(&api.access, &principal);
         Ok(Self {
             principal,
-            auditor: access.auditor,
-            admin: access.admin,
+            access,
             ip: ip(parts),
             agent: agent(&parts.headers),
         })

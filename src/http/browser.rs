@@ -114,7 +114,7 @@ async fn callback(State(api): State<Arc<Api>>, RawQuery(query): RawQuery, reques
         let reason = parameter(query.as_deref(), "error_description").unwrap_or(error);
         return failed(StatusCode::FORBIDDEN, &format!("the identity provider said: {reason}"));
     }
-    let foreign = parameter(query.as_deref(), "iss").is_some_and(|iss| iss != api.issuer);
+    let foreign = parameter(query.as_deref(), "iss").is_some_and(|iss| iss != api.provider.config().issuer);
     let (false, Some(code)) = (foreign, parameter(query.as_deref(), "code")) else {
         return failed(StatusCode::BAD_REQUEST, "the identity provider's answer holds no code for us");
     };

@@ -21,10 +21,7 @@ mod page;
 mod params;
 mod problem;
 mod serve;
-pub mod when;
-
-#[cfg(test)]
-mod tests;
+mod when;
 
 use std::sync::Arc;
 
@@ -70,12 +67,10 @@ pub enum Reach {
 /// Everything the routes share.
 pub struct Api {
     search: Search,
-    provider: Arc<Provider>,
-    minted: Arc<MintedTokens>,
+    provider: Provider,
+    minted: MintedTokens,
     access: Access,
     public_url: Url,
-    issuer: String,
-    client_id: String,
     reach: Reach,
     witness: Arc<dyn Witness>,
     browsers: browser::Browsers,
@@ -88,17 +83,13 @@ pub struct Parts {
     /// The index.
     pub search: Search,
     /// The identity provider.
-    pub provider: Arc<Provider>,
+    pub provider: Provider,
     /// Minted tokens.
-    pub minted: Arc<MintedTokens>,
+    pub minted: MintedTokens,
     /// Who may read all, and who operates.
     pub access: Access,
     /// How browsers reach us.
     pub public_url: Url,
-    /// The provider's issuer, for clients that log in by themselves.
-    pub issuer: String,
-    /// Our client id there.
-    pub client_id: String,
     /// Which cookie.
     pub reach: Reach,
     /// The gateway around us.
@@ -114,8 +105,6 @@ impl Api {
             minted: parts.minted,
             access: parts.access,
             public_url: parts.public_url,
-            issuer: parts.issuer,
-            client_id: parts.client_id,
             reach: parts.reach,
             witness: parts.witness,
             browsers: browser::Browsers::new(),

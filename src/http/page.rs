@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{OriginalUri, State};
-use axum::http::{StatusCode, header};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use url::form_urlencoded;
@@ -43,7 +43,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 /// The page for who is signed in; everybody else is sent to sign in and comes back to the same search.
-async fn index(State(_): State<Arc<Api>>, uri: OriginalUri, caller: Result<Caller, Problem>) -> Response {
+async fn index(State(_): State<Arc<Api>>, uri: Uri, caller: Result<Caller, Problem>) -> Response {
     match caller {
         Ok(_) => with_policy(Html(INDEX).into_response()),
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
