@@ -23,6 +23,9 @@ mod problem;
 mod serve;
 mod when;
 
+#[cfg(all(test, feature = "demo"))]
+pub(crate) mod tests;
+
 use std::sync::Arc;
 
 use axum::Router;
