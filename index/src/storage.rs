@@ -1,9 +1,17 @@
 //! Where files live: a directory on disk, or a faulty memory for tests.
 //!
 //! The journal reaches the disk only through [`Storage`]; Tantivy has its own `Directory`.
+//! [`DirStorage`] is the disk. [`FaultyMemory`] remembers what was synced, fails when told to, and
+//! can lose power. Nothing here knows what the files mean.
+
+mod dir;
+mod memory;
 
 use std::io;
 use std::sync::Arc;
+
+pub use dir::DirStorage;
+pub use memory::{Faults, FaultyMemory, WriteFault};
 
 /// A flat folder of append-only files.
 ///
@@ -21,7 +29,13 @@ pub trait Storage: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes created names durable (sync of the folder).
     fn sync_names(&self) -> io::Result<()>;
+    /// Takes the folder's only writer's lock, held until the value is dropped; fails with
+    /// [`io::ErrorKind::WouldBlock`] if somebody else has it. Readers need no lock.
+    fn lock(&self) -> io::Result<Box<dyn Lock>>;
 }
+
+/// The right to write to a [`Storage`]; given back when dropped.
+pub trait Lock: Send + Sync {}
 
 /// A file that grows at its end.
 pub trait AppendFile: Send + Sync {
@@ -49,4 +63,12 @@ pub trait ReadFile: Send + Sync {
     }
     /// Fills as much of `buffer` as there is at `offset`; returns the count.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+/// Refuses names that could leave the folder.
+fn check_name(name: &str) -> io::Result<()> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a file name")));
+    }
+    Ok(())
 }

@@ -1,0 +1,321 @@
+//! Appending: one frame, one write; syncing without the writer; new segments; the clean end.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::encode::{
+    Carry, Dictionary, SETTLEMENT_SEQS_MAX, last_time, oversized_settlement, put_end_mark, record_count,
+};
+use super::error::{JournalError, io_error};
+use super::head::Head;
+use super::ledger::Ledger;
+use super::segment::{PAYLOAD_MAX, SEGMENT_HEADER_LEN, begin_frame, file_name, finish_frame, segment_header};
+use super::{Position, recovery};
+use crate::record::{Digest, Entry, Seq, Timestamp};
+use crate::storage::{AppendFile, Lock, Storage};
+
+/// An encoding buffer larger than this is given back after use.
+const BUFFER_KEEP_MAX: usize = 1 << 20;
+
+/// How the journal is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// A segment of at least this size is closed and the next one begun.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20 }
+    }
+}
+
+/// What was found when the journal was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The number of the next record.
+    pub next_seq: Seq,
+    /// Records whose end was not written.
+    pub open: Vec<Seq>,
+    /// Records that ended in a transaction whose end was not written.
+    pub unsettled: Vec<Seq>,
+    /// Bytes of an unfinished write that were moved aside.
+    pub torn_bytes: u64,
+    /// Whether the last run ended with [`Journal::close`], or there was none.
+    pub clean: bool,
+    /// Time of the last record.
+    pub last_time: Option<Timestamp>,
+}
+
+/// What one [`Journal::append`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The number of the first record among the entries; the others follow without gaps. (If there
+    /// is no record among them: the number of the next record.)
+    pub first: Seq,
+    /// The entries are durable once a [`SyncTask`] returned this count of frames, or more.
+    pub end: u64,
+    /// Digest of the journal up to and including these entries.
+    pub head: Digest,
+}
+
+/// The single writer.
+pub struct Journal {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    _lock: Box<dyn Lock>,
+    file: Arc<Tail>,
+    segment: u64,
+    /// Length of the segment: where the next frame goes.
+    offset: u64,
+    /// Whether the segment has more than its opening.
+    used: bool,
+    frames: u64,
+    digest: Digest,
+    last_time: Option<Timestamp>,
+    ledger: Ledger,
+    dictionary: Dictionary,
+    buffer: Vec<u8>,
+    /// Shared with every [`SyncTask`].
+    sync_failed: Arc<AtomicBool>,
+    /// A failed write could not be taken back.
+    tail_unknown: bool,
+}
+
+/// The file of the last segment.
+struct Tail {
+    file: Arc<dyn AppendFile>,
+    /// One sync at a time: the system reports an error to one caller only.
+    syncing: Mutex<()>,
+    /// Length that is known to be durable.
+    synced: AtomicU64,
+}
+
+impl Tail {
+    fn new(file: Arc<dyn AppendFile>, synced: u64) -> Arc<Self> {
+        Arc::new(Self { file, syncing: Mutex::new(()), synced: AtomicU64::new(synced) })
+    }
+}
+
+/// Where recovery found the end of the journal.
+pub(super) struct End {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+    pub(super) used: bool,
+    pub(super) frames: u64,
+    pub(super) digest: Digest,
+    pub(super) last_time: Option<Timestamp>,
+    pub(super) ledger: Ledger,
+    pub(super) defined: [u64; 3],
+}
+
+impl Journal {
+    /// Opens the journal in `storage`, beginning it if there is none. Reads the last segment; what a
+    /// crash tore off its end is moved aside.
+    pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Journal, Recovery), JournalError> {
+        let lock = storage.lock().map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => JournalError::Locked,
+            _ => io_error("lock", "the journal's directory")(error),
+        })?;
+        let (end, recovery) = recovery::recover(&*storage)?;
+        let name = file_name(end.segment);
+        let file = storage.append(&name).map_err(io_error("open", &name))?;
+        let mut journal = Self {
+            storage,
+            options,
+            _lock: lock,
+            file: Tail::new(file, 0),
+            segment: end.segment,
+            offset: end.offset,
+            used: end.used,
+            frames: end.frames,
+            digest: end.digest,
+            last_time: end.last_time,
+            ledger: end.ledger,
+            dictionary: Dictionary::resumed(end.defined),
+            buffer: Vec::new(),
+            sync_failed: Arc::new(AtomicBool::new(false)),
+            tail_unknown: false,
+        };
+        if journal.offset == 0 {
+            journal.write_opening(journal.segment)?;
+        } else {
+            // What an earlier process wrote but did not sync must not be lost behind our own frames.
+            journal.sync_task().run()?;
+            journal.storage.sync_names().map_err(io_error("sync", "the journal's directory"))?;
+        }
+        Ok((journal, recovery))
+    }
+
+    /// Writes all entries as one frame with one write, so that after a crash all of them are there
+    /// or none. After an error the journal is as before; see [`JournalError::is_final`] for whether
+    /// a later call can succeed.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<Appended, JournalError> {
+        self.check_usable()?;
+        if let Some(size) = oversized_settlement(entries) {
+            return Err(JournalError::TooLarge {
+                size,
+                unit: "records in a settlement",
+                max: SETTLEMENT_SEQS_MAX,
+            });
+        }
+        let first = self.ledger.next();
+        if !entries.is_empty() {
+            if self.used && self.offset >= self.options.segment_bytes {
+                self.write_opening(self.segment + 1)?;
+            }
+            let mark = self.dictionary.mark();
+            if let Err(error) = self.append_frame(first, entries) {
+                self.ledger.undo();
+                self.dictionary.revert(mark);
+                return Err(error);
+            }
+            self.ledger.keep();
+            self.last_time = last_time(entries).or(self.last_time);
+        }
+        Ok(Appended { first, end: self.frames, head: self.digest })
+    }
+
+    /// A handle that makes durable what was appended so far, to be run without holding the journal.
+    pub fn sync_task(&self) -> SyncTask {
+        SyncTask {
+            tail: Arc::clone(&self.file),
+            segment: self.segment,
+            len: self.offset,
+            frames: self.frames,
+            failed: Arc::clone(&self.sync_failed),
+        }
+    }
+
+    /// The end of the journal as of now.
+    pub fn head(&self) -> Head {
+        let seq = Seq(self.ledger.next().0 - 1);
+        Head { seq, frames: self.frames, digest: self.digest, time: self.last_time }
+    }
+
+    /// Where the next frame goes.
+    pub fn position(&self) -> Position {
+        Position { segment: self.segment, offset: self.offset }
+    }
+
+    /// Marks a clean end and makes everything durable.
+    pub fn close(mut self) -> Result<(), JournalError> {
+        self.check_usable()?;
+        self.buffer.clear();
+        begin_frame(&mut self.buffer);
+        put_end_mark(&mut self.buffer);
+        self.write_frame(self.ledger.next(), 0)?;
+        self.sync_task().run().map(|_| ())
+    }
+
+    fn check_usable(&self) -> Result<(), JournalError> {
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(JournalError::Finished { why: "an earlier sync failed" });
+        }
+        if self.tail_unknown {
+            return Err(JournalError::Finished { why: "a failed write could not be taken back" });
+        }
+        Ok(())
+    }
+
+    fn append_frame(&mut self, first: Seq, entries: &[Entry]) -> Result<(), JournalError> {
+        self.buffer.clear();
+        begin_frame(&mut self.buffer);
+        for entry in entries {
+            self.ledger.apply(entry)?;
+            self.dictionary.put_entry(&mut self.buffer, entry);
+        }
+        self.write_frame(first, record_count(entries))
+    }
+
+    /// Completes the frame in the buffer and writes it, or leaves the file as it was.
+    fn write_frame(&mut self, first: Seq, records: usize) -> Result<(), JournalError> {
+        let synced = self.file.synced.load(Ordering::Acquire);
+        let digest = u32::try_from(records)
+            .ok()
+            .and_then(|records| finish_frame(&mut self.buffer, first, records, synced, self.digest))
+            .ok_or(JournalError::TooLarge { size: self.buffer.len(), unit: "bytes", max: PAYLOAD_MAX })?;
+        if let Err(source) = self.file.file.write(&self.buffer) {
+            self.tail_unknown = self.file.file.truncate(self.offset).is_err();
+            return Err(JournalError::Write { segment: self.segment, source });
+        }
+        self.offset += self.buffer.len() as u64;
+        (self.used, self.frames, self.digest) = (true, self.frames + 1, digest);
+        if self.buffer.capacity() > BUFFER_KEEP_MAX {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Begins a segment: makes the present one durable, then writes the header and what is open.
+    /// After an error the next call tries again; the segment before takes no more entries, because
+    /// readers may have seen the new file.
+    fn write_opening(&mut self, segment: u64) -> Result<(), JournalError> {
+        let name = file_name(segment);
+        if self.offset > 0 {
+            self.sync_task().run()?;
+        }
+        let mut buffer = Vec::new();
+        begin_frame(&mut buffer);
+        let carry = Carry {
+            frames: self.frames,
+            last_time: self.last_time,
+            open: self.ledger.open().clone(),
+            unsettled: self.ledger.unsettled().clone(),
+        };
+        carry.put(&mut buffer);
+        let digest = finish_frame(&mut buffer, self.ledger.next(), 0, 0, self.digest).ok_or(
+            JournalError::TooLarge { size: buffer.len(), unit: "bytes of open records", max: PAYLOAD_MAX },
+        )?;
+        buffer.splice(..0, segment_header(segment, self.digest));
+
+        let file = self.storage.append(&name).map_err(io_error("create", &name))?;
+        if !file.is_empty().map_err(io_error("look at", &name))? {
+            file.truncate(0).map_err(io_error("empty", &name))?;
+        }
+        if let Err(source) = file.write(&buffer) {
+            // Should this fail too, the next attempt empties the file.
+            let _ = file.truncate(0);
+            return Err(JournalError::Write { segment, source });
+        }
+        let synced = file.sync().and_then(|()| self.storage.sync_names());
+        if let Err(source) = synced {
+            self.sync_failed.store(true, Ordering::Release);
+            return Err(JournalError::Sync { segment, source });
+        }
+        let len = buffer.len() as u64;
+        debug_assert!(len > SEGMENT_HEADER_LEN as u64, "a segment begins with a header and a frame");
+        self.file = Tail::new(file, len);
+        (self.segment, self.offset, self.used) = (segment, len, false);
+        (self.frames, self.digest) = (self.frames + 1, digest);
+        self.dictionary = Dictionary::new();
+        Ok(())
+    }
+}
+
+/// Makes durable what was appended before it was made.
+#[must_use = "nothing is durable before it runs"]
+pub struct SyncTask {
+    tail: Arc<Tail>,
+    segment: u64,
+    len: u64,
+    frames: u64,
+    failed: Arc<AtomicBool>,
+}
+
+impl SyncTask {
+    /// Syncs; returns the count of frames that are durable (compare with [`Appended::end`]). An
+    /// error is final: from then on, nothing can be appended or synced by this process.
+    pub fn run(self) -> Result<u64, JournalError> {
+        let _alone = self.tail.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.failed.load(Ordering::Acquire) {
+            return Err(JournalError::Finished { why: "an earlier sync failed" });
+        }
+        if let Err(source) = self.tail.file.sync() {
+            self.failed.store(true, Ordering::Release);
+            return Err(JournalError::Sync { segment: self.segment, source });
+        }
+        self.tail.synced.fetch_max(self.len, Ordering::AcqRel);
+        Ok(self.frames)
+    }
+}
