@@ -1,1 +1,3 @@
-//! To come.
+//! The demo: everything needed to try pgwitness in five minutes, and nothing that `run` can reach.
+
+pub mod provider;

@@ -1,1 +1,44 @@
-//! To come.
+//! Who: turns what a person presents into a [`Principal`], and nothing else can.
+//!
+//! [`Provider`] speaks to one OpenID Connect provider: device login (RFC 8628), tokens presented as
+//! passwords, and the browser's authorization code with PKCE. [`Grant`] reads what a PostgreSQL
+//! client sent as its password. [`Pairings`] lets a client's own secret stand for one approved
+//! login; [`MintedTokens`] does the same with a secret of ours.
+//!
+//! It never speaks to a database or a PostgreSQL client, never stores a secret in clear, and takes
+//! no identity from anything but a signature that it checked itself. Every wait has an end and
+//! every table a bound, named where it stands.
+
+mod browser;
+mod cached;
+mod claims;
+mod device;
+mod error;
+mod grant;
+mod keys;
+mod minted;
+mod pairing;
+mod principal;
+mod provider;
+mod token;
+mod transport;
+
+pub use browser::Authorization;
+pub use device::DeviceLogin;
+pub use error::{Ending, LoginError, TokenFault};
+pub use grant::Grant;
+pub use minted::MintedTokens;
+pub use pairing::{Entry, Pairings, Waiter};
+pub use principal::{Mode, Principal};
+pub use provider::Provider;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::RngCore;
+
+/// `N` bytes of the system's randomness, as base64url.
+fn random_word<const N: usize>() -> String {
+    let mut bytes = [0_u8; N];
+    rand::rngs::OsRng.fill_bytes(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,363 @@
+//! An OpenID Connect provider for the demo and for tests: discovery, keys, device login, token,
+//! authorization code with PKCE, userinfo, and pages on which one picks who one is.
+//!
+//! It asks nobody for a password, so it serves on loopback alone and answers only requests whose
+//! `Host` is a loopback name (a foreign page could otherwise reach it by a name of its own). `run`
+//! has no path to it. Its key and all its state are new at each start; every table is bounded by a
+//! constant below.
+//!
+//! Another process approves a login with `POST {issuer}/approve`, form fields `user_code` and
+//! `user` (name, e-mail address or the part before the `@`): 200 and `{"user": email}`, or 4xx and
+//! `{"error", "error_description"}`. `POST {issuer}/deny` takes `user_code` alone.
+
+mod key;
+mod pages;
+mod routes;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::Rng;
+use rand::RngCore;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use key::Key;
+
+/// The only client.
+const CLIENT_ID: &str = "pgwitness";
+/// Device logins at once.
+const MAX_DEVICES: usize = 10_000;
+/// Authorization codes at once.
+const MAX_CODES: usize = 1_000;
+/// How long a device code lives.
+const DEVICE_LIFE: Duration = Duration::from_secs(600);
+/// How long an authorization code lives.
+const CODE_LIFE: Duration = Duration::from_secs(60);
+/// How long a token lives, seconds.
+const TOKEN_LIFE: u64 = 3600;
+/// How often to ask for an approval, seconds.
+const INTERVAL: u64 = 1;
+/// Letters of a user code: no vowels, so no words; nothing that looks like something else.
+const LETTERS: &[u8] = b"BCDFGHJKLMNPQRSTVWXZ";
+
+/// Somebody one can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Name to show.
+    pub name: String,
+    /// E-mail address; also what the person's id is made of.
+    pub email: String,
+    /// Groups.
+    pub groups: Vec<String>,
+}
+
+/// The running provider. Clones are the same one.
+#[derive(Clone)]
+pub struct DemoProvider(Arc<State>);
+
+struct State {
+    issuer: String,
+    people: Vec<Person>,
+    key: Key,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    /// By device code.
+    devices: HashMap<String, Device>,
+    /// By authorization code.
+    codes: HashMap<String, Code>,
+}
+
+struct Device {
+    user_code: String,
+    ends: Instant,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Pending,
+    Approved(usize),
+    Denied,
+}
+
+/// A login in a browser that was approved and waits to be fetched.
+struct Code {
+    person: usize,
+    redirect_uri: String,
+    challenge: String,
+    nonce: Option<String>,
+    ends: Instant,
+}
+
+/// Why a code could not be approved or denied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApproveError {
+    /// No such code, or its life is over.
+    #[error("no login waits with this code; it may have ended. Connect again for a new one")]
+    NoSuchCode,
+    /// Somebody was faster.
+    #[error("this code was already answered. Connect again for a new one")]
+    Answered,
+    /// Nobody of that name.
+    #[error("the demo knows nobody called \"{who}\". Choose one of: {people}")]
+    NoSuchPerson {
+        /// Who was asked for.
+        who: String,
+        /// Who there is.
+        people: String,
+    },
+}
+
+impl DemoProvider {
+    /// Serves on the listener until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// The listener is not on a loopback address.
+    pub fn start(
+        listener: TcpListener,
+        people: Vec<Person>,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            return Err(io::Error::other(format!(
+                "the demo's identity provider asks nobody for a password, so it must not listen on {address}"
+            )));
+        }
+        let issuer = format!("http://{address}");
+        let provider = Self(Arc::new(State { issuer, people, key: Key::new(), tables: Mutex::default() }));
+        let app = routes::app(provider.clone());
+        tracker.spawn(async move {
+            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the demo's identity provider ended");
+            }
+        });
+        Ok(provider)
+    }
+
+    /// The issuer, as tokens spell it.
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// The client id to configure; it has no secret.
+    pub fn client_id(&self) -> &'static str {
+        CLIENT_ID
+    }
+
+    /// Who one can be.
+    pub fn people(&self) -> &[Person] {
+        &self.0.people
+    }
+
+    /// Approves the login with that code as that person: name, e-mail address or the part before
+    /// the `@`. Returns who it was.
+    ///
+    /// # Errors
+    /// No such code, no such person, or already answered.
+    pub fn approve(&self, user_code: &str, who: &str) -> Result<&Person, ApproveError> {
+        let (index, person) = self.find(who).ok_or_else(|| ApproveError::NoSuchPerson {
+            who: who.chars().filter(|c| !c.is_control()).take(100).collect(),
+            people: self.0.people.iter().map(|person| person.email.as_str()).collect::<Vec<_>>().join(", "),
+        })?;
+        self.answer(user_code, Answer::Approved(index))?;
+        Ok(person)
+    }
+
+    /// Denies the login with that code.
+    ///
+    /// # Errors
+    /// No such code, or already answered.
+    pub fn deny(&self, user_code: &str) -> Result<(), ApproveError> {
+        self.answer(user_code, Answer::Denied)
+    }
+
+    /// How many device logins were started and have not ended.
+    pub fn pending(&self) -> usize {
+        let now = Instant::now();
+        let is_pending = |device: &&Device| device.answer == Answer::Pending && device.ends > now;
+        self.lock().devices.values().filter(is_pending).count()
+    }
+
+    /// The provider's key, to make tokens that it would never give.
+    #[cfg(test)]
+    pub(crate) fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    fn answer(&self, user_code: &str, answer: Answer) -> Result<(), ApproveError> {
+        let user_code = plain(user_code);
+        let now = Instant::now();
+        let mut tables = self.lock();
+        let mut alive = tables.devices.values_mut().filter(|device| device.ends > now);
+        let device =
+            alive.find(|device| plain(&device.user_code) == user_code).ok_or(ApproveError::NoSuchCode)?;
+        if device.answer != Answer::Pending {
+            return Err(ApproveError::Answered);
+        }
+        device.answer = answer;
+        Ok(())
+    }
+
+    fn find(&self, who: &str) -> Option<(usize, &Person)> {
+        let is_called = |person: &Person| {
+            let local = person.email.split('@').next().unwrap_or_default();
+            [person.email.as_str(), person.name.as_str(), local]
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(who))
+        };
+        self.0.people.iter().enumerate().find(|(_, person)| is_called(person))
+    }
+
+    /// A new device login: device code and user code. `None`: too many.
+    fn begin_device(&self) -> Option<(String, String)> {
+        let now = Instant::now();
+        let mut tables = self.lock();
+        if tables.devices.len() >= MAX_DEVICES {
+            tables.devices.retain(|_, device| device.ends > now);
+            if tables.devices.len() >= MAX_DEVICES {
+                return None;
+            }
+        }
+        let device_code = random_word();
+        let mut user_code = random_user_code();
+        while tables.devices.values().any(|device| device.user_code == user_code) {
+            user_code = random_user_code();
+        }
+        let device =
+            Device { user_code: user_code.clone(), ends: now + DEVICE_LIFE, answer: Answer::Pending };
+        tables.devices.insert(device_code.clone(), device);
+        Some((device_code, user_code))
+    }
+
+    /// Who approved a device code, once; else the error of RFC 8628.
+    fn take_device(&self, device_code: &str) -> Result<&Person, &'static str> {
+        let mut tables = self.lock();
+        let device = tables.devices.get(device_code).ok_or("invalid_grant")?;
+        let (answer, is_over) = (device.answer, device.ends <= Instant::now());
+        if answer == Answer::Pending && !is_over {
+            return Err("authorization_pending");
+        }
+        tables.devices.remove(device_code);
+        match answer {
+            _ if is_over => Err("expired_token"),
+            Answer::Approved(index) => self.0.people.get(index).ok_or("invalid_grant"),
+            Answer::Pending | Answer::Denied => Err("access_denied"),
+        }
+    }
+
+    /// Whether a login waits with that code, and how it is spelled.
+    fn waiting(&self, user_code: &str) -> Option<String> {
+        let (user_code, now) = (plain(user_code), Instant::now());
+        let tables = self.lock();
+        let mut waiting =
+            tables.devices.values().filter(|device| device.ends > now && device.answer == Answer::Pending);
+        waiting.find(|device| plain(&device.user_code) == user_code).map(|device| device.user_code.clone())
+    }
+
+    /// Keeps an approved browser login; its authorization code. `None`: too many.
+    fn begin_code(&self, code: Code) -> Option<String> {
+        let now = Instant::now();
+        let mut tables = self.lock();
+        tables.codes.retain(|_, code| code.ends > now);
+        if tables.codes.len() >= MAX_CODES {
+            return None;
+        }
+        let word = random_word();
+        tables.codes.insert(word.clone(), code);
+        Some(word)
+    }
+
+    /// Who an authorization code stands for, once, with the nonce of the request.
+    fn take_code(&self, code: &str, redirect_uri: &str, verifier: &str) -> Option<(&Person, Option<String>)> {
+        let code = self.lock().codes.remove(code)?;
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
+        let fits =
+            code.ends > Instant::now() && code.redirect_uri == redirect_uri && code.challenge == challenge;
+        let person = self.0.people.get(code.person)?;
+        fits.then_some((person, code.nonce))
+    }
+
+    fn tokens(&self, person: &Person, nonce: Option<&str>) -> Value {
+        let now = unix_now();
+        let mut claims = self.claims(person);
+        claims["iss"] = json!(self.issuer());
+        claims["aud"] = json!(CLIENT_ID);
+        claims["iat"] = json!(now);
+        claims["exp"] = json!(now + TOKEN_LIFE);
+        claims["jti"] = json!(random_word());
+        let access = self.0.key.sign("at+jwt", &claims);
+        claims["auth_time"] = json!(now);
+        claims["amr"] = json!(["demo"]);
+        if let Some(nonce) = nonce {
+            claims["nonce"] = json!(nonce);
+        }
+        json!({
+            "id_token": self.0.key.sign("JWT", &claims),
+            "access_token": access,
+            "token_type": "Bearer",
+            "expires_in": TOKEN_LIFE,
+        })
+    }
+
+    fn claims(&self, person: &Person) -> Value {
+        json!({
+            "sub": subject(person),
+            "name": person.name,
+            "email": person.email,
+            "email_verified": true,
+            "groups": person.groups,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.0.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for DemoProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DemoProvider").field("issuer", &self.issuer()).finish_non_exhaustive()
+    }
+}
+
+/// The same person has the same id in every run.
+fn subject(person: &Person) -> String {
+    let digest = Sha256::digest(person.email.as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A user code as people may type it, reduced to what counts.
+fn plain(user_code: &str) -> String {
+    user_code.chars().filter(char::is_ascii_alphanumeric).take(16).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+fn random_user_code() -> String {
+    let mut random = rand::rngs::OsRng;
+    let mut half =
+        || (0..4).map(|_| char::from(LETTERS[random.gen_range(0..LETTERS.len())])).collect::<String>();
+    format!("{}-{}", half(), half())
+}
+
+fn random_word() -> String {
+    let mut bytes = [0_u8; 32];
+    rand::rngs::OsRng.fill_bytes(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

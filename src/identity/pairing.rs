@@ -1,0 +1,263 @@
+//! Pairing: a client's own random secret stands for one approved login.
+//!
+//! The first connection with an unknown secret starts a device login; every other connection with
+//! the same secret, wanted user and database joins it; once it is approved the secret opens
+//! connections without a prompt until the login ends. The login goes on when all clients have
+//! left, so a retry after the approval connects.
+//!
+//! Secrets are never kept: entries are found by a keyed hash whose key is random in each process.
+//! A secret belongs to the first person who approved it, whatever user or database comes with it
+//! later. What is remembered is bounded by `MAX_ENTRIES` and `MAX_OWNERS`; logins that wait
+//! are bounded by the [`Provider`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use hmac::{Hmac, Mac};
+use rand::RngCore;
+use sha2::Sha256;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{DeviceLogin, LoginError, Mode, Principal, Provider};
+use crate::config::Secret;
+
+/// Waiting and approved secrets at once.
+const MAX_ENTRIES: usize = 20_000;
+/// Secrets whose owner is remembered; beyond, the oldest is forgotten.
+const MAX_OWNERS: usize = 65_536;
+
+/// A keyed hash: of a secret with user and database, or of a secret alone.
+type Key = [u8; 32];
+
+/// The secrets known to this process. Clones share them.
+#[derive(Clone)]
+pub struct Pairings(Arc<Inner>);
+
+struct Inner {
+    key: [u8; 32],
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    entries: HashMap<Key, watch::Receiver<Stage>>,
+    owners: HashMap<Key, Owner>,
+    /// Owners in the order in which they became known.
+    order: VecDeque<Key>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Owner {
+    iss: String,
+    sub: String,
+}
+
+/// How far the login of one secret is.
+#[derive(Debug, Clone)]
+enum Stage {
+    /// The provider is being asked for a code.
+    Starting,
+    /// The code is shown.
+    Waiting(DeviceLogin),
+    /// Over, for good or bad.
+    Done(Result<Principal, LoginError>),
+}
+
+/// What a secret opens.
+#[derive(Debug)]
+pub enum Entry {
+    /// An approved login.
+    Approved(Principal),
+    /// A login that somebody must approve.
+    Waiting(Waiter),
+}
+
+/// A connection that waits for the approval of its secret.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Link and code.
+    pub login: DeviceLogin,
+    /// Whether this connection started the login; the others joined it.
+    pub is_first: bool,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Waiter {
+    /// Waits for the approval. Cancel-safe; dropping the waiter does not end the login.
+    ///
+    /// # Errors
+    /// Why the login ended without a person; all who wait get the same answer.
+    pub async fn wait(&mut self) -> Result<Principal, LoginError> {
+        let stage = self.stage.wait_for(|stage| matches!(stage, Stage::Done(_))).await;
+        match stage.as_deref() {
+            Ok(Stage::Done(result)) => result.clone(),
+            _ => Err(LoginError::Canceled),
+        }
+    }
+}
+
+impl Pairings {
+    /// No secrets yet. Logins run on `tracker` and end when `stop` is cancelled.
+    pub fn new(tracker: TaskTracker, stop: CancellationToken) -> Self {
+        let mut key = [0_u8; 32];
+        rand::rngs::OsRng.fill_bytes(&mut key);
+        Self(Arc::new(Inner { key, tracker, stop, tables: Mutex::default() }))
+    }
+
+    /// Enters with a secret for a wanted user and database. Cancel-safe.
+    ///
+    /// # Errors
+    /// The login could not be started, or a bound is reached.
+    pub async fn enter(
+        &self,
+        secret: &Secret,
+        user: &str,
+        database: &str,
+        provider: &Provider,
+    ) -> Result<Entry, LoginError> {
+        let (mut stage, is_first) = self.join(secret, user, database, provider)?;
+        let reached = {
+            let reached = stage.wait_for(|stage| !matches!(stage, Stage::Starting)).await;
+            reached.map_err(|_| LoginError::Canceled)?.clone()
+        };
+        match reached {
+            Stage::Waiting(login) => Ok(Entry::Waiting(Waiter { login, is_first, stage })),
+            Stage::Done(result) => result.map(Entry::Approved),
+            Stage::Starting => Err(LoginError::Canceled),
+        }
+    }
+
+    /// Finds the login of a secret, or starts one.
+    fn join(
+        &self,
+        secret: &Secret,
+        user: &str,
+        database: &str,
+        provider: &Provider,
+    ) -> Result<(watch::Receiver<Stage>, bool), LoginError> {
+        let key = self.0.hash(&[secret.reveal(), user, database]);
+        let owner = self.0.hash(&[secret.reveal()]);
+        let now = SystemTime::now();
+        let mut tables = self.0.lock();
+        if let Some(stage) = tables.entries.get(&key)
+            && is_alive(stage, now)
+        {
+            return Ok((stage.clone(), false));
+        }
+        if self.0.stop.is_cancelled() {
+            return Err(LoginError::Canceled);
+        }
+        if tables.entries.len() >= MAX_ENTRIES {
+            tables.entries.retain(|_, stage| is_alive(stage, now));
+            if tables.entries.len() >= MAX_ENTRIES {
+                return Err(LoginError::TooMany { what: "logins in use" });
+            }
+        }
+        let (sender, stage) = watch::channel(Stage::Starting);
+        tables.entries.insert(key, stage.clone());
+        drop(tables);
+        let attempt = Attempt { pairings: self.clone(), key, owner, stage: sender };
+        let (provider, stop) = (provider.clone(), self.0.stop.clone());
+        self.0.tracker.spawn(async move {
+            // `biased`: a stopping gateway lets nobody in any more.
+            let result = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(LoginError::Canceled),
+                result = attempt.log_in(&provider) => result,
+            };
+            attempt.finish(result);
+        });
+        Ok((stage, true))
+    }
+}
+
+impl std::fmt::Debug for Pairings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pairings").field("entries", &self.0.lock().entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn hash(&self, parts: &[&str]) -> Key {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of every length");
+        for part in parts {
+            // Lengths keep ("ab", "c") and ("a", "bc") apart.
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    /// Makes the person the owner of the secret, unless it has another.
+    fn claim(&mut self, secret: Key, principal: &Principal) -> bool {
+        let person = Owner { iss: principal.iss().to_owned(), sub: principal.sub().to_owned() };
+        if let Some(owner) = self.owners.get(&secret) {
+            return *owner == person;
+        }
+        if self.order.len() >= MAX_OWNERS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.owners.remove(&oldest);
+        }
+        self.order.push_back(secret);
+        self.owners.insert(secret, person);
+        true
+    }
+}
+
+/// One login on behalf of a secret. However it ends, [`Drop`] takes a failed entry away.
+struct Attempt {
+    pairings: Pairings,
+    key: Key,
+    owner: Key,
+    stage: watch::Sender<Stage>,
+}
+
+impl Attempt {
+    async fn log_in(&self, provider: &Provider) -> Result<Principal, LoginError> {
+        let login = provider.start_device().await?;
+        self.stage.send_replace(Stage::Waiting(login.clone()));
+        Ok(provider.wait_device(&login).await?.by(Mode::Pairing))
+    }
+
+    fn finish(self, result: Result<Principal, LoginError>) {
+        let result = result.and_then(|principal| {
+            let is_owner = self.pairings.0.lock().claim(self.owner, &principal);
+            if is_owner { Ok(principal) } else { Err(LoginError::OtherPerson) }
+        });
+        if result.is_err() {
+            // First gone, then told: whoever retries on the answer starts anew.
+            self.pairings.0.lock().entries.remove(&self.key);
+        }
+        self.stage.send_replace(Stage::Done(result));
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let is_approved = matches!(&*self.stage.borrow(), Stage::Done(_));
+        if !is_approved {
+            self.pairings.0.lock().entries.remove(&self.key);
+        }
+    }
+}
+
+/// Whether an entry may still be joined. One whose task is gone without a word may not.
+fn is_alive(stage: &watch::Receiver<Stage>, now: SystemTime) -> bool {
+    match &*stage.borrow() {
+        Stage::Done(Ok(principal)) => !principal.is_expired(now),
+        Stage::Done(Err(_)) => false,
+        Stage::Starting | Stage::Waiting(_) => stage.has_changed().is_ok(),
+    }
+}

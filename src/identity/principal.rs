@@ -1,0 +1,178 @@
+//! [`Principal`]: a person whose identity was verified. Only this folder can make one.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+/// How a person logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By link and code, in the connection.
+    Device,
+    /// With a token of the provider as password or bearer.
+    Token,
+    /// With a token of ours.
+    Minted,
+    /// With the client's own secret, after an approval.
+    Pairing,
+    /// In the browser.
+    Browser,
+}
+
+impl Mode {
+    /// The word in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Token => "token",
+            Self::Minted => "minted",
+            Self::Pairing => "pairing",
+            Self::Browser => "browser",
+        }
+    }
+}
+
+/// What was verified about a person, before it becomes a [`Principal`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verified {
+    pub(super) iss: String,
+    pub(super) sub: String,
+    pub(super) user: String,
+    pub(super) email: Option<String>,
+    pub(super) email_verified: bool,
+    pub(super) groups: Vec<String>,
+    pub(super) auth: Vec<(String, String)>,
+}
+
+/// A verified person and the login that verified them. The key of a person is `(iss, sub)`; names
+/// and addresses may change.
+///
+/// It has no public constructor: whoever holds one got it from a verified signature.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Principal(Arc<Inner>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Inner {
+    who: Verified,
+    mode: Mode,
+    login: String,
+    expires: SystemTime,
+}
+
+impl Principal {
+    pub(super) fn new(who: Verified, mode: Mode, expires: SystemTime) -> Self {
+        let login = Uuid::now_v7().to_string();
+        Self(Arc::new(Inner { who, mode, login, expires }))
+    }
+
+    /// The same login, reached in another way.
+    pub(super) fn by(&self, mode: Mode) -> Self {
+        Self(Arc::new(Inner { mode, ..(*self.0).clone() }))
+    }
+
+    /// The same login, ending no later than that.
+    pub(super) fn until(&self, end: SystemTime) -> Self {
+        let expires = self.0.expires.min(end);
+        Self(Arc::new(Inner { expires, ..(*self.0).clone() }))
+    }
+
+    /// The provider.
+    pub fn iss(&self) -> &str {
+        &self.0.who.iss
+    }
+
+    /// The provider's own id of the person.
+    pub fn sub(&self) -> &str {
+        &self.0.who.sub
+    }
+
+    /// The person's name: the configured claim.
+    pub fn user(&self) -> &str {
+        &self.0.who.user
+    }
+
+    /// The e-mail address the provider states, verified or not: for showing only.
+    pub fn email(&self) -> Option<&str> {
+        self.0.who.email.as_deref()
+    }
+
+    /// Whether the provider vouches for the address.
+    pub fn email_verified(&self) -> bool {
+        self.0.who.email_verified
+    }
+
+    /// The e-mail address, if the provider vouches for it: for decisions.
+    pub fn verified_email(&self) -> Option<&str> {
+        if self.email_verified() { self.email() } else { None }
+    }
+
+    /// The groups the provider states.
+    pub fn groups(&self) -> &[String] {
+        &self.0.who.groups
+    }
+
+    /// The id of the approval; connections opened by one approval share it.
+    pub fn login(&self) -> &str {
+        &self.0.login
+    }
+
+    /// How the person logged in.
+    pub fn mode(&self) -> Mode {
+        self.0.mode
+    }
+
+    /// How the login was verified, as pairs in the order to show them: mode, amr, acr, auth_time,
+    /// iat, exp, jti, kid, email_verified; what the provider did not say is left out.
+    pub fn auth(&self) -> Vec<(String, String)> {
+        let mode = ("mode".to_owned(), self.0.mode.as_str().to_owned());
+        std::iter::once(mode).chain(self.0.who.auth.iter().cloned()).collect()
+    }
+
+    /// When the login ends.
+    pub fn expires(&self) -> SystemTime {
+        self.0.expires
+    }
+
+    /// Whether the login has ended at `now`.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.0.expires <= now
+    }
+
+    /// How long the login still lasts at `now`.
+    pub fn time_left(&self, now: SystemTime) -> Duration {
+        self.0.expires.duration_since(now).unwrap_or_default()
+    }
+
+    /// Whether both are the same person, by `(iss, sub)`.
+    pub fn is_same_person(&self, other: &Self) -> bool {
+        self.iss() == other.iss() && self.sub() == other.sub()
+    }
+
+    /// A person for unit tests of modules that only read one.
+    #[cfg(test)]
+    pub(crate) fn for_test(user: &str, groups: &[&str]) -> Self {
+        let who = Verified {
+            iss: "https://issuer.test".to_owned(),
+            sub: format!("sub-{user}"),
+            user: user.to_owned(),
+            email: user.contains('@').then(|| user.to_owned()),
+            email_verified: true,
+            groups: groups.iter().map(|&group| group.to_owned()).collect(),
+            auth: Vec::new(),
+        };
+        Self::new(who, Mode::Device, SystemTime::now() + Duration::from_secs(3600))
+    }
+}
+
+impl std::fmt::Debug for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Principal")
+            .field("iss", &self.iss())
+            .field("sub", &self.sub())
+            .field("user", &self.user())
+            .field("mode", &self.mode())
+            .field("login", &self.login())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,171 @@
+//! Which database role a person may become.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{ANY, is_in_group, is_named, same_name};
+use crate::config::RoleMapping;
+use crate::identity::Principal;
+
+/// A role, and the rule that gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The database role.
+    pub role: String,
+    /// Position of the rule in the configuration, from 0.
+    pub rule: usize,
+}
+
+/// No role, with a reason fit for the person: it names only what is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// What was refused, why, and what to do.
+    pub reason: String,
+}
+
+/// The role that a person gets who asked for `wanted` in `database`.
+///
+/// The first rule that matches person and database decides, and no later one is looked at. The
+/// wanted role must be in its list; or, if `wanted` is the person's own name, e-mail address or the
+/// part before the `@`, it is the first of the list. A rule without roles refuses.
+///
+/// # Errors
+/// No rule matches, or the deciding rule does not give that role.
+pub fn role_for(
+    map: &[RoleMapping],
+    principal: &Principal,
+    wanted: &str,
+    database: &str,
+    now: SystemTime,
+) -> Result<Granted, Refusal> {
+    let refuse = |reason| Err(Refusal { reason });
+    let user = principal.user();
+    let deciding = map.iter().enumerate().find(|(_, rule)| rule_matches(rule, principal, database, now));
+    let Some((position, rule)) = deciding else {
+        return refuse(format!(
+            "no rule lets {user} into database \"{database}\". Ask whoever runs pgwitness for a role_map entry"
+        ));
+    };
+    if rule.roles.iter().any(|role| role == wanted) {
+        return Ok(Granted { role: wanted.to_owned(), rule: position });
+    }
+    match rule.roles.first() {
+        Some(first) if is_own_name(principal, wanted) => Ok(Granted { role: first.clone(), rule: position }),
+        Some(_) => refuse(format!(
+            "{user} may not be role \"{wanted}\" in database \"{database}\". Connect as one of: {}",
+            rule.roles.join(", ")
+        )),
+        None => refuse(format!("{user} may not enter database \"{database}\"")),
+    }
+}
+
+fn rule_matches(rule: &RoleMapping, principal: &Principal, database: &str, now: SystemTime) -> bool {
+    let now =
+        now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    if rule.expires.is_some_and(|end| end <= now) {
+        return false;
+    }
+    let in_database =
+        rule.databases.is_empty() || rule.databases.iter().any(|name| name == database || name == ANY);
+    let by_group = rule.groups.iter().any(|group| is_in_group(principal, group));
+    let by_name = rule.users.iter().any(|name| name == ANY || is_named(principal, name));
+    in_database && (by_group || by_name)
+}
+
+/// Whether the startup `user` is just the person's own name, which many clients send by default.
+fn is_own_name(principal: &Principal, wanted: &str) -> bool {
+    let own = [Some(principal.user()), principal.verified_email()];
+    own.into_iter().flatten().any(|name| {
+        let local = name.split_once('@').map(|(local, _)| local);
+        same_name(name, wanted) || local.is_some_and(|local| local.eq_ignore_ascii_case(wanted))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rule(groups: &[&str], users: &[&str], databases: &[&str], roles: &[&str]) -> RoleMapping {
+        let own = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
+        RoleMapping {
+            groups: own(groups),
+            users: own(users),
+            databases: own(databases),
+            roles: own(roles),
+            expires: None,
+        }
+    }
+
+    fn rules() -> Vec<RoleMapping> {
+        vec![
+            rule(&[], &["mallory@example.com"], &[], &[]),
+            rule(&["support"], &[], &["shop"], &["support", "readonly"]),
+            rule(&["support", "dba"], &[], &[], &["readonly"]),
+            rule(&[], &["Alice@Example.com"], &["*"], &["alice_rw", "alice"]),
+        ]
+    }
+
+    #[track_caller]
+    fn check(user: &str, groups: &[&str], wanted: &str, database: &str, expect: Result<(&str, usize), &str>) {
+        let principal = Principal::for_test(user, groups);
+        let got = role_for(&rules(), &principal, wanted, database, SystemTime::now());
+        match expect {
+            Ok((role, rule)) => assert_eq!(got, Ok(Granted { role: role.to_owned(), rule })),
+            Err(words) => {
+                let reason = got.unwrap_err().reason;
+                assert!(reason.contains(words), "{reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_matching_rule_decides_and_no_later_one() {
+        check("bob@example.com", &["support"], "support", "shop", Ok(("support", 1)));
+        check("bob@example.com", &["support"], "readonly", "shop", Ok(("readonly", 1)));
+        check("bob@example.com", &["support"], "readonly", "billing", Ok(("readonly", 2)));
+        check("bob@example.com", &["support"], "support", "billing", Err("Connect as one of: readonly"));
+        check(
+            "alice@example.com",
+            &["support"],
+            "alice_rw",
+            "shop",
+            Err("Connect as one of: support, readonly"),
+        );
+        check("mallory@example.com", &["support", "dba"], "readonly", "shop", Err("may not enter"));
+    }
+
+    #[test]
+    fn without_a_rule_nobody_gets_in() {
+        check("eve@example.com", &[], "readonly", "shop", Err("no rule lets eve@example.com"));
+        check("eve@example.com", &["Support", "supportx", "*"], "readonly", "shop", Err("no rule"));
+        let eve = Principal::for_test("eve", &["support"]);
+        assert!(role_for(&[], &eve, "eve", "shop", SystemTime::now()).is_err());
+        let nobody = rule(&[], &[], &[], &["readonly"]);
+        assert!(
+            role_for(&[nobody], &eve, "readonly", "shop", SystemTime::now()).is_err(),
+            "an empty rule matched"
+        );
+    }
+
+    #[test]
+    fn the_own_name_gives_the_first_role_and_an_exact_role_goes_first() {
+        check("bob@example.com", &["support"], "bob", "shop", Ok(("support", 1)));
+        check("bob@example.com", &["support"], "BOB@example.com", "shop", Ok(("support", 1)));
+        check("alice@example.com", &[], "alice", "x", Ok(("alice", 3)));
+        check("alice@example.com", &[], "alice@example.com", "x", Ok(("alice_rw", 3)));
+        check("bob@example.com", &["support"], "alice", "shop", Err("may not be role \"alice\""));
+        check("bob@example.com", &["support"], "", "shop", Err("may not be role"));
+    }
+
+    #[test]
+    fn an_expired_rule_is_as_if_it_were_not_there() {
+        let mut rules = rules();
+        rules[1].expires = Some(1000);
+        let bob = Principal::for_test("bob@example.com", &["support"]);
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(role_for(&rules, &bob, "bob", "shop", at(999)).unwrap().rule, 1);
+        assert_eq!(role_for(&rules, &bob, "bob", "shop", at(1000)).unwrap().rule, 2);
+    }
+}
