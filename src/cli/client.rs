@@ -78,7 +78,9 @@ impl ClientError {
     /// An error of this machine, with what was tried.
     pub fn local(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        move |error| if error.kind() == io::ErrorKind::BrokenPipe { Self::Closed } else { Self::Local { what, error } }
+        move |error| {
+            if error.kind() == io::ErrorKind::BrokenPipe { Self::Closed } else { Self::Local { what, error } }
+        }
     }
 
     fn exit_code(&self) -> u8 {
@@ -156,7 +158,8 @@ impl Credentials {
     /// Where the stored login is.
     pub fn path() -> Option<PathBuf> {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
-        let config = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
+        let config =
+            absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
         Some(config.join("pgwitness").join("credentials.json"))
     }
 
@@ -204,12 +207,15 @@ impl Client {
         known.extend(demo.map(|demo| (demo.url, demo.token)));
         let (base, own) = match named {
             Some(base) => {
-                let token = known.into_iter().find(|(url, _)| same_origin(url, &base)).map(|(_, token)| token);
+                let token =
+                    known.into_iter().find(|(url, _)| same_origin(url, &base)).map(|(_, token)| token);
                 (base, token)
             }
             None => match known.into_iter().next() {
                 Some((url, token)) => (url, Some(token)),
-                None if over => return Err(ClientError::Unauthenticated("the stored login has ended".into())),
+                None if over => {
+                    return Err(ClientError::Unauthenticated("the stored login has ended".into()));
+                }
                 None => return Err(no_gateway()),
             },
         };
@@ -321,7 +327,8 @@ fn not_ours(base: &Url) -> ClientError {
 }
 
 fn refused(status: StatusCode, problem: &Value, params: &[(&str, Option<&str>)]) -> ClientError {
-    let detail = problem["detail"].as_str().map_or_else(|| format!("the gateway answered {status}"), printable);
+    let detail =
+        problem["detail"].as_str().map_or_else(|| format!("the gateway answered {status}"), printable);
     match status {
         StatusCode::UNAUTHORIZED => ClientError::Unauthenticated(detail),
         StatusCode::NOT_FOUND => ClientError::NotFound(detail),
@@ -350,13 +357,16 @@ fn explained(detail: &str, problem: &Value, query: Option<&str>) -> String {
     text
 }
 
-
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn address(text: &str) -> Result<Url, ClientError> {
-    let wrong = |why: &str| ClientError::Usage(format!("the gateway's address {text:?} {why}. Write https://host or http://127.0.0.1:7432"));
+    let wrong = |why: &str| {
+        ClientError::Usage(format!(
+            "the gateway's address {text:?} {why}. Write https://host or http://127.0.0.1:7432"
+        ))
+    };
     let url = Url::parse(text).map_err(|_| wrong("is not a URL"))?;
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
@@ -444,7 +454,11 @@ mod tests {
     use super::*;
 
     fn demo() -> DemoFile {
-        DemoFile { url: "http://127.0.0.1:7432".parse().unwrap(), token: "pgw_x".into(), dir: "/tmp/x".into() }
+        DemoFile {
+            url: "http://127.0.0.1:7432".parse().unwrap(),
+            token: "pgw_x".into(),
+            dir: "/tmp/x".into(),
+        }
     }
 
     #[test]
@@ -490,9 +504,6 @@ mod tests {
     fn a_querys_error_is_underlined_where_it_is() {
         let problem = serde_json::json!({ "span": [0, 5], "suggestion": "table" });
         let text = explained("there is no field \"tabel\"", &problem, Some("tabel:users"));
-        assert_eq!(
-            text,
-            "there is no field \"tabel\"\n  tabel:users\n  ^^^^^\n  did you mean: table"
-        );
+        assert_eq!(text, "there is no field \"tabel\"\n  tabel:users\n  ^^^^^\n  did you mean: table");
     }
 }

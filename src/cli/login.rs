@@ -14,7 +14,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::client::{Client, ClientError, Connection, Credentials, finish, http, is_private, unreachable, whole};
+use super::client::{
+    Client, ClientError, Connection, Credentials, finish, http, is_private, unreachable, whole,
+};
 use super::table::{cell, json_pretty, printable};
 use crate::config::Secret;
 
@@ -155,7 +157,8 @@ impl Provider {
     /// Finds the provider by what the gateway says of itself.
     async fn of(gateway: &Client) -> Result<Self, ClientError> {
         let resource = gateway.get("/.well-known/oauth-protected-resource", &[]).await?;
-        let not_ours = || ClientError::Unreachable(format!("{} does not say where to log in", gateway.base()));
+        let not_ours =
+            || ClientError::Unreachable(format!("{} does not say where to log in", gateway.base()));
         let issuer = resource["authorization_servers"][0].as_str().ok_or_else(not_ours)?;
         let client_id = resource["pgwitness_client_id"].as_str().ok_or_else(not_ours)?.to_owned();
         let scopes: Vec<&str> =
@@ -165,13 +168,18 @@ impl Provider {
         let address = safe(Url::parse(&address).map_err(|_| not_ours())?)?;
         let http = http(&address)?;
         let answer = http.get(address.clone()).send().await.map_err(|error| unreachable(&address, &error))?;
-        let metadata: Metadata = serde_json::from_slice(&whole(answer).await?)
-            .map_err(|_| ClientError::Unreachable(format!("what answers at {address} is not an identity provider")))?;
+        let metadata: Metadata = serde_json::from_slice(&whole(answer).await?).map_err(|_| {
+            ClientError::Unreachable(format!("what answers at {address} is not an identity provider"))
+        })?;
         if metadata.issuer != issuer {
-            return Err(ClientError::Unreachable(format!("the provider at {address} calls itself by another name")));
+            return Err(ClientError::Unreachable(format!(
+                "the provider at {address} calls itself by another name"
+            )));
         }
         let device = metadata.device_authorization_endpoint.ok_or_else(|| {
-            ClientError::Unreachable("the identity provider offers no device login. Set PGWITNESS_TOKEN".into())
+            ClientError::Unreachable(
+                "the identity provider offers no device login. Set PGWITNESS_TOKEN".into(),
+            )
         })?;
         Ok(Self { http, device: safe(device)?, token: safe(metadata.token_endpoint)?, client_id, scope })
     }

@@ -99,7 +99,9 @@ pub async fn run(args: SearchArgs) -> anyhow::Result<ExitCode> {
 
 async fn search(args: &SearchArgs) -> Result<ExitCode, ClientError> {
     if args.limit == 0 || args.limit > RECORDS_MAX {
-        return Err(ClientError::Usage(format!("-n must be from 1 to {RECORDS_MAX}. For more, use: pgwitness export")));
+        return Err(ClientError::Usage(format!(
+            "-n must be from 1 to {RECORDS_MAX}. For more, use: pgwitness export"
+        )));
     }
     let client = Client::find(&args.connection)?;
     let mut question = Question::new(&args.query, &args.range, &args.shape.fields);
@@ -115,7 +117,9 @@ async fn search(args: &SearchArgs) -> Result<ExitCode, ClientError> {
             Some(cursor) if left > 0 && !page.items.is_empty() => question.cursor = Some(cursor),
             more => {
                 if more.is_some() && left == 0 {
-                    eprintln!("{found} shown, more match: ask for more with -n, or for all with pgwitness export");
+                    eprintln!(
+                        "{found} shown, more match: ask for more with -n, or for all with pgwitness export"
+                    );
                 }
                 break;
             }
@@ -176,7 +180,10 @@ impl Question {
         ];
         let mut answer = client.get("/api/v1/events", &params).await?;
         let Value::Array(items) = answer["items"].take() else {
-            return Err(ClientError::Unreachable(format!("what answers at {} is not a pgwitness API", client.base())));
+            return Err(ClientError::Unreachable(format!(
+                "what answers at {} is not a pgwitness API",
+                client.base()
+            )));
         };
         let objects = items.into_iter().filter_map(|item| match item {
             Value::Object(object) => Some(object),
@@ -209,16 +216,24 @@ impl Printer {
             return Ok(());
         }
         let text = match self.format {
-            Format::Jsonl => items.iter().map(|item| json_line(&Value::Object(item.clone())) + "\n").collect(),
+            Format::Jsonl => {
+                items.iter().map(|item| json_line(&Value::Object(item.clone())) + "\n").collect()
+            }
             Format::Csv => self.csv(items),
             Format::Table => {
                 let text = self.table(items).text(self.width);
-                if self.headed { text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()) } else { text }
+                if self.headed {
+                    text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())
+                } else {
+                    text
+                }
             }
         };
         self.headed = true;
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::local("write the output"))
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(ClientError::local("write the output"))
     }
 
     fn csv(&self, items: &[Map<String, Value>]) -> String {
@@ -264,7 +279,8 @@ fn line(item: &Map<String, Value>, wide: bool) -> Vec<String> {
     let running = item.get("running").and_then(Value::as_bool).unwrap_or(false);
     let mut cells = vec![short_time(&text("time")), text("user")];
     if wide {
-        let place: Vec<String> = [text("role"), text("db")].into_iter().filter(|part| !part.is_empty()).collect();
+        let place: Vec<String> =
+            [text("role"), text("db")].into_iter().filter(|part| !part.is_empty()).collect();
         cells.push(place.join("@"));
     }
     cells.push(if running { "running".to_owned() } else { text("outcome") });

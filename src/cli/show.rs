@@ -13,9 +13,36 @@ use super::table::{cell, duration, json_pretty, printable, printable_lines};
 
 /// Fields in the order people ask; others follow.
 const ORDER: &[&str] = &[
-    "id", "seq", "time", "event", "user", "groups", "role", "db", "upstream", "ip", "app", "session", "login",
-    "command", "class", "tables", "reads", "filters", "writes", "via", "tags", "analysis", "analysis_notes",
-    "outcome", "txn_outcome", "rows", "bytes", "duration_us", "sqlstate", "error",
+    "id",
+    "seq",
+    "time",
+    "event",
+    "user",
+    "groups",
+    "role",
+    "db",
+    "upstream",
+    "ip",
+    "app",
+    "session",
+    "login",
+    "command",
+    "class",
+    "tables",
+    "reads",
+    "filters",
+    "writes",
+    "via",
+    "tags",
+    "analysis",
+    "analysis_notes",
+    "outcome",
+    "txn_outcome",
+    "rows",
+    "bytes",
+    "duration_us",
+    "sqlstate",
+    "error",
 ];
 
 /// `pgwitness show`
@@ -45,11 +72,18 @@ async fn show(args: &ShowArgs) -> Result<ExitCode, ClientError> {
             Value::Object(record) => record,
             _ => return Err(ClientError::Unreachable("the answer is not a record".into())),
         },
-        _ => return Err(ClientError::Usage(format!("{:?} is neither a record's id nor its position", args.id))),
+        _ => {
+            return Err(ClientError::Usage(format!(
+                "{:?} is neither a record's id nor its position",
+                args.id
+            )));
+        }
     };
     let text = if args.json { json_pretty(&Value::Object(record)) + "\n" } else { text(&record) };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::local("write the output"))?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(ClientError::local("write the output"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,7 +117,10 @@ fn text(record: &Map<String, Value>) -> String {
 }
 
 fn pairs(auth: &Map<String, Value>) -> String {
-    auth.iter().map(|(name, value)| format!("{}={}", printable(name), cell(Some(value)))).collect::<Vec<_>>().join(" ")
+    auth.iter()
+        .map(|(name, value)| format!("{}={}", printable(name), cell(Some(value))))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

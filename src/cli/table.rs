@@ -27,7 +27,9 @@ impl Table {
         let last = self.heads.len().saturating_sub(1);
         let all = || std::iter::once(&self.heads).chain(&self.lines);
         let widths: Vec<usize> = (0..last)
-            .map(|column| all().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+            .map(|column| {
+                all().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
             .map(|widest| widest.min(CELL_MAX))
             .collect();
         let used: usize = widths.iter().map(|width| width + GAP.len()).sum();

@@ -82,7 +82,10 @@ async fn follow(args: &TailArgs) -> Result<ExitCode, ClientError> {
 }
 
 /// What came since, oldest first, and how far the log is searchable.
-async fn look(client: &Client, question: &mut Question) -> Result<(Vec<Map<String, Value>>, u64), ClientError> {
+async fn look(
+    client: &Client,
+    question: &mut Question,
+) -> Result<(Vec<Map<String, Value>>, u64), ClientError> {
     let mut all = Vec::new();
     let mut indexed = None;
     question.cursor = None;
@@ -96,7 +99,10 @@ async fn look(client: &Client, question: &mut Question) -> Result<(Vec<Map<Strin
             break;
         }
         if page == PAGES_MAX {
-            eprintln!("pgwitness: more than {} records came at once; older ones of them are not shown", all.len());
+            eprintln!(
+                "pgwitness: more than {} records came at once; older ones of them are not shown",
+                all.len()
+            );
             break;
         }
     }
@@ -118,7 +124,12 @@ struct Place {
 
 impl Place {
     /// Those of the records that are to be shown now.
-    fn ready(&mut self, items: Vec<Map<String, Value>>, indexed: u64, now: Instant) -> Vec<Map<String, Value>> {
+    fn ready(
+        &mut self,
+        items: Vec<Map<String, Value>>,
+        indexed: u64,
+        now: Instant,
+    ) -> Vec<Map<String, Value>> {
         let mut ready = Vec::new();
         let mut waiting = HashMap::new();
         for item in items {
@@ -166,7 +177,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(seqs(&place.ready(items(&[(11, false), (12, true), (13, false)]), 13, now)), [11, 13]);
         assert_eq!(place.low, 11);
-        assert_eq!(seqs(&place.ready(items(&[(12, true), (13, false)]), 13, now)), []);
+        assert!(place.ready(items(&[(12, true), (13, false)]), 13, now).is_empty());
         assert_eq!(seqs(&place.ready(items(&[(12, false), (13, false), (14, false)]), 14, now)), [12, 14]);
         assert_eq!((place.low, place.shown.len()), (14, 0));
     }

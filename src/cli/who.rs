@@ -65,13 +65,16 @@ async fn who(args: &WhoArgs) -> Result<ExitCode, ClientError> {
     }
     let text = if args.json { people.json() } else { people.table().text(width()) };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::local("write the output"))?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(ClientError::local("write the output"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The query for a name. Two parts may be schema and table, or table and column.
 fn touching(name: &str) -> Result<String, ClientError> {
-    let wrong = || ClientError::Usage(format!("{name:?} is not a table or column. Write users or users.email"));
+    let wrong =
+        || ClientError::Usage(format!("{name:?} is not a table or column. Write users or users.email"));
     let parts: Vec<&str> = name.split('.').collect();
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | ' ');
     if name.len() > NAME_BYTES_MAX || !parts.iter().all(|part| !part.is_empty() && part.chars().all(plain)) {
@@ -127,13 +130,17 @@ impl People {
         let line = |person: &Person| {
             let count = |outcome: &str| person.outcomes.get(outcome).copied().unwrap_or(0);
             let (ok, error, denied) = (count("ok"), count("error"), count("denied"));
-            let user = if person.user.is_empty() { "(nobody)".to_owned() } else { cell(Some(&json!(person.user))) };
+            let user =
+                if person.user.is_empty() { "(nobody)".to_owned() } else { cell(Some(&json!(person.user))) };
             let numbers = [person.times, ok, error, denied, person.times - ok - error - denied];
             let times = [&person.first, &person.last].map(|time| short_time(&printable(time)));
             std::iter::once(user).chain(numbers.map(|number| number.to_string())).chain(times).collect()
         };
         Table {
-            right: heads.iter().map(|head| matches!(*head, "TIMES" | "OK" | "ERROR" | "DENIED" | "OTHER")).collect(),
+            right: heads
+                .iter()
+                .map(|head| matches!(*head, "TIMES" | "OK" | "ERROR" | "DENIED" | "OTHER"))
+                .collect(),
             heads: heads.map(str::to_owned).to_vec(),
             lines: self.sorted().into_iter().map(line).collect(),
         }
@@ -143,7 +150,8 @@ impl People {
         let line = |person: &Person| {
             let mut outcomes: Vec<(&String, &u64)> = person.outcomes.iter().collect();
             outcomes.sort();
-            let outcomes: Map<String, Value> = outcomes.into_iter().map(|(name, n)| (name.clone(), json!(n))).collect();
+            let outcomes: Map<String, Value> =
+                outcomes.into_iter().map(|(name, n)| (name.clone(), json!(n))).collect();
             let object = json!({
                 "user": person.user, "count": person.times, "first": person.first, "last": person.last,
                 "outcomes": outcomes,
@@ -171,10 +179,17 @@ mod tests {
     #[test]
     fn people_are_told_apart_by_who_they_are_and_not_by_name() {
         let item = |sub: &str, time: &str, outcome: &str| {
-            json!({ "user": "maria", "iss": "i", "sub": sub, "time": time, "outcome": outcome }).as_object().cloned().unwrap()
+            json!({ "user": "maria", "iss": "i", "sub": sub, "time": time, "outcome": outcome })
+                .as_object()
+                .cloned()
+                .unwrap()
         };
         let mut people = People::default();
-        for item in [item("1", "2026-11-21T09", "ok"), item("1", "2026-11-21T08", "error"), item("2", "2026-11-20", "ok")] {
+        for item in [
+            item("1", "2026-11-21T09", "ok"),
+            item("1", "2026-11-21T08", "error"),
+            item("2", "2026-11-20", "ok"),
+        ] {
             people.add(&item);
         }
         assert_eq!(

@@ -34,8 +34,25 @@ const FACET_MAX: u64 = 1_000;
 
 /// What of an open session everybody may know of their own, and an administrator of all: no text.
 const SESSION_FIELDS: &[&str] = &[
-    "session", "id", "login", "user", "sub", "iss", "role", "db", "upstream", "ip", "app", "device", "started",
-    "since", "state", "time", "statements", "pid", "idle_us",
+    "session",
+    "id",
+    "login",
+    "user",
+    "sub",
+    "iss",
+    "role",
+    "db",
+    "upstream",
+    "ip",
+    "app",
+    "device",
+    "started",
+    "since",
+    "state",
+    "time",
+    "statements",
+    "pid",
+    "idle_us",
 ];
 
 pub(super) type Answer = Result<Json<Value>, Problem>;
@@ -62,7 +79,12 @@ async fn events(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): Ra
     search(api, caller, ask).await
 }
 
-async fn events_search(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap, body: Bytes) -> Answer {
+async fn events_search(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     auth::require_json(&headers)?;
     let ask = Ask::read(&Params::from_json(&body, ask::SEARCH)?)?;
     search(api, caller, ask).await
@@ -177,7 +199,9 @@ async fn facets(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): Ra
     let ask = Ask::read(&params)?;
     let fields: Vec<Field> = ask.fields.iter().filter_map(|name| Field::from_name(name)).collect();
     if fields.is_empty() {
-        return Err(Problem::bad_request("fields must name at least one field to count by, such as user,table"));
+        return Err(Problem::bad_request(
+            "fields must name at least one field to count by, such as user,table",
+        ));
     }
     blocking(&api, move |api| {
         let limit = usize::try_from(limit).unwrap_or(1);

@@ -61,7 +61,8 @@ impl Ask {
         let mut query = Query::parse(&text, now).map_err(|error| refused(&error))?;
         if let Some(after) = params.number("after", 0, u64::MAX)? {
             // The text stands by itself, so brackets keep it together.
-            let later = if text.trim().is_empty() { format!("seq>{after}") } else { format!("({text}) seq>{after}") };
+            let later =
+                if text.trim().is_empty() { format!("seq>{after}") } else { format!("({text}) seq>{after}") };
             query = Query::parse(&later, now).map_err(|error| refused(&error))?;
         }
         only(params, "order", &["desc", "newest"], "the order is always newest first")?;
@@ -75,7 +76,8 @@ impl Ask {
         Ok(Self {
             query,
             window,
-            limit: usize::try_from(params.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT)).unwrap_or(1),
+            limit: usize::try_from(params.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT))
+                .unwrap_or(1),
             cursor: params.get("cursor").map(cursor).transpose()?,
             fields: fields(params)?,
             count: count(params)?,

@@ -92,7 +92,9 @@ pub(super) async fn write(api: &Arc<Api>, entry: Record) -> Result<(), Problem> 
 fn record(api: &Api, entry: Record) -> Result<(), Problem> {
     api.witness.record(entry).map_err(|error| {
         tracing::error!(%error, "could not record a reading of the log; the answer was withheld");
-        Problem::unavailable("reading the log could not be recorded, so nothing is shown. The gateway's log says why")
+        Problem::unavailable(
+            "reading the log could not be recorded, so nothing is shown. The gateway's log says why",
+        )
     })
 }
 

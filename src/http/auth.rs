@@ -50,12 +50,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
             None => by_cookie(api, parts)?,
         };
         let access = policy::log_access(&api.access, &principal);
-        Ok(Self {
-            principal,
-            access,
-            ip: ip(parts),
-            agent: agent(&parts.headers),
-        })
+        Ok(Self { principal, access, ip: ip(parts), agent: agent(&parts.headers) })
     }
 }
 
@@ -72,7 +67,8 @@ pub(super) fn agent(headers: &HeaderMap) -> String {
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let value = value.to_str().map_err(|_| Problem::unauthenticated("the Authorization header is not text"))?;
+    let value =
+        value.to_str().map_err(|_| Problem::unauthenticated("the Authorization header is not text"))?;
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
         _ => Err(Problem::unauthenticated("the Authorization header must be: Bearer, a space, a token")),

@@ -65,7 +65,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/auth/login", get(login))
         .route("/auth/callback", get(callback))
         .route("/auth/logout", post(logout))
-        .route("/auth/signed-out", get(async || page::message(StatusCode::OK, "Signed out", "You are signed out.")))
+        .route(
+            "/auth/signed-out",
+            get(async || page::message(StatusCode::OK, "Signed out", "You are signed out.")),
+        )
 }
 
 async fn login(State(api): State<Arc<Api>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -217,7 +220,15 @@ mod tests {
         for good in ["/", "/?q=table%3Ausers", "/a/b?c=//d"] {
             assert!(is_own_path(good), "{good}");
         }
-        for bad in ["", "//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", "/\t/evil", "javascript:1"] {
+        for bad in [
+            "",
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "/a\nb",
+            "/\t/evil",
+            "javascript:1",
+        ] {
             assert!(!is_own_path(bad), "{bad}");
         }
     }

@@ -65,7 +65,8 @@ pub(super) async fn export(
     };
     let body = Body::from_stream(stream::try_unfold(export, next));
     let disposition = format!("attachment; filename=\"{name}\"");
-    Ok(([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body).into_response())
+    Ok(([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body)
+        .into_response())
 }
 
 async fn next(mut export: Export) -> io::Result<Option<(String, Export)>> {
@@ -86,7 +87,8 @@ async fn next(mut export: Export) -> io::Result<Option<(String, Export)>> {
         });
         Ok((text, rows, following))
     });
-    let (text, rows, following) = page.await.map_err(|problem| io::Error::other(problem.detail().to_owned()))?;
+    let (text, rows, following) =
+        page.await.map_err(|problem| io::Error::other(problem.detail().to_owned()))?;
     let text = export.header.take().unwrap_or_default() + &text;
     export.rows += rows;
     export.ask = following;

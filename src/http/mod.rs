@@ -126,7 +126,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(Arc::clone(&api))
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async {
-            Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method", "this address has another method")
+            Problem::new(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "this address has another method",
+            )
         })
         .layer(middleware::from_fn_with_state(api, auth::guard_host));
     serve::bounded(routes).layer(middleware::from_fn(serve::guard_headers))

@@ -48,7 +48,8 @@ async fn index(State(_): State<Arc<Api>>, uri: Uri, caller: Result<Caller, Probl
         Ok(_) => with_policy(Html(INDEX).into_response()),
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
             let back = uri.path_and_query().map_or("/", |path| path.as_str());
-            let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", back).finish();
+            let query: String =
+                form_urlencoded::Serializer::new(String::new()).append_pair("next", back).finish();
             Redirect::to(&format!("/auth/login?{query}")).into_response()
         }
         Err(problem) => message(problem.status(), "Not now", problem.detail()),
@@ -66,9 +67,7 @@ fn file(kind: &'static str, content: &'static str) -> Response {
 }
 
 fn with_policy(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));
     response
 }
 
@@ -101,7 +100,17 @@ mod tests {
     #[test]
     fn the_page_needs_nothing_that_the_policy_forbids() {
         for (path, _, content) in FILES.iter().chain([&("/", "", INDEX), &("message", "", MESSAGE)]) {
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=", " onclick=", "https://", "<script>"] {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                " style=",
+                " onclick=",
+                "https://",
+                "<script>",
+            ] {
                 assert!(!content.contains(forbidden), "{path} holds {forbidden}");
             }
         }

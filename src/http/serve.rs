@@ -63,7 +63,9 @@ async fn bound(State(at_work): State<Arc<Semaphore>>, request: Request, next: Ne
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::unavailable("the answer took too long. Ask for a shorter time range").into_response(),
+        Err(_) => {
+            Problem::unavailable("the answer took too long. Ask for a shorter time range").into_response()
+        }
     }
 }
 

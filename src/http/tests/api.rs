@@ -68,7 +68,9 @@ async fn an_auditors_reading_is_recorded_before_it_is_answered_or_not_answered()
     let (_, found) = house.get(&ana, "/api/v1/events?q=event:audit.search").await;
     assert_eq!(found["items"][0]["user"], ANA, "{found}");
     house.book.set_full(true);
-    for path in ["/api/v1/events", "/api/v1/events/histogram?q=x", "/api/v1/export", &format!("/api/v1/events/{id}")] {
+    for path in
+        ["/api/v1/events", "/api/v1/events/histogram?q=x", "/api/v1/export", &format!("/api/v1/events/{id}")]
+    {
         let (status, problem) = house.get(&ana, path).await;
         assert_eq!(status, 503, "{path}: {problem}");
         assert!(problem.get("items").is_none() && !problem.to_string().contains("disk"), "{problem}");
@@ -81,7 +83,11 @@ async fn a_page_that_looks_again_is_covered_by_the_record_of_its_search() {
     let house = House::open().await;
     let ana = house.token(ANA).await;
     let count = || house.book.readings(Event::AuditSearch).len();
-    for path in ["events?q=orders&from=-1h&after=0", "events/histogram?q=orders&from=-1h", "events?q=orders&from=-1h&after=7"] {
+    for path in [
+        "events?q=orders&from=-1h&after=0",
+        "events/histogram?q=orders&from=-1h",
+        "events?q=orders&from=-1h&after=7",
+    ] {
         house.get(&ana, &format!("/api/v1/{path}")).await;
         assert_eq!(count(), 1, "{path}");
     }
@@ -97,7 +103,10 @@ async fn pages_follow_each_other_without_doubles_or_holes() {
     let maria = house.token(MARIA).await;
     let (mut seqs, mut cursor) = (Vec::new(), String::new());
     loop {
-        let path = format!("/api/v1/events?{}", query(&[("q", "table:orders"), ("limit", "7"), ("cursor", &cursor)]));
+        let path = format!(
+            "/api/v1/events?{}",
+            query(&[("q", "table:orders"), ("limit", "7"), ("cursor", &cursor)])
+        );
         let (status, page) = house.get(&maria, &path).await;
         assert_eq!(status, 200, "{page}");
         seqs.extend(page["items"].as_array().unwrap().iter().filter_map(|item| item["seq"].as_u64()));
@@ -133,7 +142,8 @@ async fn a_wrong_request_is_refused_with_its_reason() {
         assert_eq!(status, 400, "{parameters}");
         assert!(problem["detail"].as_str().unwrap().contains(reason), "{parameters}: {problem}");
     }
-    let answer = house.http.get(house.at("/api/v1/events?q=tabel:users")).bearer_auth(&maria).send().await.unwrap();
+    let answer =
+        house.http.get(house.at("/api/v1/events?q=tabel:users")).bearer_auth(&maria).send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     let problem: Value = answer.json().await.unwrap();
     assert_eq!((&problem["status"], &problem["span"]), (&json!(400), &json!([0, 5])), "{problem}");
@@ -144,7 +154,8 @@ async fn a_wrong_request_is_refused_with_its_reason() {
 async fn chosen_fields_come_alone_and_in_order_and_counts_on_request() {
     let house = House::open().await;
     let maria = house.token(MARIA).await;
-    let (_, page) = house.get(&maria, "/api/v1/events?q=table:orders&limit=1&fields=sql,table,id&count=exact").await;
+    let (_, page) =
+        house.get(&maria, "/api/v1/events?q=table:orders&limit=1&fields=sql,table,id&count=exact").await;
     let names: Vec<&String> = page["items"][0].as_object().unwrap().keys().collect();
     assert_eq!(names, ["sql", "tables", "id"]);
     assert_eq!((&page["total"], &page["query"]), (&json!(40), &json!("table:orders")));
@@ -210,7 +221,14 @@ async fn the_small_answers_are_there_for_those_who_are_known() {
     assert_eq!(house.get(&maria, "/api/v1/status").await.1["state"], "serving");
     let (_, fields) = house.get(&maria, "/api/v1/fields").await;
     assert!(fields["fields"].as_array().unwrap().iter().any(|field| field["name"] == "tables"), "{fields}");
-    for path in ["/api/v1/events", "/api/v1/me", "/api/v1/log/head", "/api/v1/fields", "/api/v1/status", "/api/v1/sessions"] {
+    for path in [
+        "/api/v1/events",
+        "/api/v1/me",
+        "/api/v1/log/head",
+        "/api/v1/fields",
+        "/api/v1/status",
+        "/api/v1/sessions",
+    ] {
         let answer = house.http.get(house.at(path)).send().await.unwrap();
         assert_eq!(answer.status(), 401, "{path}");
         assert!(answer.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));

@@ -96,7 +96,7 @@ impl Witness for Book {
 
     fn head(&self) -> Value {
         let head = self.journal.lock().unwrap().head();
-        json!({ "seq": head.next_seq.0 - 1, "digest": head.digest.to_string() })
+        json!({ "seq": head.seq.0, "frames": head.frames, "digest": head.digest.to_string() })
     }
 
     fn status(&self) -> Value {
@@ -206,11 +206,12 @@ fn subject(email: &str) -> String {
 fn samples(issuer: &str) -> Vec<Entry> {
     let now = when::now();
     let mut entries = Vec::new();
-    let mut add = |user: &str, ago_s: i64, sql: &str, tables: &[&str], reads: &[&str], done: Option<Completion>| {
-        let at = Timestamp(now.0 - ago_s * 1_000_000);
-        let id = Uuid::now_v7();
-        entries.push(Entry::Record(Box::new(statement(issuer, user, at, id, sql, tables, reads, done))));
-    };
+    let mut add =
+        |user: &str, ago_s: i64, sql: &str, tables: &[&str], reads: &[&str], done: Option<Completion>| {
+            let at = Timestamp(now.0 - ago_s * 1_000_000);
+            let id = Uuid::now_v7();
+            entries.push(Entry::Record(Box::new(statement(issuer, user, at, id, sql, tables, reads, done))));
+        };
     let ok = |rows: u64, duration_us: u64| {
         let mut done = Completion::new(Outcome::Ok, TxnOutcome::Committed);
         (done.rows, done.duration_us, done.bytes) = (Some(rows), duration_us, rows * 64);
@@ -221,12 +222,33 @@ fn samples(issuer: &str) -> Vec<Entry> {
     for n in 0..40_i64 {
         let sql = format!("select id, total from orders where customer_id = {n} order by total desc");
         let done = ok(n.unsigned_abs(), 900 + 37 * n.unsigned_abs());
-        add(MARIA, 3000 - n * 61, &sql, &["public.orders"], &["public.orders.id", "public.orders.total"], done);
+        add(
+            MARIA,
+            3000 - n * 61,
+            &sql,
+            &["public.orders"],
+            &["public.orders.id", "public.orders.total"],
+            done,
+        );
     }
     let customers = ["public.customers.email", "public.customers.id"];
-    add(MARIA, 500, "select id, email from customers\nwhere country = 'PT'", &["public.customers"], &customers, ok(12, 2_345));
+    add(
+        MARIA,
+        500,
+        "select id, email from customers\nwhere country = 'PT'",
+        &["public.customers"],
+        &customers,
+        ok(12, 2_345),
+    );
     add(MARIA, 400, "select * from custmers", &[], &[], Some(failed));
-    add(ANA, 300, "select email from customers -- <img src=x onerror=alert(1)> \u{202e}\u{1b}[31m", &["public.customers"], &customers[..1], ok(50_000, 3_210_000));
+    add(
+        ANA,
+        300,
+        "select email from customers -- <img src=x onerror=alert(1)> \u{202e}\u{1b}[31m",
+        &["public.customers"],
+        &customers[..1],
+        ok(50_000, 3_210_000),
+    );
     add(MARIA, 2, "select pg_sleep(60)", &[], &[], None);
     entries
 }

@@ -10,7 +10,9 @@ pub(crate) use house::{ANA, House, MARIA, TOM};
 /// `PGWITNESS_SERVE` says for how many seconds.
 #[tokio::test]
 async fn the_house_can_be_looked_at() {
-    let Some(seconds) = std::env::var("PGWITNESS_SERVE").ok().and_then(|text| text.parse().ok()) else { return };
+    let Some(seconds) = std::env::var("PGWITNESS_SERVE").ok().and_then(|text| text.parse().ok()) else {
+        return;
+    };
     let house = House::open().await;
     println!("{} {}", house.url, house.provider.issuer());
     tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;

@@ -24,7 +24,10 @@ impl Browser {
         let answer = house.http.get(url).header("cookie", self.cookie_line()).send().await.unwrap();
         for line in answer.headers().get_all(SET_COOKIE) {
             let line = line.to_str().unwrap();
-            assert!(line.contains("HttpOnly") && line.contains("SameSite=Lax") && line.contains("Path=/"), "{line}");
+            assert!(
+                line.contains("HttpOnly") && line.contains("SameSite=Lax") && line.contains("Path=/"),
+                "{line}"
+            );
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
             match value {
                 "" => self.cookies.remove(name),
@@ -43,7 +46,13 @@ impl Browser {
         let at_provider: Url = location(&answer).parse().unwrap();
         let mut form: Vec<(String, String)> = at_provider.query_pairs().into_owned().collect();
         form.push(("user".into(), MARIA.into()));
-        let answer = house.http.post(format!("{}/authorize", house.provider.issuer())).form(&form).send().await.unwrap();
+        let answer = house
+            .http
+            .post(format!("{}/authorize", house.provider.issuer()))
+            .form(&form)
+            .send()
+            .await
+            .unwrap();
         location(&answer).parse().unwrap()
     }
 }
@@ -63,12 +72,16 @@ async fn a_browser_signs_in_comes_back_to_its_search_and_signs_out() {
     assert_eq!(house.book.readings(Event::LoginOk), [(MARIA.to_owned(), "signed in to the page".to_owned())]);
     let page = browser.get(&house, house.at("/?q=table%3Aorders")).await;
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
-    assert!(policy.starts_with("default-src 'none'; script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'self'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
     assert!(page.text().await.unwrap().contains("id=\"results\""));
     assert_eq!(browser.get(&house, house.at("/api/v1/events")).await.status(), 200);
     let stolen = browser.clone();
     let out = house.http.post(house.at("/auth/logout")).header("cookie", browser.cookie_line());
-    let out = out.header("sec-fetch-site", "same-origin").header("content-type", "application/json").body("{}");
+    let out =
+        out.header("sec-fetch-site", "same-origin").header("content-type", "application/json").body("{}");
     assert_eq!(out.send().await.unwrap().status(), 204);
     assert_eq!(stolen.clone().get(&house, house.at("/api/v1/events")).await.status(), 401);
 }
@@ -119,7 +132,14 @@ async fn another_site_can_do_nothing_with_our_cookie() {
     browser.get(&house, callback).await;
     let get = async |path: &str, site: &str, mode: &str| {
         let request = house.http.get(house.at(path)).header("cookie", browser.cookie_line());
-        request.header("sec-fetch-site", site).header("sec-fetch-mode", mode).send().await.unwrap().status().as_u16()
+        request
+            .header("sec-fetch-site", site)
+            .header("sec-fetch-mode", mode)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     };
     assert_eq!(get("/api/v1/events", "cross-site", "no-cors").await, 403);
     assert_eq!(get("/api/v1/events", "same-site", "navigate").await, 403);
