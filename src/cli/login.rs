@@ -87,32 +87,40 @@ async fn whoami(args: &WhoamiArgs) -> Result<ExitCode, ClientError> {
 
 async fn login(args: &LoginArgs) -> Result<ExitCode, ClientError> {
     let base = Client::address(&args.connection)?;
+    let credentials = obtain(base, |link, code| {
+        eprintln!("Open {link}");
+        eprintln!("and approve the code {code}");
+    })
+    .await?;
+    let path = credentials.write().map_err(ClientError::local("store the login"))?;
+    eprintln!("Logged in to {} as {}. Stored in {}", credentials.url, credentials.user, path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs in at a gateway's provider; `show` gets the link and the code.
+pub(super) async fn obtain(base: Url, show: impl FnOnce(&str, &str)) -> Result<Credentials, ClientError> {
     let gateway = Client::new(base.clone(), None)?;
     let provider = Provider::of(&gateway).await?;
     let device = provider.begin().await?;
     let link = device.verification_uri_complete.as_deref().unwrap_or(&device.verification_uri);
-    eprintln!("Open {}", printable(link));
-    eprintln!("and approve the code {}", printable(&device.user_code));
+    show(&printable(link), &printable(&device.user_code));
     let tokens = provider.wait(&device).await?;
     // Which of the two the gateway takes depends on the audience it is set up for.
     let mut refusal = None;
     for token in [tokens.id_token, tokens.access_token].into_iter().flatten() {
         let me = Client::new(base.clone(), Some(Secret::new(token.clone())))?.get("/api/v1/me", &[]).await;
         match me {
-            Ok(me) => return remember(base, token, &me),
+            Ok(me) => return Ok(remembered(base, token, &me)),
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }
     Err(refusal.unwrap_or_else(|| ClientError::Unreachable("the identity provider gave no token".into())))
 }
 
-fn remember(url: Url, token: String, me: &Value) -> Result<ExitCode, ClientError> {
+fn remembered(url: Url, token: String, me: &Value) -> Credentials {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = expiry(&token).unwrap_or_else(|| (now + TOKEN_LIFE).as_secs());
-    let credentials = Credentials { url, token, user: cell(me.get("user")), expires };
-    let path = credentials.write().map_err(ClientError::local("store the login"))?;
-    eprintln!("Logged in to {} as {}. Stored in {}", credentials.url, credentials.user, path.display());
-    Ok(ExitCode::SUCCESS)
+    Credentials { url, token, user: cell(me.get("user")), expires }
 }
 
 /// When a token says it ends. Only to know when to ask for a new one: it is not verified here.

@@ -8,3 +8,6 @@ pub mod show;
 mod table;
 pub mod tail;
 pub mod who;
+
+#[cfg(all(test, feature = "demo"))]
+mod tests;

@@ -92,6 +92,8 @@ async fn events_search(
 
 async fn search(api: Arc<Api>, caller: Caller, ask: Ask) -> Answer {
     blocking(&api, move |api| {
+        // Before the search and the record about it: what the answer is complete up to.
+        let log_seq = api.witness.head().get("seq").cloned().unwrap_or(Value::Null);
         let page = find(api, &caller, &ask)?;
         audit::read(
             api,
@@ -104,7 +106,7 @@ async fn search(api: Arc<Api>, caller: Caller, ask: Ask) -> Answer {
                 began: ask.began,
             },
         )?;
-        Ok(Json(found(api, page, ask)))
+        Ok(Json(found(log_seq, page, ask)))
     })
     .await
 }
@@ -116,8 +118,7 @@ pub(super) fn find(api: &Api, caller: &Caller, ask: &Ask) -> Result<Page, Proble
         .map_err(|error| failed(&error))
 }
 
-fn found(api: &Api, page: Page, ask: Ask) -> Value {
-    let log_seq = api.witness.head().get("seq").cloned().unwrap_or(Value::Null);
+fn found(log_seq: Value, page: Page, ask: Ask) -> Value {
     let mut answer = Map::new();
     let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
     answer.insert("items".into(), Value::Array(items));

@@ -100,7 +100,7 @@ pub(super) fn refused(error: &QueryError) -> Problem {
 }
 
 fn asked(text: &str, params: &Params) -> String {
-    let mut asked = text.to_owned();
+    let mut asked = if text.trim().is_empty() { "everything".to_owned() } else { text.to_owned() };
     for name in ["from", "to", "cursor"] {
         if let Some(value) = params.get(name) {
             asked.push_str(&format!(" [{name} {value}]"));

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pgwitness_index::search::Scope;
+use url::Url;
 
 use super::problem::Problem;
 use super::serve::Peer;
@@ -162,6 +163,19 @@ pub(super) async fn guard_host(State(api): State<Arc<Api>>, request: Request, ne
         .into_response();
     }
     next.run(request).await
+}
+
+/// Where the page is, if it was asked for by another loopback name: a sign-in ends at the public
+/// address, and a cookie of one name is not sent to another.
+pub(super) fn proper_address(api: &Api, headers: &HeaderMap, uri: &Uri) -> Option<Url> {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok())?;
+    if api.reach != Reach::PlainLoopback || host == api.public_url.authority() {
+        return None;
+    }
+    let mut address = api.public_url.clone();
+    address.set_path(uri.path());
+    address.set_query(uri.query());
+    Some(address)
 }
 
 fn is_loopback_host(headers: &HeaderMap) -> bool {

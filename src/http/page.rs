@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use url::form_urlencoded;
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::{self, Caller};
 use super::problem::Problem;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -43,7 +43,15 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 /// The page for who is signed in; everybody else is sent to sign in and comes back to the same search.
-async fn index(State(_): State<Arc<Api>>, uri: Uri, caller: Result<Caller, Problem>) -> Response {
+async fn index(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    headers: HeaderMap,
+    caller: Result<Caller, Problem>,
+) -> Response {
+    if let Some(address) = auth::proper_address(&api, &headers, &uri) {
+        return Redirect::to(address.as_str()).into_response();
+    }
     match caller {
         Ok(_) => with_policy(Html(INDEX).into_response()),
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {

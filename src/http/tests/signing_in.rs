@@ -163,6 +163,14 @@ async fn another_site_can_do_nothing_with_our_cookie() {
 }
 
 #[tokio::test]
+async fn the_page_by_another_loopback_name_leads_to_its_public_address() {
+    let house = House::open().await;
+    let name = format!("localhost:{}", house.url.port().unwrap());
+    let answer = house.http.get(house.at("/?q=a%26b")).header(HOST, name).send().await.unwrap();
+    assert_eq!(location(&answer), house.at("/?q=a%26b").as_str());
+}
+
+#[tokio::test]
 async fn a_foreign_name_that_leads_to_us_is_not_answered() {
     let house = House::open().await;
     for path in ["/", "/api/v1/events", "/ui/app.js", "/nothing"] {

@@ -44,7 +44,8 @@ function writeUrl() {
   if (ui.range.value === "custom") for (const [name, value] of Object.entries(range())) { if (value) url.set(name, value); }
   else if (ui.range.value !== "24h") url.set("range", ui.range.value);
   const next = url.size > 0 ? `/?${url}` : "/";
-  if (next !== location.pathname + location.search) history.pushState(null, "", next);
+  // The first search replaces the address it came with, so that Back leads away and not to itself.
+  if (next !== location.pathname + location.search) history[results.records.length > 0 ? "pushState" : "replaceState"](null, "", next);
 }
 
 /** Searches. `repeat` is the page itself looking again; `more` goes on where the list ends. */
