@@ -70,30 +70,21 @@ pub fn started(record: &Record, seq: Seq) -> View {
         );
     }
     view.insert("is".into(), json!([]));
+    view.insert("running".into(), true.into());
     match &record.done {
         Some(done) => complete(&mut view, done),
-        None => {
-            view.insert("running".into(), true.into());
-            refresh_is(&mut view);
-        }
+        None => refresh_is(&mut view),
     }
     view
 }
 
-/// Applies how the execution ended. A view that has ended already stays as it is, unless its end
-/// was `unknown`; a transaction that has ended already is not opened again.
+/// Applies how the execution ended; once only.
 pub fn complete(view: &mut View, completion: &Completion) {
-    let ended = !is_running(view);
-    if ended && word(view, "outcome") != Outcome::Unknown.as_str() {
+    if view.shift_remove("running").is_none() {
         return;
     }
-    view.shift_remove("running");
     view.insert("outcome".into(), completion.outcome.as_str().into());
-    let undecided =
-        [TxnOutcome::Open.as_str(), TxnOutcome::Unknown.as_str()].contains(&word(view, "txn_outcome"));
-    if undecided || completion.txn_outcome != TxnOutcome::Open {
-        view.insert("txn_outcome".into(), completion.txn_outcome.as_str().into());
-    }
+    view.insert("txn_outcome".into(), completion.txn_outcome.as_str().into());
     if view.contains_key("command") {
         if view.get("command").is_some_and(Value::is_null) {
             view.insert("command".into(), text(&completion.command));
@@ -108,20 +99,11 @@ pub fn complete(view: &mut View, completion: &Completion) {
     refresh_is(view);
 }
 
-/// Applies how the transaction ended, if it was still open. Says whether that changed anything.
-pub fn settle(view: &mut View, txn_outcome: TxnOutcome) -> bool {
-    if !is_open(view) {
-        return false;
+/// Applies how the transaction ended, if it was still open.
+pub fn settle(view: &mut View, txn_outcome: TxnOutcome) {
+    if is_open(view) {
+        view.insert("txn_outcome".into(), txn_outcome.as_str().into());
     }
-    view.insert("txn_outcome".into(), txn_outcome.as_str().into());
-    true
-}
-
-/// Applies that the gateway was away: what had not ended by then was not seen to end. Says whether
-/// that changed anything.
-pub fn lose(view: &mut View) -> bool {
-    let running = view.shift_remove("running").is_some();
-    settle(view, TxnOutcome::Unknown) || running
 }
 
 /// Whether the end of the execution is still to come.

@@ -1,1 +1,13 @@
-//! To come.
+//! One command, one file.
+
+pub mod client;
+pub mod export;
+pub mod login;
+pub mod search;
+pub mod show;
+mod table;
+pub mod tail;
+pub mod who;
+
+#[cfg(all(test, feature = "demo"))]
+mod tests;

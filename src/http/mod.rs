@@ -1,1 +1,137 @@
-//! To come.
+//! The API and the page: who may read the log, and what they read of it.
+//!
+//! It answers from the search index and from [`Witness`]; it never writes the journal itself and
+//! never reaches a database. Everybody reads their own records; an auditor reads all, and each such
+//! read is recorded before it is answered: what cannot be recorded is not shown.
+//!
+//! - `api`: the routes below `/api/v1`.
+//! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
+//! - `audit`: the records about reading.
+//! - `page`: the embedded page and its content security policy.
+//! - `serve`: connections and their bounds.
+
+mod api;
+mod ask;
+mod audit;
+mod auth;
+mod browser;
+mod expiring;
+mod export;
+mod page;
+mod params;
+mod problem;
+mod serve;
+mod when;
+
+#[cfg(all(test, feature = "demo"))]
+pub(crate) mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use pgwitness_index::record::Record;
+use pgwitness_index::search::Search;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::config::Access;
+use crate::identity::{MintedTokens, Provider};
+
+pub use problem::Problem;
+pub use serve::{serve, serve_tls};
+
+/// Searches at work; more wait for a moment, then are refused.
+const SEARCHES_MAX: usize = 8;
+
+/// What the API needs of the gateway around it.
+pub trait Witness: Send + Sync {
+    /// Writes a record about reading (searches, exports, sign-ins). It may block; an error means
+    /// that nothing is shown.
+    fn record(&self, record: Record) -> Result<(), String>;
+    /// The journal's head: `{"seq","frames","digest"}`.
+    fn head(&self) -> Value;
+    /// How the gateway is doing; holds no text of any record.
+    fn status(&self) -> Value;
+    /// The open database sessions, one object each.
+    fn sessions(&self) -> Vec<Value>;
+}
+
+/// How browsers reach us; decides the cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By HTTPS, here or at a proxy in front: a `__Host-` cookie.
+    Https,
+    /// The demo's plain loopback: a cookie without `Secure`, and only loopback names in `Host`.
+    PlainLoopback,
+}
+
+/// Everything the routes share.
+pub struct Api {
+    search: Search,
+    provider: Provider,
+    minted: MintedTokens,
+    access: Access,
+    public_url: Url,
+    reach: Reach,
+    witness: Arc<dyn Witness>,
+    browsers: browser::Browsers,
+    searching: Arc<Semaphore>,
+    recent: audit::Recent,
+}
+
+/// What [`Api::new`] is made of.
+pub struct Parts {
+    /// The index.
+    pub search: Search,
+    /// The identity provider.
+    pub provider: Provider,
+    /// Minted tokens.
+    pub minted: MintedTokens,
+    /// Who may read all, and who operates.
+    pub access: Access,
+    /// How browsers reach us.
+    pub public_url: Url,
+    /// Which cookie.
+    pub reach: Reach,
+    /// The gateway around us.
+    pub witness: Arc<dyn Witness>,
+}
+
+impl Api {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            search: parts.search,
+            provider: parts.provider,
+            minted: parts.minted,
+            access: parts.access,
+            public_url: parts.public_url,
+            reach: parts.reach,
+            witness: parts.witness,
+            browsers: browser::Browsers::new(),
+            searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
+            recent: audit::Recent::new(),
+        })
+    }
+}
+
+/// All routes, bounded and guarded.
+pub fn router(api: Arc<Api>) -> Router {
+    let routes = Router::new()
+        .merge(api::routes())
+        .merge(browser::routes())
+        .merge(page::routes())
+        .with_state(Arc::clone(&api))
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "this address has another method",
+            )
+        })
+        .layer(middleware::from_fn_with_state(api, auth::guard_host));
+    serve::bounded(routes).layer(middleware::from_fn(serve::guard_headers))
+}

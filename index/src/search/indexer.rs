@@ -24,9 +24,9 @@ use tantivy::{Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Tant
 use thiserror::Error;
 
 use super::page::{Search, SearchError};
-use super::schema::{self, Columns, OPEN, RUNNING, VERSION};
+use super::schema::{self, Columns, VERSION};
 use crate::journal::{JournalError, Position, ReadFrame, Reader};
-use crate::record::{Digest, Entry, Event, Seq};
+use crate::record::{Digest, Entry, Seq};
 use crate::storage::Storage;
 use crate::view::{self, View};
 
@@ -220,9 +220,6 @@ impl Indexer {
     fn apply(&mut self, seq: Option<Seq>, entry: Entry) -> Result<(), IndexError> {
         match (entry, seq) {
             (Entry::Record(record), Some(seq)) => {
-                if record.event == Event::Gap {
-                    self.lose()?;
-                }
                 self.seq = self.seq.max(seq.0);
                 self.keep_or_write(seq.0, view::started(&record, seq))
             }
@@ -233,9 +230,7 @@ impl Indexer {
             }
             (Entry::Settlement(settlement), _) => {
                 for seq in &settlement.seqs {
-                    self.change(seq.0, |view| {
-                        view::settle(view, settlement.txn_outcome);
-                    })?;
+                    self.change(seq.0, |view| view::settle(view, settlement.txn_outcome))?;
                 }
                 Ok(())
             }
@@ -264,27 +259,6 @@ impl Indexer {
             return Ok(None);
         }
         Ok(self.search.stored(&self.search.searcher(), seq)?)
-    }
-
-    /// After the gateway was away, nothing that was open will end.
-    fn lose(&mut self) -> Result<(), IndexError> {
-        for view in self.pending.values_mut() {
-            view::lose(view);
-        }
-        let searcher = self.search.searcher();
-        let mut seqs = self.search.having(&searcher, RUNNING)?;
-        seqs.extend(self.search.having(&searcher, OPEN)?);
-        for seq in seqs {
-            if self.pending.contains_key(&seq) {
-                continue;
-            }
-            if let Some(mut view) = self.stored(seq)? {
-                view::lose(&mut view);
-                // Kept until the commit: an end may have been noted after all.
-                self.keep(seq, view);
-            }
-        }
-        Ok(())
     }
 
     fn keep_or_write(&mut self, seq: u64, view: View) -> Result<(), IndexError> {

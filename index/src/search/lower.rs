@@ -139,7 +139,7 @@ fn word(column: Column, value: &str, prefix: bool) -> Built {
     ))
 }
 
-pub(crate) fn term(column: Column, value: &str) -> Built {
+fn term(column: Column, value: &str) -> Built {
     Box::new(TermQuery::new(Term::from_field_text(column, value), IndexRecordOption::Basic))
 }
 

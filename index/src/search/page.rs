@@ -25,7 +25,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::field::Field;
-use super::lower::{lower, term};
+use super::lower::lower;
 use super::query::{Leaf, Node, Query};
 use super::schema::{self, Columns};
 use crate::record::{Seq, Timestamp};
@@ -344,12 +344,6 @@ impl Search {
         }
         Ok(None)
     }
-
-    /// The positions of committed records that carry a word in `has`.
-    pub(crate) fn having(&self, searcher: &Searcher, word: &str) -> Result<Vec<u64>, SearchError> {
-        let query = term(self.columns.has, word);
-        Ok(searcher.search(&*query, &Seqs)?)
-    }
 }
 
 fn query_hash(query: &Query) -> u64 {
@@ -465,30 +459,6 @@ impl Collector for Bars {
             sum.iter_mut().zip(fruit).for_each(|(sum, count)| *sum += count);
         }
         Ok(sum)
-    }
-}
-
-/// The positions of the matches, in order.
-struct Seqs;
-
-impl Collector for Seqs {
-    type Fruit = Vec<u64>;
-    type Child = See<Vec<u64>>;
-
-    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
-        let seqs = segment.fast_fields().u64(Field::Seq.name())?;
-        let see = move |all: &mut Vec<u64>, doc| all.extend(seqs.first(doc));
-        Ok(Each { state: Vec::new(), see: Box::new(see) })
-    }
-
-    fn requires_scoring(&self) -> bool {
-        false
-    }
-
-    fn merge_fruits(&self, fruits: Vec<Vec<u64>>) -> tantivy::Result<Vec<u64>> {
-        let mut all: Vec<u64> = fruits.into_iter().flatten().collect();
-        all.sort_unstable();
-        Ok(all)
     }
 }
 

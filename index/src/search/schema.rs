@@ -15,15 +15,10 @@ use tantivy::{TantivyDocument, Term};
 use super::field::{Field, Kind};
 use super::matches;
 use super::words::Cut;
-use crate::view::{self, View};
+use crate::view::View;
 
 /// Raised whenever documents or their fields change; an index of another version is rebuilt.
 pub(crate) const VERSION: u32 = 1;
-
-/// The words of `has` for records still to be completed.
-pub(crate) const RUNNING: &str = "~running";
-/// The words of `has` for records whose transaction is still open.
-pub(crate) const OPEN: &str = "~open";
 
 /// The columns of the index.
 #[derive(Debug, Clone)]
@@ -81,11 +76,6 @@ impl Columns {
         }
         // Not from the view: this is the key by which the document is replaced.
         document.add_u64(self.seq, seq);
-        for (holds, word) in [(view::is_running(view), RUNNING), (view::is_open(view), OPEN)] {
-            if holds {
-                document.add_text(self.has, word);
-            }
-        }
         if let Some(owner) =
             matches::strings(view, Field::Iss).next().zip(matches::strings(view, Field::Sub).next())
         {

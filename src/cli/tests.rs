@@ -1,0 +1,93 @@
+//! The verbs that read, against a real API on loopback.
+
+use serde_json::Value;
+
+use super::client::{Client, ClientError};
+use super::login::obtain;
+use super::search::{Question, Range};
+use crate::config::Secret;
+use crate::http::tests::{ANA, House, MARIA};
+
+async fn client(house: &House, who: &str) -> Client {
+    Client::new(house.url.clone(), Some(Secret::new(house.token(who).await))).unwrap()
+}
+
+#[tokio::test]
+async fn a_login_by_link_and_code_is_one_that_the_gateway_knows() {
+    let house = House::open().await;
+    let provider = house.provider.clone();
+    let credentials = obtain(house.url.clone(), |link, code| {
+        assert!(link.starts_with(provider.issuer()), "{link}");
+        provider.approve(code, MARIA).unwrap();
+    });
+    let credentials = credentials.await.unwrap();
+    assert_eq!((credentials.user.as_str(), &credentials.url), (MARIA, &house.url));
+    let client = Client::new(credentials.url, Some(Secret::new(credentials.token))).unwrap();
+    assert_eq!(client.get("/api/v1/me", &[]).await.unwrap()["user"], MARIA);
+}
+
+#[tokio::test]
+async fn a_denied_login_ends_and_says_so() {
+    let house = House::open().await;
+    let provider = house.provider.clone();
+    let denied = obtain(house.url.clone(), |_, code| provider.deny(code).unwrap()).await;
+    assert!(matches!(denied, Err(ClientError::Unauthenticated(why)) if why.contains("denied")));
+}
+
+#[tokio::test]
+async fn a_question_is_answered_page_by_page_and_after_a_position() {
+    let house = House::open().await;
+    let client = client(&house, MARIA).await;
+    let range = Range { since: Some("24h".into()), ..Range::default() };
+    let mut question = Question::new(&["table:orders".into()], &range, &["seq".into(), "sql".into()]);
+    let first = question.ask(&client, 30).await.unwrap();
+    question.cursor = first.next_cursor;
+    let second = question.ask(&client, 30).await.unwrap();
+    assert_eq!((first.items.len(), second.items.len(), second.next_cursor), (30, 10, None));
+    let newest = first.items[0].get("seq").and_then(Value::as_u64).unwrap();
+    question.cursor = None;
+    question.after = Some(newest - 5);
+    assert_eq!(question.ask(&client, 30).await.unwrap().items.len(), 5);
+}
+
+#[tokio::test]
+async fn errors_of_the_gateway_keep_their_kind() {
+    let house = House::open().await;
+    let ask = async |client: &Client, query: &str| {
+        Question::new(&[query.to_owned()], &Range::default(), &[]).ask(client, 1).await.map(|_| ())
+    };
+    let known = client(&house, ANA).await;
+    let Err(ClientError::Query(text)) = ask(&known, "tabel:users").await else { panic!("not a query error") };
+    assert!(text.contains("tabel:users\n  ^^^^^\n  did you mean: table"), "{text}");
+    let unknown = Client::new(house.url.clone(), Some(Secret::new("pgw_unknown"))).unwrap();
+    assert!(matches!(ask(&unknown, "").await, Err(ClientError::Unauthenticated(_))));
+    let nobody = Client::new("http://127.0.0.1:1".parse().unwrap(), None).unwrap();
+    assert!(matches!(ask(&nobody, "").await, Err(ClientError::Unreachable(_))));
+    house.book.set_full(true);
+    assert!(matches!(ask(&known, "").await, Err(ClientError::Unreachable(why)) if why.contains("recorded")));
+}
+
+#[tokio::test]
+async fn the_queries_that_the_page_and_the_verbs_write_are_understood() {
+    let house = House::open().await;
+    let client = client(&house, ANA).await;
+    for query in [
+        "table:\"users\"",
+        "table:\"users.email\" OR column:\"users.email\"",
+        "event:login.*",
+        "reads:*.email writes:orders.*",
+        "user:maria@shop.example OR role:app",
+        "-outcome:ok",
+        "rows>1000 duration>1.5s",
+        "class:write,ddl is:sensitive",
+        "ip:10.0.0.0/8",
+        "-app:\"a \\\"b\\\" \\\\ c\"",
+        "iss:\"http://127.0.0.1:7433\"",
+        "seq:12",
+        "id:01970000-0000-7000-8000-000000000000",
+        "session:session-maria@shop.example",
+    ] {
+        let asked = Question::new(&[query.to_owned()], &Range::default(), &[]).ask(&client, 1).await;
+        assert!(asked.is_ok(), "{query}: {:?}", asked.err());
+    }
+}

@@ -1,0 +1,331 @@
+//! The routes below `/api/v1`: strict in what they take, bounded in what they give.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use pgwitness_index::record::Event;
+use pgwitness_index::search::{Field, Page, SearchError};
+use pgwitness_index::view::{View, format_time};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::ask::{self, Ask};
+use super::audit::{self, Reading, Repeated};
+use super::auth::{self, Caller};
+use super::params::Params;
+use super::problem::Problem;
+use super::{Api, export, when};
+
+/// A search waits this long for a free place.
+const SEARCH_WAIT: Duration = Duration::from_secs(2);
+/// Bars in a histogram when nobody says how many.
+const BUCKETS_DEFAULT: u64 = 60;
+/// Most bars.
+const BUCKETS_MAX: u64 = 500;
+/// Values of one field in an answer when nobody says how many.
+const FACET_DEFAULT: u64 = 10;
+/// Most values of one field.
+const FACET_MAX: u64 = 1_000;
+
+/// What of an open session everybody may know of their own, and an administrator of all: no text.
+const SESSION_FIELDS: &[&str] = &[
+    "session",
+    "id",
+    "login",
+    "user",
+    "sub",
+    "iss",
+    "role",
+    "db",
+    "upstream",
+    "ip",
+    "app",
+    "device",
+    "started",
+    "since",
+    "state",
+    "time",
+    "statements",
+    "pid",
+    "idle_us",
+];
+
+pub(super) type Answer = Result<Json<Value>, Problem>;
+
+/// `/api/v1/…` and the description for clients that log in by themselves.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/events/search", post(events_search))
+        .route("/api/v1/events/histogram", get(histogram))
+        .route("/api/v1/events/facets", get(facets))
+        .route("/api/v1/events/{id}", get(event))
+        .route("/api/v1/export", get(export::export))
+        .route("/api/v1/log/head", get(head))
+        .route("/api/v1/me", get(me))
+        .route("/api/v1/fields", get(fields))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/sessions", get(sessions))
+        .route("/.well-known/oauth-protected-resource", get(resource))
+}
+
+async fn events(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    let ask = Ask::read(&Params::from_url(query.as_deref(), ask::SEARCH)?)?;
+    search(api, caller, ask).await
+}
+
+async fn events_search(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    auth::require_json(&headers)?;
+    let ask = Ask::read(&Params::from_json(&body, ask::SEARCH)?)?;
+    search(api, caller, ask).await
+}
+
+async fn search(api: Arc<Api>, caller: Caller, ask: Ask) -> Answer {
+    blocking(&api, move |api| {
+        // Before the search and the record about it: what the answer is complete up to.
+        let log_seq = api.witness.head().get("seq").cloned().unwrap_or(Value::Null);
+        let page = find(api, &caller, &ask)?;
+        audit::read(
+            api,
+            &caller,
+            Reading {
+                event: Event::AuditSearch,
+                asked: ask.asked(),
+                repeated: ask.repeated,
+                found: Some(page.items.len() as u64),
+                began: ask.began,
+            },
+        )?;
+        Ok(Json(found(log_seq, page, ask)))
+    })
+    .await
+}
+
+/// One page of records, within the caller's scope. It is not recorded here.
+pub(super) fn find(api: &Api, caller: &Caller, ask: &Ask) -> Result<Page, Problem> {
+    api.search
+        .page(&ask.query, &caller.scope(), &ask.window, ask.limit, ask.cursor.as_ref(), ask.count)
+        .map_err(|error| failed(&error))
+}
+
+fn found(log_seq: Value, page: Page, ask: Ask) -> Value {
+    let mut answer = Map::new();
+    let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
+    answer.insert("items".into(), Value::Array(items));
+    answer.insert("next_cursor".into(), page.next_cursor.map(|cursor| cursor.to_string()).into());
+    answer.insert("as_of".into(), json!({ "log_seq": log_seq, "indexed_seq": page.indexed_seq.0 }));
+    if let Some(total) = page.total {
+        answer.insert("total".into(), total.into());
+        answer.insert("total_is_capped".into(), page.total_is_capped.into());
+    }
+    answer.insert("query".into(), ask.text.into());
+    answer.insert("warnings".into(), json!([]));
+    Value::Object(answer)
+}
+
+/// The asked fields of a record, in the asked order; all, if none were asked.
+pub(super) fn chosen(mut item: View, fields: &[String]) -> View {
+    if fields.is_empty() {
+        return item;
+    }
+    fields.iter().filter_map(|name| Some((name.clone(), item.remove(name)?))).collect()
+}
+
+async fn event(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    Params::from_url(query.as_deref(), &[])?;
+    let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found())?;
+    let began = Instant::now();
+    blocking(&api, move |api| {
+        let item = api.search.get(id, &caller.scope()).map_err(|error| failed(&error))?;
+        let item = item.ok_or_else(Problem::not_found)?;
+        audit::read(
+            api,
+            &caller,
+            Reading {
+                event: Event::AuditSearch,
+                asked: format!("id:{id}"),
+                repeated: Repeated::No,
+                found: Some(1),
+                began,
+            },
+        )?;
+        Ok(Json(Value::Object(item)))
+    })
+    .await
+}
+
+async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    let params = Params::from_url(query.as_deref(), ask::HISTOGRAM)?;
+    let buckets = params.number("buckets", 1, BUCKETS_MAX)?.unwrap_or(BUCKETS_DEFAULT);
+    let mut ask = Ask::read(&params)?;
+    if ask.window.from.is_some() && ask.window.to.is_none() {
+        // The bars of the last hour end now, not with the last record.
+        ask.window.to = Some(when::now());
+    }
+    blocking(&api, move |api| {
+        let buckets = usize::try_from(buckets).unwrap_or(1);
+        let bars = api
+            .search
+            .histogram(&ask.query, &caller.scope(), &ask.window, buckets)
+            .map_err(|error| failed(&error))?;
+        summary_read(api, &caller, &ask)?;
+        Ok(Json(json!({
+            "from": format_time(bars.from),
+            "to": format_time(bars.to),
+            "step_us": bars.step_us,
+            "counts": bars.counts,
+        })))
+    })
+    .await
+}
+
+async fn facets(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    let params = Params::from_url(query.as_deref(), ask::FACETS)?;
+    let limit = params.number("limit", 1, FACET_MAX)?.unwrap_or(FACET_DEFAULT);
+    let ask = Ask::read(&params)?;
+    let fields: Vec<Field> = ask.fields.iter().filter_map(|name| Field::from_name(name)).collect();
+    if fields.is_empty() {
+        return Err(Problem::bad_request(
+            "fields must name at least one field to count by, such as user,table",
+        ));
+    }
+    blocking(&api, move |api| {
+        let limit = usize::try_from(limit).unwrap_or(1);
+        let counted = api
+            .search
+            .facets(&ask.query, &caller.scope(), &ask.window, &fields, limit)
+            .map_err(|error| failed(&error))?;
+        summary_read(api, &caller, &ask)?;
+        let mut facets = Map::new();
+        for facet in counted {
+            let one = |(value, count): (String, u64)| json!({ "value": value, "count": count });
+            facets.insert(facet.field.name().into(), facet.values.into_iter().map(one).collect());
+        }
+        Ok(Json(json!({ "facets": facets })))
+    })
+    .await
+}
+
+/// A summary tells about the same records as the search beside it, and is covered by its record.
+fn summary_read(api: &Api, caller: &Caller, ask: &Ask) -> Result<(), Problem> {
+    let reading = Reading {
+        event: Event::AuditSearch,
+        asked: ask.asked(),
+        repeated: Repeated::Yes,
+        found: None,
+        began: ask.began,
+    };
+    audit::read(api, caller, reading)
+}
+
+async fn head(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    Params::from_url(query.as_deref(), &[])?;
+    Ok(Json(api.witness.head()))
+}
+
+async fn me(caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    Params::from_url(query.as_deref(), &[])?;
+    let who = &caller.principal;
+    Ok(Json(json!({
+        "user": who.user(),
+        "email": who.email(),
+        "sub": who.sub(),
+        "iss": who.iss(),
+        "groups": who.groups(),
+        "roles": caller.access.roles(),
+        "mode": who.mode().as_str(),
+        "expires": format_time(when::at(who.expires())),
+    })))
+}
+
+async fn fields(_caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    Params::from_url(query.as_deref(), &[])?;
+    let field = |field: &Field| {
+        json!({
+            "name": field.name(),
+            "aliases": field.aliases(),
+            "kind": format!("{:?}", field.kind()).to_lowercase(),
+            "values": field.vocabulary(),
+        })
+    };
+    let fields: Vec<Value> = Field::ALL.iter().map(field).collect();
+    Ok(Json(json!({ "fields": fields })))
+}
+
+async fn status(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    Params::from_url(query.as_deref(), &[])?;
+    Ok(Json(api.witness.status()))
+}
+
+/// Open sessions: an auditor sees all of each, an administrator all without text, others their own.
+async fn sessions(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
+    Params::from_url(query.as_deref(), &[])?;
+    let (iss, sub) = (caller.principal.iss(), caller.principal.sub());
+    let mut items = api.witness.sessions();
+    if !caller.access.reads_all() {
+        let own = |item: &Value| item["iss"] == iss && item["sub"] == sub;
+        items.retain(|item| caller.access.operates() || own(item));
+        for item in &mut items {
+            if let Some(object) = item.as_object_mut() {
+                object.retain(|name, _| SESSION_FIELDS.contains(&name.as_str()));
+            }
+        }
+    }
+    Ok(Json(json!({ "items": items })))
+}
+
+/// RFC 9728, so that a client finds the provider; the client id is ours to add.
+async fn resource(State(api): State<Arc<Api>>) -> Json<Value> {
+    Json(json!({
+        "resource": api.public_url,
+        "authorization_servers": [api.provider.config().issuer],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": api.provider.config().scopes,
+        "pgwitness_client_id": api.provider.config().client_id,
+    }))
+}
+
+/// Runs a search off the runtime's threads; its place is free again when the work has ended, not
+/// when the client has gone.
+pub(super) async fn blocking<T: Send + 'static>(
+    api: &Arc<Api>,
+    work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let busy = || Problem::unavailable("too many searches at once. Try again in a moment");
+    let place = Arc::clone(&api.searching).acquire_owned();
+    let place = tokio::time::timeout(SEARCH_WAIT, place).await.map_err(|_| busy())?.map_err(|_| busy())?;
+    let api = Arc::clone(api);
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work(&api)
+    })
+    .await
+    .map_err(|error| {
+        tracing::error!(%error, "a search ended without an answer");
+        Problem::internal()
+    })?
+}
+
+/// The problem for a search that failed: the caller's mistakes by name, ours only in the log.
+fn failed(error: &SearchError) -> Problem {
+    if let SearchError::BadCursor | SearchError::OtherCursor | SearchError::NoFacet(_) = error {
+        return Problem::bad_request(error.to_string());
+    }
+    tracing::error!(%error, "a search failed");
+    Problem::internal()
+}

@@ -1,0 +1,99 @@
+//! What the API answers when it cannot answer: RFC 9457 problem documents.
+//!
+//! A problem carries only text meant for the caller; never an internal error's own words.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// One RFC 9457 problem: `type`, `title`, `status`, `detail`, and for queries `span`, `suggestion`.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem of a kind (the last part of its `type`), with a sentence for the caller.
+    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into(), more: Map::new() }
+    }
+
+    /// The request itself is wrong.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    /// A query that cannot be read, with the place in its text (bytes, end exclusive).
+    pub fn query(detail: impl Into<String>, span: (usize, usize), suggestion: Option<String>) -> Self {
+        let mut problem = Self::new(StatusCode::BAD_REQUEST, "query", detail);
+        problem.more.insert("span".into(), json!([span.0, span.1]));
+        if let Some(suggestion) = suggestion {
+            problem.more.insert("suggestion".into(), suggestion.into());
+        }
+        problem
+    }
+
+    /// Nobody proved who they are.
+    pub fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    /// Known, but not allowed.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// Not there, or not for this caller: the answer is the same.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here that you may see")
+    }
+
+    /// Our side cannot answer now.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+
+    /// Our side failed; the log says more.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the gateway could not answer. Its log says why",
+        )
+    }
+
+    /// The sentence for the caller.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = Map::new();
+        body.insert("type".into(), format!("urn:pgwitness:problem:{}", self.kind).into());
+        body.insert("title".into(), self.status.canonical_reason().unwrap_or("Problem").into());
+        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("detail".into(), self.detail.into());
+        body.extend(self.more);
+        let mut response = (self.status, Value::Object(body).to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = "Bearer resource_metadata=\"/.well-known/oauth-protected-resource\"";
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
