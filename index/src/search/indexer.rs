@@ -364,7 +364,11 @@ fn resume(dir: &Path, storage: &Arc<dyn Storage>, columns: &Columns) -> Result<F
     }
     index.set_tokenizers(schema::tokenizers());
     let meta = index.load_metas().map_err(|error| format!("its list of files could not be read: {error}"))?;
-    let state = meta.payload.as_deref().and_then(State::from_text);
+    let state = match &meta.payload {
+        // Made, and cut off before its first commit.
+        None if meta.segments.is_empty() => Some(State::default()),
+        payload => payload.as_deref().and_then(State::from_text),
+    };
     let state =
         state.ok_or("it does not say which part of the journal it holds, or is of another version")?;
     read(&index).map_err(|error| format!("its files could not be opened: {error}"))?;

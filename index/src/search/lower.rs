@@ -9,6 +9,7 @@ use tantivy::query::{
 };
 use tantivy::schema::{Field as Column, IndexRecordOption};
 
+use super::complement::Complement;
 use super::field::Field;
 use super::query::{Leaf, Node, Text};
 use super::schema::{Columns, owner_key};
@@ -52,10 +53,7 @@ fn node(columns: &Columns, tree: &Node) -> Built {
         Node::All => Box::new(AllQuery),
         Node::And(nodes) => all(nodes.iter().map(|inner| node(columns, inner)).collect()),
         Node::Or(nodes) => any(nodes.iter().map(|inner| node(columns, inner)).collect()),
-        Node::Not(inner) => Box::new(BooleanQuery::new(vec![
-            (Occur::Must, Box::new(AllQuery) as Built),
-            (Occur::MustNot, node(columns, inner)),
-        ])),
+        Node::Not(inner) => Box::new(Complement(node(columns, inner))),
         Node::Leaf(inner) => leaf(columns, inner),
     }
 }

@@ -11,6 +11,7 @@
 //! The caller's [`Scope`] is a part of the query tree, never of its text. No threads but Tantivy's,
 //! and no clock.
 
+mod complement;
 mod field;
 mod indexer;
 mod lower;
@@ -19,6 +20,8 @@ mod page;
 mod parse;
 mod query;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod value;
 mod words;
 

@@ -1,0 +1,201 @@
+//! The index and the plain reading of the syntax tree give the same answers.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::support::*;
+use crate::record::{
+    Certainty, Class, Completion, Entry, Event, Outcome, Param, Record, Shape, Sql, TxnOutcome,
+};
+use crate::search::Query;
+
+const WORDS: &[&str] = &[
+    "select",
+    "from",
+    "users",
+    "order_items",
+    "orderItems",
+    "public.users",
+    "ann@x.org",
+    "a-b",
+    "42",
+    "'x'",
+    "É",
+    "$1",
+    "__",
+    "HTTPServer2",
+];
+const TABLES: &[&str] = &["public.users", "public.order_items", "sales.users", "Odd.Name.x"];
+const COLUMNS: &[&str] =
+    &["public.users.email", "sales.users.email", "public.order_items.unit_price", "users.a"];
+const USERS: &[&str] = &["ann@x.org", "Ann@y.org", "annette", "bob@x.org", ""];
+
+fn some(of: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(select(of).prop_map(str::to_owned), 0..=most).prop_map(|mut names| {
+        names.sort();
+        names.dedup();
+        names
+    })
+}
+
+fn text() -> impl Strategy<Value = String> {
+    (prop::collection::vec(select(WORDS), 0..6), select(&[" ", ".", ", ", "_"][..]))
+        .prop_map(|(words, by)| words.join(by))
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (some(TABLES, 2), some(COLUMNS, 2), some(COLUMNS, 1), some(COLUMNS, 1), some(TABLES, 1), any::<bool>())
+        .prop_map(|(tables, reads, filters, writes, via, exact)| Shape {
+            fingerprint: "00ff".to_owned(),
+            command: "SELECT".to_owned(),
+            class: vec![if exact { Class::Read } else { Class::Ddl }],
+            tables,
+            reads,
+            filters,
+            writes,
+            via,
+            analysis: if exact { Certainty::Exact } else { Certainty::Unresolved },
+            analysis_notes: Vec::new(),
+            tags: Vec::new(),
+        })
+}
+
+fn param() -> impl Strategy<Value = Param> {
+    prop_oneof![
+        Just(Param::Null),
+        (0..50i64).prop_map(Param::Int),
+        Just(Param::Float(-1.5)),
+        any::<bool>().prop_map(Param::Bool),
+        text().prop_map(Param::Text),
+        Just(Param::Bytes(vec![0xab, 0xcd])),
+    ]
+}
+
+prop_compose! {
+    fn record()(
+        user in select(USERS),
+        sql in text(),
+        shape in prop::option::of(shapes()),
+        params in prop::collection::vec(param(), 0..3),
+        ip in select(&["10.1.2.3", "10.9.0.1", "::1", "", "local"][..]),
+        second in 0..100i64,
+        event in select(&[Event::Query, Event::Query, Event::LoginOk][..]),
+        done in prop::option::of((select(Outcome::ALL), select(TxnOutcome::ALL), prop::option::of(0..30_000u64), text())),
+    ) -> Record {
+        let done = done.map(|(outcome, txn_outcome, rows, error)| {
+            let txn_outcome = if txn_outcome == TxnOutcome::Open { TxnOutcome::Committed } else { txn_outcome };
+            Completion { rows, error, duration_us: rows.unwrap_or(7), ..Completion::new(outcome, txn_outcome) }
+        });
+        let mut record = statement(0, user, "", shape.clone().unwrap_or_else(|| super::support::shape("", &[], &[])));
+        record.who = Arc::new(crate::record::Who { ip: ip.to_owned(), ..who(user) });
+        record.time.0 += second * SECOND;
+        record.event = event;
+        record.sql = (!sql.is_empty()).then(|| Sql::Once(sql.into_bytes().into()));
+        record.shape = shape.map(Arc::new);
+        record.params = params;
+        record.done = done;
+        record
+    }
+}
+
+fn condition() -> impl Strategy<Value = String> {
+    let words = || select(WORDS).prop_map(|word| word.replace('\'', ""));
+    let cut = |name: String, length: usize| name.chars().take(length.max(1)).collect::<String>();
+    prop_oneof![
+        words(),
+        words().prop_map(|word| format!("{word}*")),
+        (words(), words()).prop_map(|(a, b)| format!("\"{a} {b}\"")),
+        (words(), words()).prop_map(|(a, b)| format!("\"{a} {b}\"*")),
+        (select(&["sql", "params", "error"][..]), text())
+            .prop_filter("has words", |(_, text)| text.contains(char::is_alphanumeric))
+            .prop_map(|(field, text)| format!("{field}:\"{text}\"")),
+        (select(
+            &[
+                "user", "table", "column", "reads", "filters", "writes", "via", "error", "sql", "params",
+                "rows", "ip", "shape"
+            ][..]
+        ))
+        .prop_map(|field| if field == "shape" {
+            "analysis:*".to_owned()
+        } else {
+            format!("{field}:*")
+        }),
+        select(&["ann", "ann@x.org", "an*", "bob", "x.org", "ann@*"][..])
+            .prop_map(|user| format!("user:{user}")),
+        (select(TABLES), 1..20usize)
+            .prop_map(move |(name, length)| format!("table:{}*", cut(name.to_owned(), length))),
+        select(&["users", "public.users", "name.x", "x", "*.users"][..])
+            .prop_map(|name| format!("table:{name}")),
+        (select(COLUMNS), 1..26usize)
+            .prop_map(move |(name, length)| format!("column:{}*", cut(name.to_owned(), length))),
+        select(&["email", "users.email", "*.email", "users.*", "public.users.email"][..])
+            .prop_map(|name| format!("column:{name}")),
+        (select(&["rows", "duration_us", "seq"][..]), select(&[":", ">", ">=", "<", "<="][..]), 0..30_000u64)
+            .prop_map(|(field, by, value)| format!("{field}{by}{value}")),
+        (0..60u64, 0..60u64).prop_map(|(a, b)| format!("seq:{a}..{b}")),
+        (select(&[":", ">", ">=", "<", "<="][..]), 0..59u64)
+            .prop_map(|(by, at)| format!("time{by}2026-11-21T12:00:{at:02}Z")),
+        select(&["10.0.0.0/8", "10.1.*", "::/0", "10.1.2.3", "::1"][..]).prop_map(|ip| format!("ip:{ip}")),
+        select(
+            &[
+                "outcome:ok,error",
+                "event:login.*",
+                "is:failed",
+                "is:bulk",
+                "class:ddl",
+                "analysis:exact",
+                "txn_outcome:open",
+                "*"
+            ][..]
+        )
+        .prop_map(str::to_owned),
+    ]
+}
+
+fn queries() -> impl Strategy<Value = String> {
+    condition().prop_recursive(4, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} or {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a} OR {b}")),
+            inner.prop_map(|a| format!("-{a}")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_answers_as_the_plain_reading_does(
+        records in prop::collection::vec(record(), 1..60),
+        texts in prop::collection::vec(queries(), 60),
+    ) {
+        let mut place = Place::new();
+        for some in records.chunks(7) {
+            place.append(some.iter().map(started).collect::<Vec<Entry>>());
+        }
+        let (_indexer, search, _) = place.caught_up();
+        let views = everything(&search);
+        prop_assert_eq!(views.len(), records.len());
+        for text in texts {
+            let query = Query::parse(&text, NOON);
+            prop_assert!(query.is_ok(), "{}: {:?}", text, query);
+            let query = query.unwrap();
+            let plain: Vec<u64> = seqs(&views.iter().filter(|view| query.matches(view)).cloned().collect::<Vec<_>>());
+            let found = page(&search, &text, 1000, None);
+            prop_assert_eq!(seqs(&found.items), plain, "{}", text);
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_the_parser(text in "[ -~éß\"()*:.,<>-]{0,80}", rest in "\\PC{0,40}") {
+        for text in [text.clone(), format!("{text}{rest}"), format!("user:{rest}"), format!("time:{text}"), format!("ip:{text}")] {
+            if let Err(error) = Query::parse(&text, NOON) {
+                prop_assert!(text.get(error.span.clone()).is_some(), "{:?} {:?}", text, error);
+            }
+        }
+    }
+}
