@@ -10,6 +10,7 @@
 //! - [`catalog`]: what names mean in a database.
 //! - [`policy`]: may they.
 //! - [`recorder`]: no record, no query: hands out receipts.
+//! - [`service`]: the running gateway, put together.
 //! - [`http`]: the API and the page.
 #![cfg_attr(feature = "demo", doc = "- [`demo`]: a private PostgreSQL, identity provider and sample shop.")]
 
@@ -22,7 +23,9 @@ pub mod demo;
 pub mod gateway;
 pub mod http;
 pub mod identity;
+mod indexing;
 pub mod policy;
 pub mod recorder;
+pub mod service;
 pub mod sql;
 pub mod tls;

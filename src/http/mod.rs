@@ -17,6 +17,7 @@ mod auth;
 mod browser;
 mod expiring;
 mod export;
+mod health;
 mod page;
 mod params;
 mod problem;
@@ -39,6 +40,7 @@ use url::Url;
 use crate::config::Access;
 use crate::identity::{MintedTokens, Provider};
 
+pub use health::health;
 pub use problem::Problem;
 pub use serve::{serve, serve_tls};
 

@@ -1,0 +1,287 @@
+//! The running gateway: `run` and `demo` start the same parts in the same order.
+//!
+//! Journal first (what was open when the last process ended becomes `unknown`, a `gap` record says
+//! that we were away), then search, then identity, then the doors. At the end the other way round.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use pgwitness_index::journal::{self, Journal, Recovery};
+use pgwitness_index::record::{
+    Completion, Entry, Event, Outcome, Record, Settlement, TxnOutcome, Who,
+};
+use pgwitness_index::storage::{DirStorage, Storage};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::clock;
+use crate::config::Config;
+use crate::gateway::{self, Approver, Gateway};
+use crate::http::{self, Api, Reach, Witness};
+use crate::identity::{MintedTokens, Pairings, Provider};
+use crate::indexing::Indexing;
+use crate::recorder::{Recorder, RecorderThread};
+use crate::tls;
+
+/// Beyond the drain of sessions, everything else gets this long.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// Settlements of one entry.
+const SETTLE_CHUNK: usize = 100_000;
+
+/// Sockets, bound before anything else so that a busy port is told at once.
+#[derive(Debug)]
+pub struct Doors {
+    /// For PostgreSQL clients.
+    pub postgres: TcpListener,
+    /// For the API and the page.
+    pub http: TcpListener,
+    /// For health and metrics.
+    pub admin: Option<TcpListener>,
+}
+
+impl Doors {
+    /// Binds the configured addresses.
+    ///
+    /// # Errors
+    /// An address that is in use or not ours.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| format!("could not listen on {address}"))
+        };
+        Ok(Self {
+            postgres: bind(config.listen.address).await?,
+            http: bind(config.http.address).await?,
+            admin: match config.admin {
+                Some(address) => Some(bind(address).await?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// A gateway that serves.
+pub struct Service {
+    recorder: Recorder,
+    recorder_thread: RecorderThread,
+    indexing: Indexing,
+    minted: MintedTokens,
+    provider: Provider,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    drain_timeout: Duration,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("recorder", &self.recorder).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Starts everything; serves when this returns.
+    ///
+    /// # Errors
+    /// A journal that cannot be opened, TLS files, an index directory in use.
+    pub async fn start(
+        config: Config,
+        doors: Doors,
+        approver: Option<Arc<dyn Approver>>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let tracker = TaskTracker::new();
+        let (journal, storage) = open_journal(&config.log.dir)?;
+        let (recorder, recorder_thread) = Recorder::start(journal, config.log.durability)?;
+        let (indexing, search) = Indexing::start(&config.index, storage)?;
+        let provider = Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins);
+        let minted = MintedTokens::new();
+        let pairings = Pairings::new(tracker.clone(), stop.clone());
+        let drain_timeout = config.limits.drain_timeout;
+        let gateway = Gateway::new(gateway::Parts {
+            config: config.clone(),
+            recorder: recorder.clone(),
+            provider: provider.clone(),
+            pairings,
+            minted: minted.clone(),
+            approver,
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        })?;
+        let witness = Arc::new(House { recorder: recorder.clone(), gateway: gateway.clone() });
+        let public_url = public_url(&config, &doors.http)?;
+        let reach = if is_plain_loopback(&public_url) { Reach::PlainLoopback } else { Reach::Https };
+        let api = Api::new(http::Parts {
+            search,
+            provider: provider.clone(),
+            minted: minted.clone(),
+            access: config.access.clone(),
+            public_url,
+            reach,
+            witness: witness.clone(),
+        });
+        let router = http::router(api);
+        match &config.http.tls {
+            None => {
+                tracker.spawn(http::serve(doors.http, router, tracker.clone(), stop.clone()));
+            }
+            Some(files) => {
+                let acceptor = tokio_rustls::TlsAcceptor::from(tls::server(files, &[b"http/1.1"])?);
+                tracker.spawn(http::serve_tls(doors.http, acceptor, router, tracker.clone(), stop.clone()));
+            }
+        }
+        if let Some(admin) = doors.admin {
+            tracker.spawn(http::serve(admin, http::health(witness), tracker.clone(), stop.clone()));
+        }
+        tracker.spawn(gateway::serve(gateway, doors.postgres));
+        Ok(Self { recorder, recorder_thread, indexing, minted, provider, tracker, stop, drain_timeout })
+    }
+
+    /// Tokens minted here.
+    pub fn minted(&self) -> &MintedTokens {
+        &self.minted
+    }
+
+    /// The identity provider as the gateway knows it.
+    pub fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    /// The gate to the journal.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Refuses new clients, lets sessions come to an end, writes everything down.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        let deadline = self.drain_timeout + LAST_MOMENTS;
+        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
+            tracing::warn!(left = self.tracker.len(), "sessions did not end in time");
+        }
+        let Self { recorder_thread, indexing, .. } = self;
+        let closed = tokio::task::spawn_blocking(move || {
+            recorder_thread.close();
+            indexing.stop();
+        });
+        if closed.await.is_err() {
+            tracing::error!("could not close the journal in order");
+        }
+    }
+}
+
+/// Opens the journal and settles what the last process left open.
+fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
+    let storage: Arc<dyn Storage> = Arc::new(
+        DirStorage::create(dir).with_context(|| format!("could not open the journal in {}", dir.display()))?,
+    );
+    let (mut journal, recovery) = Journal::open(storage.clone(), journal::Options::default())
+        .with_context(|| format!("could not open the journal in {}", dir.display()))?;
+    if !recovery.clean {
+        settle_gap(&mut journal, &recovery).context("could not write what was left open to the journal")?;
+    }
+    Ok((journal, storage))
+}
+
+fn settle_gap(journal: &mut Journal, recovery: &Recovery) -> Result<(), journal::JournalError> {
+    for chunk in recovery.open.chunks(SETTLE_CHUNK) {
+        let ends = chunk.iter().map(|seq| {
+            let lost = Completion::new(Outcome::Unknown, TxnOutcome::Unknown);
+            Entry::Completion(Completion {
+                seq: *seq,
+                error: "the gateway ended before the database answered".into(),
+                ..lost
+            })
+        });
+        journal.append(&ends.collect::<Vec<_>>())?;
+    }
+    for chunk in recovery.unsettled.chunks(SETTLE_CHUNK) {
+        let settlement = Settlement { seqs: chunk.to_vec(), txn_outcome: TxnOutcome::Unknown };
+        journal.append(&[Entry::Settlement(settlement)])?;
+    }
+    let time = clock::now();
+    let detail = format!(
+        "the gateway was away; {} statements had no end, {} transactions' ends were not seen, {} bytes were torn",
+        recovery.open.len(),
+        recovery.unsettled.len(),
+        recovery.torn_bytes
+    );
+    let gap = Record {
+        id: clock::new_id(time),
+        time,
+        event: Event::Gap,
+        who: Arc::new(Who::default()),
+        sql: None,
+        shape: None,
+        params: Vec::new(),
+        detail,
+        done: Some(Completion::new(Outcome::Unknown, TxnOutcome::None)),
+    };
+    journal.append(&[Entry::Record(Box::new(gap))])?;
+    journal.sync_task().run().map(|_| ())
+}
+
+fn public_url(config: &Config, http: &TcpListener) -> anyhow::Result<Url> {
+    match &config.http.public_url {
+        Some(url) => Ok(url.clone()),
+        None => {
+            let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+            let address = http.local_addr()?;
+            Ok(Url::parse(&format!("{scheme}://{address}"))?)
+        }
+    }
+}
+
+fn is_plain_loopback(url: &Url) -> bool {
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url.scheme() == "http" && loopback
+}
+
+/// What the API sees of the gateway.
+struct House {
+    recorder: Recorder,
+    gateway: Arc<Gateway>,
+}
+
+impl Witness for House {
+    fn record(&self, record: Record) -> Result<(), String> {
+        self.recorder.note(record).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn head(&self) -> Value {
+        self.recorder.head().and_then(|head| serde_json::to_value(head).ok()).unwrap_or(Value::Null)
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "recording": self.recorder.failure().is_none(),
+            "log_seq": self.recorder.last_seq().0,
+            "sessions": self.gateway.live_sessions().list().len(),
+        })
+    }
+
+    fn sessions(&self) -> Vec<Value> {
+        let session = |live: &gateway::LiveSession| {
+            let who = &live.who;
+            json!({
+                "session": who.session, "user": who.user, "role": who.role, "db": who.db,
+                "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
+                "sub": who.sub, "iss": who.iss,
+                "since_us": live.since.0,
+            })
+        };
+        self.gateway.live_sessions().list().iter().map(session).collect()
+    }
+}
