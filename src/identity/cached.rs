@@ -49,7 +49,16 @@ impl<T> Cached<T> {
         if let Some(value) = self.lock().younger_than(life.fresh) {
             return Ok(value);
         }
-        let _turn = self.turn().await?;
+        let _turn = match self.turn.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => {
+                // Somebody is fetching: an old value now is better than a new one later.
+                if let Some(value) = self.lock().younger_than(life.stale) {
+                    return Ok(value);
+                }
+                self.turn().await?
+            }
+        };
         {
             let state = self.lock();
             if let Some(value) = state.younger_than(life.fresh) {

@@ -127,13 +127,19 @@ impl Claims {
     }
 
     /// Adds what userinfo says and the token does not; it must be about the same person.
-    pub(super) fn complete(&mut self, userinfo: Map<String, Value>) -> Result<(), TokenFault> {
+    pub(super) fn complete(&mut self, mut userinfo: Map<String, Value>) -> Result<(), TokenFault> {
         if userinfo.get("sub").and_then(Value::as_str) != self.text("sub") || self.text("sub").is_none() {
             return Err(TokenFault::Claim("sub".to_owned()));
         }
         // An address and the word that it is verified belong together.
-        if self.map.contains_key("email") && self.map.get("email") != userinfo.get("email") {
-            return Err(TokenFault::Claim("email".to_owned()));
+        match self.map.get("email") {
+            None => {
+                self.map.remove("email_verified");
+            }
+            Some(own) if userinfo.get("email") == Some(own) => {}
+            Some(_) => {
+                userinfo.remove("email_verified");
+            }
         }
         for (name, value) in userinfo {
             self.map.entry(name).or_insert(value);

@@ -9,23 +9,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
-use url::Url;
 
 use super::provider::{Refusal, Tokens};
-use super::transport::Reply;
+use super::transport::{Reply, checked_url};
 use super::{LoginError, Mode, Principal, Provider};
 use crate::config::Secret;
 
 /// The grant's name at the token endpoint.
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// Seconds between questions if the provider names none.
-const DEFAULT_INTERVAL: u64 = 5;
+const DEFAULT_INTERVAL: u32 = 5;
 /// Longest pause between questions, seconds; a provider that asks for more gets it in vain.
-const MAX_INTERVAL: u64 = 60;
+const MAX_INTERVAL: u32 = 60;
 /// Seconds added whenever the provider says `slow_down`.
-const SLOW_DOWN: u64 = 5;
+const SLOW_DOWN: u32 = 5;
 /// Longest life of a code that we keep asking for, seconds.
-const MAX_LIFE: u64 = 3600;
+const MAX_LIFE: u32 = 3600;
 /// Longest code and link shown, bytes.
 const MAX_CODE: usize = 64;
 const MAX_LINK: usize = 2048;
@@ -102,7 +101,7 @@ impl Provider {
     /// Denied, expired, refused, or a token that proves nothing; [`LoginError::Unreachable`] if the
     /// code's life ended while the provider could not be reached.
     pub async fn wait_device(&self, login: &DeviceLogin) -> Result<Principal, LoginError> {
-        let mut pace = Pace { interval: login.interval, step: self.0.second * SLOW_DOWN as u32 };
+        let mut pace = Pace { interval: login.interval, step: self.0.second * SLOW_DOWN };
         let mut last = LoginError::Expired;
         loop {
             let left = login.deadline.saturating_duration_since(Instant::now());
@@ -112,7 +111,7 @@ impl Provider {
             tokio::time::sleep(pace.interval.min(left)).await;
             last = LoginError::Expired;
             match self.poll(login).await {
-                Ok(Step::Tokens(tokens)) => return self.principal(&tokens, None, Mode::Device).await,
+                Ok(Step::Tokens(tokens)) => return self.identify(&tokens, login, pace.interval).await,
                 Ok(Step::Wait) => {}
                 Ok(Step::SlowDown) => pace.slow_down(self.0.second),
                 Ok(Step::End(error)) => return Err(error),
@@ -120,6 +119,26 @@ impl Provider {
                     tracing::warn!(%error, "could not ask for a login's approval, asking again");
                     last = error;
                 }
+            }
+        }
+    }
+
+    /// The person is known to the provider; what is still missing may need it once more.
+    async fn identify(
+        &self,
+        tokens: &Tokens,
+        login: &DeviceLogin,
+        pause: Duration,
+    ) -> Result<Principal, LoginError> {
+        loop {
+            let result = self.principal(tokens, None, Mode::Device).await;
+            let left = login.deadline.saturating_duration_since(Instant::now());
+            match result {
+                Err(LoginError::Unreachable { what }) if !left.is_zero() => {
+                    tracing::warn!(what, "could not verify an approved login, trying again");
+                    tokio::time::sleep(pause.min(left)).await;
+                }
+                result => return result,
             }
         }
     }
@@ -152,20 +171,19 @@ impl Provider {
             return Err(strange("user_code"));
         }
         let link = |text: &String| {
-            let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-            is_web && shown(text, MAX_LINK) && !text.contains(' ')
+            shown(text, MAX_LINK) && !text.contains(' ') && checked_url(text, Some(self.issuer())).is_ok()
         };
         if !link(&answer.verification_uri) {
             return Err(strange("verification_uri"));
         }
-        let life = self.0.second * u32::try_from(answer.expires_in.min(MAX_LIFE)).unwrap_or(u32::MAX);
+        let life = self.0.second * answer.expires_in.min(MAX_LIFE);
         let interval = answer.interval.unwrap_or(DEFAULT_INTERVAL).clamp(1, MAX_INTERVAL);
         Ok(DeviceLogin {
             user_code: answer.user_code,
             verification_uri: answer.verification_uri,
             verification_uri_complete: answer.verification_uri_complete.filter(link),
             expires_at: SystemTime::now() + life,
-            interval: self.0.second * u32::try_from(interval).unwrap_or(u32::MAX),
+            interval: self.0.second * interval,
             deadline: Instant::now() + life,
             device_code: Secret::new(answer.device_code),
             _place: Arc::new(place),
@@ -181,8 +199,8 @@ struct Started {
     verification_uri: String,
     #[serde(alias = "verification_url_complete")]
     verification_uri_complete: Option<String>,
-    expires_in: u64,
-    interval: Option<u64>,
+    expires_in: u32,
+    interval: Option<u32>,
 }
 
 fn read_start(reply: &Reply) -> Result<Started, LoginError> {
@@ -236,7 +254,7 @@ struct Pace {
 
 impl Pace {
     fn slow_down(&mut self, second: Duration) {
-        let longest = second * u32::try_from(MAX_INTERVAL).unwrap_or(u32::MAX);
+        let longest = second * MAX_INTERVAL;
         self.interval = (self.interval + self.step).min(longest);
     }
 }

@@ -20,6 +20,9 @@ mod minted;
 mod pairing;
 mod principal;
 mod provider;
+#[cfg(test)]
+#[cfg(feature = "demo")]
+mod tests;
 mod token;
 mod transport;
 
@@ -30,7 +33,7 @@ pub use grant::Grant;
 pub use minted::MintedTokens;
 pub use pairing::{Entry as PairingEntry, Pairings, Waiter};
 pub use principal::{Mode, Principal};
-pub use provider::Provider;
+pub use provider::{Provider, SetupError};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -4,7 +4,7 @@
 //! token names an unknown one, at most every ten seconds however many such tokens arrive.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use super::cached::{Cached, Life};
 use super::claims::{Claims, Origin};
 use super::keys::KeySet;
 use super::token::Unverified;
-use super::transport::{Transport, checked_url, printable};
+use super::transport::{Reply, Transport, checked_url, printable};
 use super::{LoginError, Mode, Principal, TokenFault};
 use crate::config::Oidc;
 
@@ -23,6 +23,9 @@ use crate::config::Oidc;
 const LIFE: Life = Life { fresh: Duration::from_secs(3600), stale: Duration::from_secs(24 * 3600) };
 /// Keys are not fetched again for unknown ones more often than this.
 const KEYS_GAP: Duration = Duration::from_secs(10);
+/// A failure that came faster than this is worth a second try, after a pause.
+const QUICK: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Device logins waiting for approval at once, unless told otherwise.
 const MAX_PENDING: usize = 1000;
 
@@ -41,6 +44,17 @@ pub(super) struct Inner {
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
     keys_gap: Duration,
+}
+
+/// Why a [`Provider`] could not be made from its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// The issuer is no address that can be trusted.
+    #[error("oidc.issuer: {0}")]
+    Issuer(String),
+    /// HTTP or TLS could not be set up.
+    #[error("{0}")]
+    Transport(String),
 }
 
 /// What the provider says about itself.
@@ -82,11 +96,9 @@ impl Provider {
     ///
     /// # Errors
     /// The issuer is neither `https` nor `http` on a loopback host, or TLS could not be set up.
-    pub fn new(config: Oidc) -> Result<Self, LoginError> {
-        let refuse = |reason| LoginError::Refused { reason };
-        let issuer =
-            checked_url(&config.issuer, None).map_err(|why| refuse(format!("oidc.issuer: {why}")))?;
-        let transport = Transport::new(&issuer).map_err(refuse)?;
+    pub fn new(config: Oidc) -> Result<Self, SetupError> {
+        let issuer = checked_url(&config.issuer, None).map_err(SetupError::Issuer)?;
+        let transport = Transport::new(&issuer).map_err(SetupError::Transport)?;
         Ok(Self(Arc::new(Inner {
             config,
             transport,
@@ -103,6 +115,10 @@ impl Provider {
     #[must_use]
     pub fn with_pending_limit(self, limit: usize) -> Self {
         self.changed(|inner| inner.pending = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
+    }
+
+    pub(super) fn issuer(&self) -> &Url {
+        &self.0.issuer
     }
 
     /// The configuration.
@@ -224,7 +240,7 @@ impl Provider {
         let text = format!("{}/.well-known/openid-configuration", self.config().issuer.trim_end_matches('/'));
         let url = checked_url(&text, Some(&self.0.issuer))
             .map_err(|why| LoginError::unreachable(format!("discovery: {why}")))?;
-        let reply = self.0.transport.get(&url, None).await?;
+        let reply = self.fetch(&url).await?;
         let document = match (reply.status, reply.json::<Document>()) {
             (200, Some(document)) => document,
             (status, _) => {
@@ -238,13 +254,24 @@ impl Provider {
 
     async fn fetch_keys(&self) -> Result<KeySet, LoginError> {
         let metadata = self.metadata().await?;
-        let reply = self.0.transport.get(&metadata.keys, None).await?;
+        let reply = self.fetch(&metadata.keys).await?;
         match (reply.status, KeySet::read(&reply.body)) {
             (200, Some(keys)) => Ok(keys),
             (status, _) => {
                 Err(LoginError::unreachable(format!("{} answered {status} without a key set", metadata.keys)))
             }
         }
+    }
+
+    /// A document of the provider, asked for twice if the first answer is a quick failure.
+    async fn fetch(&self, url: &Url) -> Result<Reply, LoginError> {
+        let asked = Instant::now();
+        match self.0.transport.get(url, None).await {
+            Ok(reply) if reply.status < 500 => return Ok(reply),
+            Err(error) if asked.elapsed() > QUICK => return Err(error),
+            _ => tokio::time::sleep(RETRY_PAUSE).await,
+        }
+        self.0.transport.get(url, None).await
     }
 
     fn changed(self, change: impl FnOnce(&mut Inner)) -> Self {

@@ -61,6 +61,9 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 fn is_loopback_name(host: &str) -> bool {
+    if host.contains(['@', '/', '\\', '?', '#']) {
+        return false;
+    }
     let url = Url::parse(&format!("http://{host}/"));
     url.is_ok_and(|url| match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
