@@ -239,3 +239,75 @@ fn carry(input: &mut Input<'_>) -> Result<Carry, Malformed> {
         unsettled: SeqSet::get(input)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::journal::encode::Dictionary;
+    use crate::record::Timestamp;
+
+    fn payload() -> Vec<u8> {
+        let (mut out, mut dictionary) = (Vec::new(), Dictionary::new());
+        let done = Completion { rows: Some(300), ..Completion::new(Outcome::Ok, TxnOutcome::Open) };
+        let record = Record {
+            id: Uuid::from_u128(7),
+            time: Timestamp(5),
+            event: Event::Query,
+            who: Arc::new(Who { groups: vec!["dev".into()], ..Who::default() }),
+            sql: Some(Sql::Shared(Arc::from(&b"select 1"[..]))),
+            shape: None,
+            params: vec![Param::Int(-1), Param::Text("x".into()), Param::Float(1.5)],
+            detail: "d".into(),
+            done: Some(done.clone()),
+        };
+        dictionary.put_entry(&mut out, &Entry::Record(Box::new(record)));
+        dictionary.put_entry(&mut out, &Entry::Completion(Completion { seq: Seq(900), ..done }));
+        let seqs = [3, 4, 5, 9, 8].map(Seq).to_vec();
+        let settlement = Settlement { seqs, txn_outcome: TxnOutcome::Committed };
+        dictionary.put_entry(&mut out, &Entry::Settlement(settlement));
+        out
+    }
+
+    #[test]
+    fn no_cut_payload_reads_as_the_whole() {
+        let whole = payload();
+        let items = Definitions::default().items(&whole).unwrap();
+        assert_eq!(items.len(), 3);
+        for end in 0..whole.len() {
+            assert_ne!(Definitions::default().items(&whole[..end]).as_ref(), Ok(&items), "{end}");
+        }
+    }
+
+    #[test]
+    fn lying_lengths_are_refused_without_being_believed() {
+        for kind in 0..=u8::MAX {
+            let mut lie = vec![kind];
+            lie.extend_from_slice(&[0xff; 9]);
+            lie.push(0x01);
+            lie.extend_from_slice(&[0xff; 40]);
+            assert!(Definitions::default().items(&lie).is_err(), "{kind}");
+        }
+        // A settlement of 2^62 records in a few bytes.
+        let mut lie = vec![kind::SETTLEMENT, 0];
+        crate::journal::wire::put_u64(&mut lie, 1 << 62);
+        lie.extend_from_slice(&[2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+        assert!(Definitions::default().items(&lie).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn outside_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![0_u8..12, any::<u8>()], 0..200)) {
+            let _ = Definitions::default().items(&bytes);
+        }
+
+        #[test]
+        fn changed_payloads_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = payload();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = Definitions::default().items(&bytes);
+        }
+    }
+}

@@ -108,7 +108,7 @@ impl Dictionary {
         let who = self.who.id(out, &record.who, put_who);
         let shape = record.shape.as_ref().map(|shape| self.shape.id(out, shape, put_shape));
         let sql = match &record.sql {
-            Some(Sql::Shared(text)) => self.sql.id(out, text, |out, text| put_bytes(out, text)),
+            Some(Sql::Shared(text)) => self.sql.id(out, text, put_bytes),
             _ => 0,
         };
         let parts = match &record.sql {

@@ -69,8 +69,8 @@ impl Ledger {
     }
 
     /// Whether both hold the same promises.
-    pub(crate) fn agrees(&self, next: Seq, open: &SeqSet, unsettled: &SeqSet) -> bool {
-        self.next == next && self.open == *open && self.unsettled == *unsettled
+    pub(crate) fn agrees(&self, open: &SeqSet, unsettled: &SeqSet) -> bool {
+        self.open == *open && self.unsettled == *unsettled
     }
 
     pub(crate) fn apply(&mut self, entry: &Entry) -> Result<(), LedgerFault> {

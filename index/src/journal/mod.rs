@@ -22,7 +22,7 @@ mod wire;
 mod writer;
 
 pub use error::{Flaw, JournalError};
-pub use head::{Head, Position};
+pub use head::{Head, NotReadable, Position};
 pub use ledger::LedgerFault;
 pub use reader::{ReadFrame, Reader};
 pub use writer::{Appended, Journal, Options, Recovery, SyncTask};
@@ -30,6 +30,7 @@ pub use writer::{Appended, Journal, Options, Recovery, SyncTask};
 pub(crate) use decode::Item;
 pub(crate) use encode::Carry;
 pub(crate) use error::{CrashPossible, io_error};
+pub(crate) use head::time_text;
 pub(crate) use ledger::Ledger;
 pub(crate) use scan::{Frame, Scan, Step, crash_possible};
 pub(crate) use segment::{file_name, is_torn_name, segment_of};

@@ -108,6 +108,11 @@ impl Scan {
         self.next
     }
 
+    /// Digest of the frame before the segment, as its header has it.
+    pub(crate) fn began_after(&self) -> Digest {
+        self.began_after
+    }
+
     /// Whether this segment begins where `before` is now.
     pub(crate) fn follows(&self, before: &Scan) -> bool {
         self.began_after == before.digest && self.began_with == before.next
@@ -194,14 +199,16 @@ impl Scan {
         if let Some(start) = start.filter(|start| start + count <= self.buffer.len()) {
             return Ok(Some(start));
         }
-        if self.file.len()? < self.offset + count as u64 {
+        let left = self.file.len()?.saturating_sub(self.offset);
+        if left < count as u64 {
             return Ok(None);
         }
         if self.buffer.capacity() > BUFFER_KEEP_MAX {
             self.buffer = Vec::new();
         }
         self.buffer.clear();
-        self.buffer.resize(count.max(CHUNK), 0);
+        let size = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+        self.buffer.resize(count.max(size), 0);
         self.buffer_at = self.offset;
         let filled = self.file.read_at(self.offset, &mut self.buffer)?;
         self.buffer.truncate(filled);

@@ -1,6 +1,7 @@
 //! A set of sequence numbers, kept as ranges: long transactions and bursts cost a few bytes.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::wire::{Input, Malformed, put_u64};
 use crate::record::Seq;
@@ -52,9 +53,15 @@ impl SeqSet {
         self.ranges.len()
     }
 
-    /// How many numbers.
-    pub(crate) fn len(&self) -> u64 {
-        self.ranges.iter().map(|(first, last)| last - first + 1).sum()
+    pub(crate) fn contains(&self, seq: Seq) -> bool {
+        self.ranges.range(..=seq.0).next_back().is_some_and(|(_, last)| *last >= seq.0)
+    }
+
+    /// How many of the numbers lie in `range`.
+    pub(crate) fn count_within(&self, range: &RangeInclusive<Seq>) -> u64 {
+        let (from, to) = (range.start().0, range.end().0);
+        let within = |(&first, &last): (&u64, &u64)| (last.min(to) + 1).saturating_sub(first.max(from));
+        self.ranges.range(..=to).map(within).sum()
     }
 
     pub(crate) fn last(&self) -> Option<Seq> {
@@ -111,7 +118,8 @@ mod tests {
                 prop_assert_eq!(changed, expected);
             }
             prop_assert_eq!(ours.iter().map(|seq| seq.0).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
-            prop_assert_eq!(ours.len(), model.len() as u64);
+            prop_assert_eq!(ours.count_within(&(Seq(5)..=Seq(20))), model.range(5..=20).count() as u64);
+            prop_assert!((1..40).all(|seq| ours.contains(Seq(seq)) == model.contains(&seq)));
             let mut bytes = Vec::new();
             ours.put(&mut bytes);
             let mut input = Input(&bytes);

@@ -148,8 +148,8 @@ impl Journal {
     }
 
     /// Writes all entries as one frame with one write, so that after a crash all of them are there
-    /// or none. After an error the journal is as before; see [`JournalError::is_final`] for whether
-    /// a later call can succeed.
+    /// or none. After an error no entry of it remains (a new segment may have begun); see
+    /// [`JournalError::is_final`] for whether a later call can succeed.
     pub fn append(&mut self, entries: &[Entry]) -> Result<Appended, JournalError> {
         self.check_usable()?;
         if let Some(size) = oversized_settlement(entries) {

@@ -1,5 +1,9 @@
 //! The journal from outside: written, torn, failed, followed, tampered with, read again.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod faults;
+mod follow;
+mod golden;
 mod records;
 mod round_trip;
+mod tamper;

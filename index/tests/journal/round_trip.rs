@@ -127,7 +127,7 @@ fn more_shared_values_than_are_remembered_still_come_back() {
 fn entries_that_break_a_promise_are_refused_and_leave_no_trace() {
     let storage = FaultyMemory::new();
     let (mut journal, _) = open(&storage, Options::default()).unwrap();
-    let good = vec![vec![started(1), over(2, TxnOutcome::Open)]];
+    let good = [vec![started(1), over(2, TxnOutcome::Open)]];
     journal.append(&good[0]).unwrap();
     let (head, length) = (journal.head(), journal.position());
     for bad in [
