@@ -100,3 +100,50 @@ fn line(cells: impl Iterator<Item = String>) -> String {
     out.push_str("\r\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(value: Value, cell: &str) {
+        let view = View::from_iter([("x".to_owned(), value)]);
+        assert_eq!(csv_row(&view, &["x"]), format!("{cell}\r\n"));
+    }
+
+    #[test]
+    fn cells_cannot_become_formulas_or_break_their_row() {
+        check(json!("plain"), "plain");
+        check(json!("=cmd|' /C calc'!A0"), "\"'=cmd|' /C calc'!A0\"");
+        check(json!("+1"), "\"'+1\"");
+        check(json!("-- comment"), "\"'-- comment\"");
+        check(json!("@sum(a)"), "\"'@sum(a)\"");
+        check(json!("  =1"), "\"'  =1\"");
+        check(json!("\t=1"), "\"'\t=1\"");
+        check(json!("\r=1"), "\"'\r=1\"");
+        check(json!("a,\"b\"\r\nc"), "\"a,\"\"b\"\"\r\nc\"");
+        check(json!("＝1"), "\"'＝1\"");
+        check(json!(["=a", "b"]), "\"'=a b\"");
+    }
+
+    #[test]
+    fn numbers_lists_and_structures_stay_what_they_are() {
+        check(json!(null), "");
+        check(json!(-5), "-5");
+        check(json!(["public.a", "public.b"]), "public.a public.b");
+        check(json!([1, null, "=x"]), "\"[1,null,\"\"=x\"\"]\"");
+        assert_eq!(csv_row(&View::new(), &["x", "y"]), ",\r\n");
+        assert_eq!(csv_header(&["seq", "time"]), "seq,time\r\n");
+    }
+
+    #[test]
+    fn a_json_line_is_one_line_and_exact() {
+        let view =
+            View::from_iter([("sql".to_owned(), json!("a\nb\u{2028}=")), ("rows".to_owned(), json!(null))]);
+        let line = ndjson_row(&view);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(serde_json::from_str::<View>(&line).unwrap(), view);
+    }
+}

@@ -274,3 +274,123 @@ fn text(value: &str) -> Value {
 fn texts(values: &[String]) -> Value {
     values.iter().map(|value| Value::from(value.as_str())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::record::Sql;
+
+    fn record(event: Event) -> Record {
+        let statement = event == Event::Query;
+        let shape = Shape {
+            fingerprint: "ab".to_owned(),
+            command: "SELECT".to_owned(),
+            class: vec![Class::Write],
+            tables: vec!["public.t".to_owned()],
+            reads: vec!["public.t.b".to_owned(), "public.t.c".to_owned()],
+            filters: vec!["public.t.a".to_owned()],
+            writes: vec!["public.t.b".to_owned()],
+            via: Vec::new(),
+            analysis: Certainty::Exact,
+            analysis_notes: Vec::new(),
+            tags: vec!["pii".to_owned()],
+        };
+        Record {
+            id: Uuid::from_u128(7),
+            time: Timestamp(1_795_262_400_000_001),
+            event,
+            who: Who { user: "ann".to_owned(), ..Who::default() }.into(),
+            sql: statement.then(|| Sql::Once(Box::from(&b"select"[..]))),
+            shape: statement.then(|| shape.into()),
+            params: Vec::new(),
+            detail: String::new(),
+            done: None,
+        }
+    }
+
+    #[test]
+    fn a_running_statement_says_that_its_end_is_not_known() {
+        let view = started(&record(Event::Query), Seq(9));
+        assert_eq!(view["outcome"], "unknown");
+        assert_eq!(view["txn_outcome"], "open");
+        assert_eq!(view["running"], true);
+        assert_eq!(view["seq"], 9);
+        assert_eq!(view["time"], "2026-11-21T12:00:00.000001Z");
+        for name in ["rows", "bytes", "duration_us", "sqlstate", "error", "sub", "device"] {
+            assert_eq!(view[name], Value::Null, "{name}");
+        }
+        assert_eq!(view["columns"], json!(["public.t.a", "public.t.b", "public.t.c"]));
+        assert_eq!(view["is"], json!(["write", "sensitive"]));
+    }
+
+    #[test]
+    fn an_end_and_a_settlement_complete_the_view() {
+        let mut completion = Completion::new(Outcome::Error, TxnOutcome::Open);
+        completion.rows = Some(BULK_ROWS);
+        completion.sqlstate = "22012".to_owned();
+        completion.notes = vec!["a cast failed".to_owned()];
+        let settlement = Settlement { seqs: vec![Seq(9)], txn_outcome: TxnOutcome::RolledBack };
+        let view = merged(&record(Event::Query), Seq(9), Some(&completion), Some(&settlement));
+        assert_eq!(view.get("running"), None);
+        assert_eq!(view["outcome"], "error");
+        assert_eq!(view["txn_outcome"], "rolled_back");
+        assert_eq!(view["analysis"], "partial");
+        assert_eq!(view["analysis_notes"], json!(["a cast failed"]));
+        assert_eq!(view["command"], "SELECT");
+        assert_eq!(view["is"], json!(["failed", "write", "bulk", "sensitive"]));
+    }
+
+    #[test]
+    fn events_without_a_statement_omit_what_only_statements_have() {
+        let mut record = record(Event::Denied);
+        record.done = Some(Completion::new(Outcome::Denied, TxnOutcome::None));
+        let view = started(&record, Seq(1));
+        for name in ["sql", "params", "tables", "columns", "analysis", "rows", "tags", "command", "running"] {
+            assert!(!view.contains_key(name), "{name}");
+        }
+        assert_eq!(view["is"], json!(["denied"]));
+    }
+
+    #[test]
+    fn every_statement_has_the_same_keys_in_the_same_order() {
+        let names = |view: &View| view.keys().cloned().collect::<Vec<_>>();
+        let full = started(&record(Event::Query), Seq(1));
+        let mut bare = record(Event::Query);
+        (bare.sql, bare.shape) = (None, None);
+        assert_eq!(names(&started(&bare, Seq(2))), names(&full));
+        let done = merged(&bare, Seq(2), Some(&Completion::new(Outcome::Ok, TxnOutcome::Committed)), None);
+        assert_eq!(
+            names(&done),
+            names(&full).into_iter().filter(|name| name != "running").collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn text_and_parameters_keep_their_exact_values() {
+        let mut record = record(Event::Query);
+        record.sql = Some(Sql::Once(Box::from(&b"caf\xe9"[..])));
+        record.params = vec![
+            Param::Null,
+            Param::Bool(true),
+            Param::Int(i64::MIN),
+            Param::Float(0.5),
+            Param::Text(String::new()),
+            Param::Bytes(vec![0, 255]),
+        ];
+        let view = started(&record, Seq(1));
+        assert_eq!(view["sql"], "caf\u{fffd}");
+        assert_eq!(view["sql_hex"], "636166e9");
+        assert_eq!(view["params"], json!([null, true, i64::MIN, 0.5, "", { "hex": "00ff" }]));
+    }
+
+    #[test]
+    fn times_are_written_and_read_back_to_the_microsecond() {
+        for micros in [0, -1, 1_795_262_400_123_456, 253_402_300_799_999_999, -62_135_596_800_000_000] {
+            assert_eq!(parse_time(&format_time(Timestamp(micros))), Some(Timestamp(micros)));
+        }
+        assert_eq!(format_time(Timestamp(i64::MAX)), "9999-12-31T23:59:59.999999Z");
+        assert_eq!(format_time(Timestamp(i64::MIN)), "0000-01-01T00:00:00.000000Z");
+    }
+}

@@ -238,3 +238,54 @@ impl TokenStream for Cuts {
         &mut self.token
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        let found: Vec<String> =
+            words(text).into_iter().map(|word| format!("{}@{}", word.text, word.position)).collect();
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn a_text_is_cut_at_three_depths() {
+        check("", &[]);
+        check("select 1;", &["select@0", "1@1"]);
+        check(
+            "public.order_items",
+            &["public@0", "order@1", "items@2", "order_items@1", "public.order_items@0"],
+        );
+        check("orderItems", &["order@0", "items@1", "orderitems@0"]);
+        check("HTTPServer2", &["http@0", "server2@1", "httpserver2@0"]);
+        check("ann@x.org", &["ann@0", "x@1", "org@2", "ann@x.org@0"]);
+        check("\"users\".(id)", &["users@0", "id@1"]);
+        check("-- É=$1", &["é@0", "1@1", "$1@1"]);
+        check("___ ... $", &[]);
+    }
+
+    #[test]
+    fn long_words_stay_whole_up_to_the_limit() {
+        let token = "a".repeat(MAX_WORD);
+        check(&token, &[&format!("{token}@0")]);
+        check(&"a".repeat(MAX_WORD + 1), &[]);
+        let parts = vec!["a"; 3 * 1024].join("-");
+        assert_eq!(words(&parts).last().map(|word| word.text.len()), Some(parts.len()));
+    }
+
+    #[test]
+    fn a_huge_text_is_cut_up_to_the_limit_at_a_whole_character() {
+        assert_eq!(words(&"é ".repeat(MAX_TEXT)).len(), MAX_TEXT / 3);
+        assert_eq!(head("aé", 2), "a");
+    }
+
+    #[test]
+    fn names_are_found_by_each_tail() {
+        assert_eq!(tails("Public.Users.email"), ["3public.users.email", "2users.email", "1email"]);
+        assert_eq!(tails("users"), ["1users"]);
+        assert_eq!(person("Ann@X.org"), ["ann@x.org", "ann"]);
+        assert_eq!(person("@x"), ["@x"]);
+    }
+}

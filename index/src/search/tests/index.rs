@@ -321,3 +321,11 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn the_indexer_may_live_on_its_own_thread_and_the_search_on_all() {
+    fn send<T: Send + 'static>() {}
+    fn share<T: Clone + Send + Sync + 'static>() {}
+    send::<Indexer>();
+    share::<crate::search::Search>();
+}
