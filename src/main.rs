@@ -1,1 +1,11 @@
-fn main() {}
+//! Arguments, command, exit code; installs the crypto provider and the log.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("pgwitness: the crypto provider was installed twice");
+        return ExitCode::FAILURE;
+    }
+    pgwitness::cli::main()
+}

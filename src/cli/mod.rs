@@ -1,13 +1,137 @@
-//! One command, one file.
+//! The command line: one command, one file. Data goes to stdout, messages to stderr.
+//!
+//! Exit codes: 0 ok, 1 negative answer, 2 usage, 3 cannot connect or authenticate, 78 bad
+//! configuration at `run`.
 
+#[cfg(feature = "demo")]
+mod approve;
 pub mod client;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
 pub mod export;
 pub mod login;
+mod run;
 pub mod search;
 pub mod show;
+mod status;
 mod table;
 pub mod tail;
+mod verify;
 pub mod who;
 
 #[cfg(all(test, feature = "demo"))]
 mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Names the filter of the gateway's own log, in `tracing` syntax.
+const LOG_ENV: &str = "PGWITNESS_LOG";
+
+/// A PostgreSQL access gateway that knows who accessed what, and proves it
+#[derive(Debug, Parser)]
+#[command(name = "pgwitness", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try it: a private PostgreSQL, an identity provider, the gateway and the page
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// Serve
+    Run(run::RunArgs),
+    /// Check a configuration, or print the default one
+    Config(config::ConfigArgs),
+    /// Log in, for the verbs that read the log
+    Login(login::LoginArgs),
+    /// Forget the login
+    Logout(login::LogoutArgs),
+    /// Who am I, and what may I read
+    Whoami(login::WhoamiArgs),
+    /// Approve a login of the demo
+    #[cfg(feature = "demo")]
+    Approve(approve::ApproveArgs),
+    /// Search the log
+    Search(search::SearchArgs),
+    /// Follow the log
+    Tail(tail::TailArgs),
+    /// Show one record
+    Show(show::ShowArgs),
+    /// Who touched a table or column
+    Who(who::WhoArgs),
+    /// Export records
+    Export(export::ExportArgs),
+    /// Verify the journal, offline
+    Verify(verify::VerifyArgs),
+    /// How the gateway is doing
+    Status(status::StatusArgs),
+    /// The sessions that are open now
+    Sessions(status::SessionsArgs),
+    /// Print the version
+    Version,
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("pgwitness: could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run_command(cli.command));
+    // Nothing is left that must be waited for: what must end in order has ended.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(|error| {
+        eprintln!("pgwitness: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(args).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Config(args) => config::run(args),
+        Command::Login(args) => login::run(args).await,
+        Command::Logout(args) => login::run_logout(args).await,
+        Command::Whoami(args) => login::run_whoami(args).await,
+        #[cfg(feature = "demo")]
+        Command::Approve(args) => approve::run(args).await,
+        Command::Search(args) => search::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
+        Command::Show(args) => show::run(args).await,
+        Command::Who(args) => who::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Sessions(args) => status::run_sessions(args).await,
+        Command::Version => {
+            println!("pgwitness {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_ENV).unwrap_or_else(|_| EnvFilter::new("warn,pgwitness=info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The log's own failure to start is no reason not to serve.
+    let started = match std::env::var("PGWITNESS_LOG_FORMAT").as_deref() {
+        Ok("json") => log.json().try_init(),
+        _ => log.with_ansi(false).try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("pgwitness: no log: {error}");
+    }
+}
