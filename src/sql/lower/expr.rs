@@ -221,6 +221,10 @@ fn subscript(value: t::Expr, index: Vec<t::Expr>) -> t::Expr {
 pub(super) fn argument(parsed: s::FunctionArg) -> Lowered<t::Expr> {
     match parsed {
         s::FunctionArg::Named { arg, .. } | s::FunctionArg::Unnamed(arg) => argument_value(arg),
+        // `name => value` names a parameter; only JSON's `key : value` has an expression there.
+        s::FunctionArg::ExprNamed { arg, operator, .. } if operator != s::FunctionArgOperator::Colon => {
+            argument_value(arg)
+        }
         s::FunctionArg::ExprNamed { name, arg, .. } => {
             Ok(t::Expr::Parts(vec![expr(name)?, argument_value(arg)?]))
         }
