@@ -1,1 +1,137 @@
-//! To come.
+//! What a statement touches: relations, columns read, compared and written, functions; and what it does to the session.
+//!
+//! [`analyze`] takes one statement and a [`Schema`] and answers with an [`Analysis`]; [`split`] cuts a simple Query
+//! string into statements; [`fingerprint`] names a statement without its constants. All are pure: no server, no clock,
+//! no state. They never panic and never guess silently: what cannot be resolved makes the answer partial or
+//! unresolved, with a note.
+//!
+//! Limits: [`TEXT_MAX`] bytes, [`TOKENS_MAX`] tokens, [`NESTING_MAX`] open parentheses, [`LINKS_MAX`] operators and
+//! joining words. Beyond them a statement is unresolved. Work of more than [`INLINE_TEXT_MAX`] bytes takes
+//! milliseconds and belongs on a thread that may block. Stack: deep statements get a stack of their own, so callers
+//! may run on small ones.
+
+mod analysis;
+mod fingerprint;
+mod lex;
+mod lower;
+mod objects;
+mod query;
+mod resolve;
+mod reword;
+mod scope;
+mod session;
+mod split;
+mod touched;
+mod tree;
+mod utility;
+
+pub use analysis::{Analysis, Certainty, Class, Effect, Sets, What, search_path_items};
+pub use fingerprint::{Fingerprint, fingerprint};
+pub use split::split;
+
+use crate::catalog::Schema;
+
+use analysis::Draft;
+use lex::Kind;
+use reword::Words;
+use utility::Statement;
+
+/// The longest statement that is analysed.
+pub const TEXT_MAX: usize = 1 << 20;
+/// Statements longer than this belong on a thread that may block.
+pub const INLINE_TEXT_MAX: usize = 64 << 10;
+/// The most tokens of a statement that is analysed.
+pub const TOKENS_MAX: usize = 300_000;
+/// The deepest nesting of parentheses and brackets that is analysed.
+pub const NESTING_MAX: usize = 150;
+/// The most operators and joining words of a statement that is analysed: each may deepen its tree by one.
+pub const LINKS_MAX: usize = 20_000;
+
+/// Statements with less nesting and fewer links than this need no stack of their own.
+const SMALL_NESTING: usize = 12;
+const SMALL_LINKS: usize = 64;
+/// What a small statement needs.
+const SMALL_STACK: usize = 1 << 20;
+/// The stack of any other: room for the deepest tree that the limits allow.
+const LARGE_STACK: usize = 128 << 20;
+
+/// What the session says about how names and strings are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// The schemas searched, in order, as `current_schemas(true)` tells them.
+    pub search_path: &'a [String],
+    /// Whether a backslash in `'…'` is an ordinary character.
+    pub standard_conforming_strings: bool,
+}
+
+/// Says what one statement touches and what it does to the session.
+///
+/// Bytes that are not UTF-8 cannot be given; `text` must be what the server will read, after any conversion from the
+/// client's encoding.
+#[must_use]
+pub fn analyze(text: &str, schema: &Schema, settings: &Settings<'_>) -> Analysis {
+    if text.len() > TEXT_MAX {
+        return analysis::unresolved(text, &format!("longer than {TEXT_MAX} bytes"));
+    }
+    let Some(words) = Words::read(text, settings.standard_conforming_strings, TOKENS_MAX) else {
+        return analysis::unresolved(text, &format!("more than {TOKENS_MAX} tokens"));
+    };
+    let size = Size::of(&words);
+    let work = || {
+        let mut draft = Draft::default();
+        let statement = Statement { words: &words, schema, settings };
+        match size.excess() {
+            None => statement.analyze(0, words.len(), &mut draft),
+            Some(note) => {
+                statement.name_command(&mut draft);
+                statement.guess(0, words.len(), note, &mut draft);
+            }
+        }
+        draft.finish(schema)
+    };
+    if size.nesting <= SMALL_NESTING && size.links <= SMALL_LINKS {
+        stacker::maybe_grow(SMALL_STACK, LARGE_STACK, work)
+    } else {
+        stacker::grow(LARGE_STACK, work)
+    }
+}
+
+/// How deep a statement's tree may get.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    nesting: usize,
+    links: usize,
+}
+
+impl Size {
+    fn of(words: &Words<'_>) -> Self {
+        const JOINING: &[&str] =
+            &["and", "or", "not", "union", "except", "intersect", "join", "case", "natural", "cross"];
+        let mut size = Self::default();
+        let mut depth = 0usize;
+        for (at, token) in words.tokens.iter().enumerate() {
+            match token.kind {
+                Kind::Punct(b'(' | b'[') => {
+                    depth += 1;
+                    size.nesting = size.nesting.max(depth);
+                    size.links += usize::from(token.kind == Kind::Punct(b'['));
+                }
+                Kind::Punct(b')' | b']') => depth = depth.saturating_sub(1),
+                Kind::Op => size.links += 1,
+                Kind::Word if words.is_any(at, JOINING) => size.links += 1,
+                _ => {}
+            }
+        }
+        size
+    }
+
+    fn excess(self) -> Option<&'static str> {
+        if self.nesting > NESTING_MAX {
+            Some("nested too deeply")
+        } else if self.links > LINKS_MAX {
+            Some("too many operators")
+        } else {
+            None
+        }
+    }
+}

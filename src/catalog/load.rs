@@ -1,0 +1,344 @@
+//! Rows of the catalog query to a [`Schema`]. Strict: a row that is not as the query promises is an error.
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Base, Column, Function, LoginSetting, Origin, Relation, RelationKind, Schema, Volatility, quoted,
+};
+
+/// The most rows one catalog may have.
+const ROWS_MAX: usize = 4_000_000;
+
+/// Why a catalog could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CatalogError {
+    /// More rows than any database should need.
+    #[error("the catalog has {rows} rows, more than the limit of {ROWS_MAX}")]
+    TooLarge {
+        /// How many there were.
+        rows: usize,
+    },
+    /// A row is not what the catalog query returns.
+    #[error("row {row} of the catalog is not understood: {what}")]
+    Row {
+        /// Counted from zero.
+        row: usize,
+        /// The field that was wrong.
+        what: &'static str,
+    },
+}
+
+/// Builds the catalog from the rows that [`super::LOAD`] returned.
+///
+/// # Errors
+/// When a row has another shape than the query gives it.
+pub fn read(rows: &[Vec<Option<String>>]) -> Result<Schema, CatalogError> {
+    if rows.len() > ROWS_MAX {
+        return Err(CatalogError::TooLarge { rows: rows.len() });
+    }
+    let mut schema = Schema { digest: digest(rows), ..Schema::default() };
+    for pass in [Pass::Names, Pass::Details] {
+        for (at, row) in rows.iter().enumerate() {
+            let row = Row { at, fields: row };
+            let known = match pass {
+                Pass::Names => names(&mut schema, &row),
+                Pass::Details => details(&mut schema, &row),
+            };
+            known?;
+        }
+    }
+    Ok(schema)
+}
+
+/// Relations come before what refers to them.
+#[derive(Clone, Copy)]
+enum Pass {
+    Names,
+    Details,
+}
+
+fn names(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
+    match row.text(0, "kind")? {
+        "namespace" => {
+            schema.schemas.entry(row.text(2, "schema name")?.into()).or_default();
+        }
+        "relation" => add_relation(schema, row)?,
+        "function" => add_function(schema, row)?,
+        "builtin" => {
+            let builtin: Vec<Box<str>> = row.json(2, "built-in names")?;
+            let known = schema.schemas.entry(row.text(1, "schema name")?.into()).or_default();
+            for name in builtin {
+                known.functions.entry(name).or_default();
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
+    match row.text(0, "kind")? {
+        "namespace" | "relation" | "function" | "builtin" => {}
+        "base" => {
+            let (oid, columns) = (row.number(2, "base oid")?, attributes(row, 3)?);
+            if let Some(view) = relation_mut(schema, row)? {
+                add_base(view, oid, columns);
+            }
+        }
+        "target" => {
+            let found: Vec<(i16, u32, i16)> = row.json_or_empty(2, "view targets")?;
+            if let Some(view) = relation_mut(schema, row)? {
+                view.origins.extend(found.into_iter().map(|(column, base, base_column)| Origin {
+                    column,
+                    base,
+                    base_column,
+                }));
+            }
+        }
+        "rule" => {
+            let name = row.text(2, "rule name")?.into();
+            if let Some(table) = relation_mut(schema, row)? {
+                table.rules.push(name);
+            }
+        }
+        "trigger" => {
+            let function = row.number(3, "trigger function")?;
+            if let Some(table) = relation_mut(schema, row)? {
+                table.triggers.push(function);
+            }
+        }
+        "constraint" => {
+            let (oid, name) = (row.number(1, "relation oid")?, row.text(2, "constraint name")?.into());
+            schema.constraints.entry(oid).or_default().push((name, attributes_plain(row, 3)?));
+        }
+        "setting" => add_setting(schema, row)?,
+        _ => return Err(row.wrong("kind")),
+    }
+    Ok(())
+}
+
+fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
+    let oid = row.number(1, "relation oid")?;
+    let (space, name) = (row.text(2, "schema name")?, row.text(3, "relation name")?);
+    let kind = match row.text(4, "relation kind")? {
+        "r" => RelationKind::Table,
+        "p" => RelationKind::Partitioned,
+        "v" => RelationKind::View,
+        "m" => RelationKind::MaterializedView,
+        "f" => RelationKind::Foreign,
+        "S" => RelationKind::Sequence,
+        "c" => RelationKind::Composite,
+        "t" => RelationKind::Toast,
+        _ => return Err(row.wrong("relation kind")),
+    };
+    let columns: Vec<(i16, Box<str>, Box<str>, Box<str>)> = row.json_or_empty(6, "columns")?;
+    let columns = columns
+        .into_iter()
+        .map(|(number, name, type_name, generated)| Column {
+            number,
+            name,
+            type_name,
+            generated: !generated.is_empty(),
+        })
+        .collect();
+    let at = schema.relations.len();
+    schema.relations.push(Relation {
+        oid,
+        schema: space.into(),
+        name: name.into(),
+        kind,
+        columns,
+        parents: row.json_or_empty(7, "parents")?,
+        bases: Vec::new(),
+        origins: Vec::new(),
+        rules: Vec::new(),
+        triggers: Vec::new(),
+        full: format!("{}.{}", quoted(space), quoted(name)).into(),
+    });
+    schema.by_oid.insert(oid, at);
+    schema.schemas.entry(space.into()).or_default().relations.insert(name.into(), at);
+    Ok(())
+}
+
+fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
+    let oid = row.number(1, "function oid")?;
+    let (space, name) = (row.text(2, "schema name")?, row.text(3, "function name")?);
+    let (arguments, defaults) = row
+        .text(4, "argument counts")?
+        .split_once(' ')
+        .and_then(|(all, defaults)| Some((all.parse().ok()?, defaults.parse().ok()?)))
+        .ok_or(row.wrong("argument counts"))?;
+    let mut traits = row.text(5, "function traits")?.rsplitn(4, ' ');
+    let security_definer = traits.next() == Some("true");
+    let volatility = match traits.next() {
+        Some("i") => Volatility::Immutable,
+        Some("s") => Volatility::Stable,
+        Some("v") => Volatility::Volatile,
+        _ => return Err(row.wrong("function traits")),
+    };
+    let kind = traits.next().and_then(|kind| kind.chars().next()).ok_or(row.wrong("function traits"))?;
+    let language = traits.next().ok_or(row.wrong("function traits"))?.into();
+    let at = schema.functions.len();
+    schema.functions.push(Function {
+        oid,
+        schema: space.into(),
+        name: name.into(),
+        arguments,
+        defaults,
+        language,
+        kind,
+        volatility,
+        security_definer,
+        outputs: row.json_or_empty(6, "output columns")?,
+        returns_row_of: row.optional_number(7, "returned row type")?,
+        body: row.optional(8).map(Into::into),
+    });
+    schema.function_by_oid.insert(oid, at);
+    let names = schema.schemas.entry(space.into()).or_default();
+    names.functions.entry(name.into()).or_default().push(at);
+    Ok(())
+}
+
+fn add_base(view: &mut Relation, oid: u32, columns: Box<[i16]>) {
+    match view.bases.iter_mut().find(|base| base.oid == oid) {
+        Some(base) => {
+            let mut all = base.columns.to_vec();
+            all.extend(columns);
+            all.sort_unstable();
+            all.dedup();
+            base.columns = all.into();
+        }
+        None => view.bases.push(Base { oid, columns }),
+    }
+}
+
+fn add_setting(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
+    let role = Some(row.text(1, "role name")?).filter(|role| !role.is_empty());
+    let (name, value) = row.text(2, "setting")?.split_once('=').ok_or(row.wrong("setting"))?;
+    schema.settings.push(LoginSetting {
+        role: role.map(Into::into),
+        name: name.to_ascii_lowercase().into(),
+        value: value.into(),
+    });
+    Ok(())
+}
+
+fn relation_mut<'s>(schema: &'s mut Schema, row: &Row<'_>) -> Result<Option<&'s mut Relation>, CatalogError> {
+    let oid = row.number(1, "relation oid")?;
+    Ok(schema.by_oid.get(&oid).copied().and_then(|at| schema.relations.get_mut(at)))
+}
+
+/// Members of a bitmap of columns, which PostgreSQL numbers from its lowest system column.
+fn attributes(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogError> {
+    const LOWEST: i16 = -7;
+    let plain = attributes_plain(row, field)?;
+    Ok(plain.iter().map(|member| member.saturating_add(LOWEST)).collect())
+}
+
+fn attributes_plain(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogError> {
+    let text = row.text(field, "column numbers")?;
+    text.split_ascii_whitespace().map(|n| n.parse().map_err(|_| row.wrong("column numbers"))).collect()
+}
+
+fn digest(rows: &[Vec<Option<String>>]) -> u64 {
+    let mut sum = Sha256::new();
+    for field in rows.iter().flatten() {
+        let text = field.as_deref();
+        sum.update(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
+        sum.update(text.unwrap_or_default());
+    }
+    sum.finalize().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}
+
+struct Row<'a> {
+    at: usize,
+    fields: &'a [Option<String>],
+}
+
+impl Row<'_> {
+    fn wrong(&self, what: &'static str) -> CatalogError {
+        CatalogError::Row { row: self.at, what }
+    }
+
+    fn optional(&self, field: usize) -> Option<&str> {
+        self.fields.get(field).and_then(Option::as_deref)
+    }
+
+    fn text(&self, field: usize, what: &'static str) -> Result<&str, CatalogError> {
+        self.optional(field).ok_or(self.wrong(what))
+    }
+
+    fn number(&self, field: usize, what: &'static str) -> Result<u32, CatalogError> {
+        self.text(field, what)?.parse().map_err(|_| self.wrong(what))
+    }
+
+    fn optional_number(&self, field: usize, what: &'static str) -> Result<Option<u32>, CatalogError> {
+        self.optional(field).map(|text| text.parse().map_err(|_| self.wrong(what))).transpose()
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        field: usize,
+        what: &'static str,
+    ) -> Result<T, CatalogError> {
+        serde_json::from_str(self.text(field, what)?).map_err(|_| self.wrong(what))
+    }
+
+    fn json_or_empty<T>(&self, field: usize, what: &'static str) -> Result<T, CatalogError>
+    where
+        T: serde::de::DeserializeOwned + Default,
+    {
+        if self.optional(field).is_none() { Ok(T::default()) } else { self.json(field, what) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(fields: &[&str]) -> Vec<Option<String>> {
+        let mut row: Vec<_> =
+            fields.iter().map(|text| (!text.is_empty()).then(|| (*text).to_owned())).collect();
+        row.resize(9, None);
+        row
+    }
+
+    #[test]
+    fn a_table_is_found_by_name_and_by_oid() {
+        let rows = [
+            row(&["namespace", "1", "shop"]),
+            row(&[
+                "relation",
+                "9",
+                "shop",
+                "Items",
+                "r",
+                "10",
+                r#"[[1,"id","integer",""],[3,"Price","integer","s"]]"#,
+            ]),
+            row(&["constraint", "9", "items_key", "1 3", "u"]),
+        ];
+        let schema = read(&rows).unwrap();
+        let items = schema.relation("shop", "Items").unwrap();
+        assert_eq!(items.full_name(), "shop.\"Items\"");
+        assert_eq!(schema.column_by_oid(9, 3).as_deref(), Some("shop.\"Items\".\"Price\""));
+        assert_eq!(schema.column_by_oid(9, 2), None);
+        assert_eq!(schema.constraint(9, "items_key"), Some(&[1, 3][..]));
+        assert!(items.columns[1].generated);
+    }
+
+    #[test]
+    fn a_row_of_another_shape_is_an_error_that_names_it() {
+        let wrong = read(&[row(&["relation", "x", "shop", "items", "r"])]).unwrap_err();
+        assert_eq!(wrong, CatalogError::Row { row: 0, what: "relation oid" });
+        assert!(read(&[row(&["surprise", "1"])]).is_err());
+        assert!(read(&[vec![]]).is_err());
+    }
+
+    #[test]
+    fn the_digest_changes_with_any_field() {
+        let one = read(&[row(&["namespace", "1", "a"])]).unwrap().digest();
+        let two = read(&[row(&["namespace", "1", "b"])]).unwrap().digest();
+        assert_ne!(one, two);
+    }
+}

@@ -1,0 +1,66 @@
+select 'namespace' as kind, n.oid::text as a,
+  case when n.oid = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end as b,
+  null::text as c, null::text as d, null::text as e, null::text as f, null::text as g, null::text as h
+from pg_catalog.pg_namespace n
+union all
+select 'relation', c.oid::text,
+  case when c.relnamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,
+  c.relname::text, c.relkind::text, c.reltype::text,
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(t.attnum, t.attname,
+      pg_catalog.format_type(t.atttypid, t.atttypmod), t.attgenerated::text) order by t.attnum)::text
+    from pg_catalog.pg_attribute t where t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped),
+  (select pg_catalog.json_agg(i.inhparent::int8 order by i.inhseqno)::text
+    from pg_catalog.pg_inherits i where i.inhrelid = c.oid), null
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 't')
+union all
+select 'base', r.ev_class::text, pg_catalog.split_part(p.piece, ' ', 1),
+  pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'), r.ev_type::text, null, null, null, null
+from pg_catalog.pg_rewrite r,
+  lateral pg_catalog.unnest(pg_catalog.string_to_array(r.ev_action::text, ':relid ')) as p(piece)
+where r.rulename = '_RETURN' and p.piece ~ '^\d+ [^{}]*:requiredPerms [1-9]'
+union all
+select 'target', r.ev_class::text,
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(m.part[1]::int, m.part[2]::int8, m.part[3]::int))::text
+    from pg_catalog.regexp_matches(r.ev_action::text,
+      ':expr \{VAR [^{}]*\} :resno (\d+) [^{}]*:resorigtbl ([1-9]\d*) :resorigcol (\d+) :resjunk false', 'g') as m(part)),
+  null, null, null, null, null, null
+from pg_catalog.pg_rewrite r join pg_catalog.pg_class c on c.oid = r.ev_class and c.relkind = 'v'
+where r.rulename = '_RETURN' and (pg_catalog.pg_relation_is_updatable(r.ev_class::regclass, false) & 28) <> 0
+union all
+select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead::text, null, null, null, null
+from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN'
+union all
+select 'builtin', n.nspname::text,
+  pg_catalog.json_agg(distinct p.proname)::text, null, null, null, null, null, null
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname = 'pg_catalog'
+group by n.nspname
+union all
+select 'function', p.oid::text,
+  case when p.pronamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,
+  p.proname::text, p.pronargs::text || ' ' || p.pronargdefaults::text,
+  l.lanname::text || ' ' || p.prokind::text || ' ' || p.provolatile::text || ' ' || p.prosecdef::text,
+  (select pg_catalog.json_agg(coalesce(o.name, '') order by o.at)::text
+    from rows from (pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes)) with ordinality as o(name, mode, at)
+    where o.mode in ('o', 'b', 't')),
+  (select y.typrelid::text from pg_catalog.pg_type y where y.oid = p.prorettype and y.typrelid <> 0),
+  case when l.lanname in ('sql', 'plpgsql') and n.nspname not in ('pg_catalog', 'information_schema')
+    then pg_catalog.left(p.prosrc, 65536) end
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+  join pg_catalog.pg_language l on l.oid = p.prolang
+where n.nspname <> 'pg_catalog' or p.proargmodes is not null
+union all
+select 'constraint', k.conrelid::text, k.conname::text,
+  pg_catalog.array_to_string(k.conkey, ' '), k.contype::text, null, null, null, null
+from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.contype in ('p', 'u', 'x')
+union all
+select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, null, null, null, null, null
+from pg_catalog.pg_trigger t where not t.tgisinternal
+union all
+select 'setting', coalesce(r.rolname::text, ''), s.setconfig, null, null, null, null, null, null
+from (select x.setrole, x.setdatabase, pg_catalog.unnest(x.setconfig) as setconfig
+      from pg_catalog.pg_db_role_setting x) s
+  left join pg_catalog.pg_roles r on r.oid = s.setrole
+where s.setdatabase in (0, (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
+  and (s.setrole = 0 or r.oid is not null)

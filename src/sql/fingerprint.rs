@@ -1,0 +1,267 @@
+//! Two digests of a statement, made by the lexer alone.
+//!
+//! `shape` leaves every constant out and is shown to people; `key` names an analysis in the cache, so it keeps the
+//! constants that change what a statement touches. Neither parses; neither keeps text.
+
+use sha2::{Digest, Sha256};
+
+use super::lex::{Kind, Lexer, Token};
+
+/// What two statements share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    /// The same for statements that differ only in constants, blanks, comments and letter case.
+    pub shape: u64,
+    /// The same only for statements that must have the same analysis under the same catalog and path.
+    pub key: u128,
+}
+
+impl Fingerprint {
+    /// The shape as people see it: 16 hexadecimal digits.
+    #[must_use]
+    pub fn shape_hex(&self) -> String {
+        format!("{:016x}", self.shape)
+    }
+}
+
+/// Functions whose string arguments decide what a statement does.
+const TELLING: &[&str] = &[
+    "currval",
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "database_to_xml",
+    "database_to_xml_and_xmlschema",
+    "dblink",
+    "dblink_exec",
+    "dblink_open",
+    "dblink_send_query",
+    "has_column_privilege",
+    "has_table_privilege",
+    "lastval",
+    "lo_export",
+    "lo_import",
+    "nextval",
+    "pg_get_serial_sequence",
+    "pg_logical_emit_message",
+    "pg_ls_dir",
+    "pg_read_binary_file",
+    "pg_read_file",
+    "pg_stat_file",
+    "query_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xml_and_xmlschema",
+    "set_config",
+    "setval",
+    "table_to_xml",
+    "table_to_xml_and_xmlschema",
+    "table_to_xmlschema",
+    "to_regclass",
+    "ts_stat",
+    "ts_rewrite",
+];
+
+/// Statements whose constants are mostly data; of every other statement the key keeps everything.
+const DATA: &[&str] = &["select", "insert", "update", "delete", "with", "values", "merge", "table"];
+
+/// Words after which a bare integer no longer names an output column.
+const AFTER_BY: &[&str] = &["limit", "offset", "fetch", "where", "select", "values", "having", "set"];
+
+/// Computes both digests of one statement.
+#[must_use]
+pub fn fingerprint(text: &[u8], standard_conforming_strings: bool) -> Fingerprint {
+    let mut printer = Printer::new(text, standard_conforming_strings);
+    for token in Lexer::new(text, standard_conforming_strings) {
+        printer.push(token);
+    }
+    printer.finish()
+}
+
+struct Printer<'a> {
+    text: &'a [u8],
+    shape: Vec<u8>,
+    key: Vec<u8>,
+    utility: Option<bool>,
+    after_by: bool,
+    depth: usize,
+    telling_from: Option<usize>,
+    telling_word: bool,
+    uescape: bool,
+    hole: Hole,
+}
+
+/// Where the shape stands in a list of constants, which it writes as one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hole {
+    No,
+    Constant,
+    Comma,
+}
+
+impl<'a> Printer<'a> {
+    fn new(text: &'a [u8], standard: bool) -> Self {
+        let room = text.len().min(1 << 16) + 16;
+        let mut key = Vec::with_capacity(room);
+        key.push(u8::from(standard));
+        Self {
+            text,
+            shape: Vec::with_capacity(room),
+            key,
+            utility: None,
+            after_by: false,
+            depth: 0,
+            telling_from: None,
+            telling_word: false,
+            uescape: false,
+            hole: Hole::No,
+        }
+    }
+
+    fn push(&mut self, token: Token) {
+        let bytes = self.text.get(token.range()).unwrap_or_default();
+        if token.kind == Kind::Punct(b';') {
+            return;
+        }
+        if self.utility.is_none() && token.kind != Kind::Punct(b'(') {
+            self.utility = Some(token.kind != Kind::Word || !listed(bytes, DATA));
+        }
+        match token.kind {
+            Kind::Word => self.word(bytes),
+            Kind::Number | Kind::Param => self.constant(token.kind, bytes),
+            kind if kind.is_string() => self.constant(kind, bytes),
+            kind => self.other(kind, bytes),
+        }
+    }
+
+    fn word(&mut self, bytes: &[u8]) {
+        self.close_hole();
+        let from = self.shape.len();
+        self.shape.extend(bytes.iter().map(u8::to_ascii_lowercase));
+        let folded = self.shape.get(from..).unwrap_or_default();
+        self.key.extend_from_slice(folded);
+        self.telling_word = listed(folded, TELLING);
+        self.uescape = folded == b"uescape";
+        if folded == b"by" {
+            self.after_by = true;
+        } else if self.after_by && listed(folded, AFTER_BY) {
+            self.after_by = false;
+        }
+        self.shape.push(b' ');
+        self.key.push(0);
+    }
+
+    fn constant(&mut self, kind: Kind, bytes: &[u8]) {
+        let keep = self.utility == Some(true)
+            || self.uescape
+            || kind == Kind::Param
+            || self.after_by
+            || self.telling_from.is_some();
+        self.key.push(if kind == Kind::Number { 1 } else { 2 });
+        if keep {
+            self.key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            self.key.extend_from_slice(bytes);
+        }
+        self.telling_word = false;
+        self.uescape = false;
+        match self.hole {
+            Hole::No => {
+                self.shape.push(b'?');
+                self.hole = Hole::Constant;
+            }
+            Hole::Comma | Hole::Constant => self.hole = Hole::Constant,
+        }
+    }
+
+    fn other(&mut self, kind: Kind, bytes: &[u8]) {
+        match kind {
+            Kind::Punct(b'(') => {
+                self.depth += 1;
+                if self.telling_word && self.telling_from.is_none() {
+                    self.telling_from = Some(self.depth);
+                }
+            }
+            Kind::Punct(b')') => {
+                if self.telling_from == Some(self.depth) {
+                    self.telling_from = None;
+                }
+                self.depth = self.depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if matches!(kind, Kind::Quoted | Kind::UnicodeQuoted) {
+            let name = bytes.get(1..bytes.len().saturating_sub(1)).unwrap_or_default();
+            self.telling_word = listed(name, TELLING);
+        } else {
+            self.telling_word = false;
+        }
+        self.key.extend_from_slice(bytes);
+        self.key.push(0);
+        if kind == Kind::Punct(b',') && self.hole == Hole::Constant {
+            self.hole = Hole::Comma;
+            return;
+        }
+        self.close_hole();
+        self.shape.extend_from_slice(bytes);
+        self.shape.push(b' ');
+    }
+
+    fn close_hole(&mut self) {
+        if self.hole == Hole::Comma {
+            self.shape.push(b',');
+        }
+        self.hole = Hole::No;
+    }
+
+    fn finish(self) -> Fingerprint {
+        let shape = Sha256::digest(&self.shape);
+        let key = Sha256::digest(&self.key);
+        let head =
+            |digest: &[u8]| digest.iter().take(16).fold(0u128, |sum, byte| (sum << 8) | u128::from(*byte));
+        let shape = u64::try_from(head(&shape) >> 64).unwrap_or(0);
+        Fingerprint { shape, key: head(&key) }
+    }
+}
+
+fn listed(word: &[u8], list: &[&str]) -> bool {
+    list.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(a: &str, b: &str) -> (bool, bool) {
+        let (a, b) = (fingerprint(a.as_bytes(), true), fingerprint(b.as_bytes(), true));
+        (a.shape == b.shape, a.key == b.key)
+    }
+
+    #[test]
+    fn constants_blanks_comments_and_case_do_not_change_a_statement() {
+        assert_eq!(both("SELECT a FROM t WHERE b = 1", "select  a from T /* x */ where b=22"), (true, true));
+        assert_eq!(both("select 'x'", "select E'y\\''"), (true, true));
+        assert_eq!(
+            both("select a from t where b in (1,2,3)", "select a from t where b in (4)"),
+            (true, false)
+        );
+        assert_eq!(both("select a", "select \"A\""), (false, false));
+    }
+
+    #[test]
+    fn constants_that_change_the_meaning_stay_in_the_key() {
+        assert_eq!(both("select a, b from t order by 1", "select a, b from t order by 2"), (true, false));
+        let path =
+            ("select set_config('search_path', 'a', false)", "select set_config('search_path', 'b', false)");
+        assert_eq!(both(path.0, path.1), (true, false));
+        assert_eq!(both("set search_path = 'a'", "set search_path = 'b'"), (true, false));
+        assert_eq!(both("select $1, $2", "select $2, $1"), (true, false));
+        assert_eq!(both("insert into t values (1)", "insert into t values (1, 2)"), (true, false));
+        assert_eq!(both("select a from t limit 1", "select a from t limit 2"), (true, true));
+    }
+
+    #[test]
+    fn the_reading_of_strings_is_part_of_the_key() {
+        let text = b"select 'a'";
+        assert_ne!(fingerprint(text, true).key, fingerprint(text, false).key);
+    }
+}

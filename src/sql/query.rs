@@ -1,0 +1,110 @@
+//! SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, TABLE: parse, lower, resolve.
+
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+use super::analysis::{Class, Draft, Effect};
+use super::lower;
+use super::resolve::Resolver;
+use super::tree as t;
+use super::utility::Statement;
+
+/// How deep the parser may recurse.
+const PARSER_DEPTH_MAX: usize = 200;
+
+/// Parses one statement, in the plain spelling of `reword`.
+pub(crate) fn parse(text: &str) -> Result<t::Statement, String> {
+    let dialect = PostgreSqlDialect {};
+    let parser = Parser::new(&dialect).with_recursion_limit(PARSER_DEPTH_MAX);
+    let mut parsed = parser
+        .try_with_sql(text)
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| format!("not understood: {}", clip(&error.to_string())))?;
+    match (parsed.pop(), parsed.is_empty()) {
+        (Some(one), true) => lower::statement(one).map_err(|what| format!("not understood: {}", what.0)),
+        _ => Err("not understood: not one statement".to_owned()),
+    }
+}
+
+/// Parser messages quote the text; keep them short.
+fn clip(message: &str) -> String {
+    message.chars().take(120).collect()
+}
+
+impl<'a> Statement<'a> {
+    /// A statement that reads or writes rows, from one token to before another.
+    pub(crate) fn rows(&self, from: usize, to: usize, draft: &mut Draft) {
+        match parse(&self.words.reworded(from, to)) {
+            Ok(parsed) => self.resolved(&parsed, draft),
+            Err(note) => {
+                self.name_rows(from, draft);
+                self.guess(from, to, &note, draft);
+            }
+        }
+    }
+
+    fn resolved(&self, parsed: &t::Statement, draft: &mut Draft) {
+        let mut resolver = Resolver::new(self.schema, self.settings.search_path);
+        resolver.touched = std::mem::take(&mut draft.touched);
+        resolver.statement(parsed);
+        draft.touched = resolver.touched;
+        self.classify(parsed, draft);
+    }
+
+    fn classify(&self, parsed: &t::Statement, draft: &mut Draft) {
+        match parsed {
+            t::Statement::Query(query) => {
+                match &query.body {
+                    t::Body::Change(inner) => self.classify(inner, draft),
+                    _ => draft.is("SELECT", Class::Read),
+                }
+                if let Some(target) = into(&query.body) {
+                    draft.is("SELECT INTO", Class::Ddl);
+                    draft.effect = Effect::Ddl;
+                    self.created(target, draft);
+                }
+                self.classify_ctes(query, draft);
+            }
+            t::Statement::Insert(_) => draft.is("INSERT", Class::Write),
+            t::Statement::Update(_) => draft.is("UPDATE", Class::Write),
+            t::Statement::Delete(_) => draft.is("DELETE", Class::Write),
+            t::Statement::Merge(_) => draft.is("MERGE", Class::Write),
+        }
+    }
+
+    fn classify_ctes(&self, query: &t::Query, draft: &mut Draft) {
+        let tables = query.with.iter().flat_map(|with| &with.tables);
+        for cte in tables {
+            if matches!(cte.query.body, t::Body::Change(_)) {
+                draft.class.push(Class::Write);
+            }
+        }
+    }
+
+    fn name_rows(&self, from: usize, draft: &mut Draft) {
+        let mut at = from;
+        while self.words.mark(at, "(") {
+            at += 1;
+        }
+        let command =
+            ["insert", "update", "delete", "merge"].into_iter().find(|word| self.words.is(at, word));
+        match command {
+            Some(command) => draft.is(&command.to_ascii_uppercase(), Class::Write),
+            None => draft.is("SELECT", Class::Read),
+        }
+        let writes = |at: usize| self.words.is_any(at, &["insert", "update", "delete", "merge"]);
+        if self.words.is(at, "with") && (at..self.words.len()).any(writes) {
+            draft.class.push(Class::Write);
+        }
+        draft.touched.volatile = true;
+    }
+}
+
+fn into(body: &t::Body) -> Option<&t::Name> {
+    match body {
+        t::Body::Select(select) => select.into.as_ref(),
+        t::Body::Set(branches) => branches.first().and_then(into),
+        t::Body::Query(query) => into(&query.body),
+        _ => None,
+    }
+}

@@ -1,0 +1,160 @@
+//! What a statement touches, collected while its names are resolved, and written out at the end.
+
+use std::collections::BTreeSet;
+
+use crate::catalog::{Relation, RelationKind, Schema, quoted};
+
+/// A column: the relation's oid and the column's number.
+pub(crate) type Col = (u32, i16);
+
+/// The most notes that one analysis carries.
+const NOTES_MAX: usize = 16;
+/// How deep views may stand on views.
+const VIEW_DEPTH_MAX: usize = 32;
+
+/// Everything found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// Relations named, or reached by name resolution.
+    pub(crate) tables: BTreeSet<u32>,
+    /// Every column looked at.
+    pub(crate) seen: BTreeSet<Col>,
+    /// Those whose value reaches the result or another table.
+    pub(crate) reads: BTreeSet<Col>,
+    pub(crate) writes: BTreeSet<Col>,
+    /// Relations that are changed.
+    pub(crate) changed: BTreeSet<u32>,
+    pub(crate) functions: BTreeSet<String>,
+    pub(crate) notes: Vec<String>,
+    /// Something may have been touched that is not listed.
+    pub(crate) incomplete: bool,
+    /// A function was called that may do anything.
+    pub(crate) volatile: bool,
+    /// A function of somebody's own was called.
+    pub(crate) own_functions: bool,
+    /// `set_config` calls: the parameter, its value when it is a constant, whether until the transaction's end.
+    pub(crate) settings: Vec<(Option<String>, Option<String>, Option<bool>)>,
+}
+
+/// The lists of names as they are recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) tables: Vec<String>,
+    pub(crate) reads: Vec<String>,
+    pub(crate) filters: Vec<String>,
+    pub(crate) writes: Vec<String>,
+    pub(crate) via: Vec<String>,
+}
+
+impl Touched {
+    /// Says what is not known; the analysis is then at most partial.
+    pub(crate) fn doubt(&mut self, note: String) {
+        self.incomplete = true;
+        self.note(note);
+    }
+
+    pub(crate) fn note(&mut self, note: String) {
+        if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    pub(crate) fn read_all(&mut self, flow: &[Col]) {
+        self.reads.extend(flow.iter().copied());
+    }
+
+    /// Follows views down to their base tables.
+    fn follow_views(&mut self, schema: &Schema, via: &mut BTreeSet<u32>) {
+        let mut open: Vec<(u32, usize)> = self.tables.iter().map(|oid| (*oid, 0)).collect();
+        while let Some((oid, depth)) = open.pop() {
+            let Some(view) = schema.by_oid(oid).filter(|found| found.kind == RelationKind::View) else {
+                continue;
+            };
+            let first = via.insert(oid);
+            if depth > VIEW_DEPTH_MAX || (!first && depth > 0) {
+                continue;
+            }
+            let result = self.reads.iter().any(|(relation, _)| *relation == oid);
+            for base in &view.bases {
+                let fresh = self.tables.insert(base.oid);
+                self.read_base(schema, base.oid, &base.columns, result);
+                if fresh || depth == 0 {
+                    open.push((base.oid, depth + 1));
+                }
+            }
+            self.write_through(view);
+        }
+    }
+
+    fn read_base(&mut self, schema: &Schema, oid: u32, columns: &[i16], result: bool) {
+        for column in columns {
+            let whole = (*column == 0).then(|| schema.by_oid(oid)).flatten();
+            let all =
+                whole.into_iter().flat_map(|relation| relation.columns.iter().map(|found| found.number));
+            for number in all.chain(Some(*column).filter(|number| *number != 0)) {
+                self.seen.insert((oid, number));
+                if result {
+                    self.reads.insert((oid, number));
+                }
+            }
+        }
+    }
+
+    fn write_through(&mut self, view: &Relation) {
+        if !self.changed.contains(&view.oid) {
+            return;
+        }
+        for origin in &view.origins {
+            self.changed.insert(origin.base);
+            if self.writes.contains(&(view.oid, origin.column)) {
+                self.writes.insert((origin.base, origin.base_column));
+            }
+        }
+    }
+
+    fn follow_changes(&mut self, schema: &Schema) {
+        for oid in self.changed.clone() {
+            let Some(relation) = schema.by_oid(oid) else { continue };
+            if !relation.rules.is_empty() {
+                self.doubt(format!("rules of {} may touch more", relation.full_name()));
+            }
+            for function in &relation.triggers {
+                let name =
+                    schema.function_by_oid(*function).map(|found| format!("{}.{}", found.schema, found.name));
+                let name = name.as_deref().unwrap_or("a function");
+                self.doubt(format!("triggers of {} run {name}, which may touch more", relation.full_name()));
+            }
+        }
+    }
+
+    /// Follows views and writes every list out, sorted.
+    pub(crate) fn write(&mut self, schema: &Schema) -> Written {
+        let mut via = BTreeSet::new();
+        self.follow_views(schema, &mut via);
+        self.follow_changes(schema);
+        let relation = |oid: &u32| schema.by_oid(*oid).map(|found| found.full_name().to_owned());
+        let columns = |set: &mut dyn Iterator<Item = &Col>| {
+            let mut names: Vec<String> = set.filter_map(|col| column_name(schema, *col)).collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let sorted = |set: &BTreeSet<u32>| {
+            let mut names: Vec<String> = set.iter().filter_map(relation).collect();
+            names.sort_unstable();
+            names
+        };
+        Written {
+            tables: sorted(&self.tables),
+            reads: columns(&mut self.reads.iter()),
+            filters: columns(&mut self.seen.difference(&self.reads)),
+            writes: columns(&mut self.writes.iter()),
+            via: sorted(&via),
+        }
+    }
+}
+
+fn column_name(schema: &Schema, (oid, number): Col) -> Option<String> {
+    let relation = schema.by_oid(oid)?;
+    Some(format!("{}.{}", relation.full_name(), quoted(relation.column_name(number)?)))
+}
