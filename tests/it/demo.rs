@@ -1,0 +1,56 @@
+//! The demo, as its user runs it.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
+
+fn run(program: &str, args: &[&str]) -> (bool, String) {
+    let out = Command::new(program).args(args).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    (out.status.success(), text)
+}
+
+#[test]
+fn the_demo_serves_is_found_by_the_other_verbs_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready.json");
+    let own = env!("CARGO_BIN_EXE_pgwitness");
+    let mut demo = Command::new(own)
+        .args(["demo", "--auto-approve", "--no-seed", "--port-base", "16432", "--ready-file"])
+        .arg(&ready)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !ready.exists() {
+        assert!(started.elapsed() < STARTED_WITHIN && demo.try_wait().unwrap().is_none(), "it starts");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let told: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+    let port = told["postgres"]["port"].to_string();
+    let target = format!("host=127.0.0.1 port={port} dbname=shop user=ann@example.com");
+    let (ok, text) = run("psql", &[&target, "-c", "select * from customers limit 3"]);
+    assert!(ok && text.contains("to log in, open http://127.0.0.1:"), "{text}");
+    let (found, mut text) = (Instant::now(), String::new());
+    while found.elapsed() < Duration::from_secs(10) && !text.contains("customers") {
+        let out = Command::new(own)
+            .args(["search", "column:customers.email", "--format", "jsonl"])
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .output()
+            .unwrap();
+        text = String::from_utf8_lossy(&out.stdout).into_owned();
+    }
+    let record: Value = serde_json::from_str(text.lines().next().unwrap_or("null")).unwrap();
+    assert_eq!((record["user"].as_str(), record["rows"].as_u64()), (Some("ann@example.com"), Some(3)));
+    let dir = told["dir"].as_str().unwrap();
+    let (ok, text) = run(own, &["verify", "--dir", dir]);
+    assert!(ok, "{text}");
+    let (ok, _) = run("kill", &["-TERM", &demo.id().to_string()]);
+    assert!(ok && demo.wait().unwrap().success());
+    assert!(!std::path::Path::new(dir).exists(), "the journal is gone");
+}

@@ -1,0 +1,10 @@
+//! Tests at the boundaries where users see the product: one binary, real parts.
+
+mod support;
+
+mod crash;
+mod demo;
+mod login;
+mod pipeline;
+mod relay;
+mod tidy;

@@ -1,0 +1,223 @@
+//! A gateway of the test's own: real service, real provider, real database, loopback only.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgwitness::config::{
+    Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc, SslMode, Upstream,
+};
+use pgwitness::demo::provider::{DemoProvider, Person};
+use pgwitness::demo::shop;
+use pgwitness::gateway::Approver;
+use pgwitness::service::{Doors, Service};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::postgres::server;
+
+/// A record must be found within this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct TestGateway {
+    pub(crate) provider: DemoProvider,
+    pub(crate) port: u16,
+    pub(crate) http: String,
+    pub(crate) dir: PathBuf,
+    token: String,
+    service: Option<Service>,
+    database: String,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// Approves every login as whoever the client says it is.
+struct Everybody(DemoProvider);
+
+impl Approver for Everybody {
+    fn approve(&self, user_code: &str, startup_user: &str) {
+        // Who is not known stays unapproved: the test sees a login that waits.
+        let _ = self.0.approve(user_code, startup_user);
+    }
+}
+
+/// How the gateway is to be.
+pub(crate) struct Settings {
+    pub(crate) auto_approve: bool,
+    pub(crate) durability: Durability,
+    pub(crate) login_timeout: Duration,
+    /// Use this folder instead of one of its own.
+    pub(crate) dir: Option<PathBuf>,
+    /// Where the database is, if not at the shared server.
+    pub(crate) database_port: Option<u16>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            auto_approve: true,
+            durability: Durability::Batch,
+            login_timeout: Duration::from_secs(60),
+            dir: None,
+            database_port: None,
+        }
+    }
+}
+
+impl TestGateway {
+    /// With a copy of the shop of its own.
+    pub(crate) async fn start() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        // Several gateways share this process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let database = server().shop_copy().await;
+        let database = database.to_string();
+        let folder = settings.dir.is_none().then(|| tempfile::tempdir().unwrap());
+        let dir = settings.dir.clone().unwrap_or_else(|| folder.as_ref().unwrap().path().to_owned());
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let provider = DemoProvider::start(local().await, people(), &tracker, stop.clone()).unwrap();
+        let doors = Doors { postgres: local().await, http: local().await, admin: None };
+        let port = doors.postgres.local_addr().unwrap().port();
+        let http = format!("http://{}", doors.http.local_addr().unwrap());
+        let config = config(&settings, &provider, &doors, &dir);
+        let approver: Option<Arc<dyn Approver>> =
+            settings.auto_approve.then(|| Arc::new(Everybody(provider.clone())) as Arc<dyn Approver>);
+        let service = Service::start(config, doors, approver, stop).await.unwrap();
+        let token = auditor_token(&service, &provider).await;
+        Self { provider, port, http, dir, token, service: Some(service), database, _folder: folder }
+    }
+
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// A connection through the gateway.
+    pub(crate) async fn connect(&self, user: &str) -> tokio_postgres::Client {
+        self.try_connect(user, "").await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(
+        &self,
+        user: &str,
+        password: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.port).dbname(&self.database).user(user);
+        config.application_name("psql").connect_timeout(Duration::from_secs(60));
+        if !password.is_empty() {
+            config.password(password).options("-c pgwitness.login=password");
+        }
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+        #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let client = reqwest::Client::new();
+        let answer = client.get(format!("{}{path}", self.http)).bearer_auth(&self.token).send().await.unwrap();
+        let status = answer.status();
+        let body = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Records that a query finds, oldest first, as soon as there are `count` and all have ended.
+    pub(crate) async fn records(&self, query: &str, count: usize) -> Vec<Value> {
+        let started = Instant::now();
+        let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        loop {
+            let found = self.get(&format!("/api/v1/events?limit=1000&q={query}")).await;
+            let mut items = found["items"].as_array().unwrap().clone();
+            items.reverse();
+            let ended = items.iter().all(|item| item["running"] != true && item["txn_outcome"] != "open");
+            if (items.len() >= count && ended) || started.elapsed() > PATIENCE {
+                assert_eq!(items.len(), count, "{query}: {items:#?}");
+                return items;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        if let Some(service) = self.service.take() {
+            service.stop().await;
+        }
+    }
+}
+
+async fn local() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+fn people() -> Vec<Person> {
+    let person = |person: &shop::Person| Person {
+        name: person.name.into(),
+        email: person.email.into(),
+        groups: person.groups.iter().map(|group| (*group).to_owned()).collect(),
+    };
+    shop::people().iter().map(person).collect()
+}
+
+fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Path) -> Config {
+    Config {
+        listen: Listen {
+            address: doors.postgres.local_addr().unwrap(),
+            tls: ListenTls::Off,
+            max_clients: 100,
+            login_timeout: settings.login_timeout,
+        },
+        http: Http { address: doors.http.local_addr().unwrap(), public_url: None, tls: None },
+        admin: None,
+        oidc: Oidc {
+            issuer: provider.issuer().into(),
+            client_id: provider.client_id().into(),
+            client_secret: None,
+            audience: provider.client_id().into(),
+            scopes: ["openid", "email", "groups"].map(str::to_owned).to_vec(),
+            user_claim: "email".into(),
+            group_claim: "groups".into(),
+            require_acr: Vec::new(),
+            session_max_age: Duration::from_secs(3600),
+        },
+        upstreams: vec![Upstream {
+            name: "main".into(),
+            host: server().socket_dir().display().to_string(),
+            port: settings.database_port.unwrap_or(server().port()),
+            sslmode: SslMode::Disable,
+            sslrootcert: None,
+            databases: Vec::new(),
+            catalog_refresh: Duration::from_secs(60),
+            credentials: server().shop().credentials(),
+        }],
+        role_map: shop::role_map()
+            .into_iter()
+            .map(|mapping| pgwitness::config::RoleMapping { databases: Vec::new(), ..mapping })
+            .collect(),
+        access: shop::access(),
+        capture: Capture { parameters: true, max_sql: 1 << 20, tags: shop::tags() },
+        log: Log { dir: dir.join("journal"), durability: settings.durability },
+        index: Index {
+            dir: dir.join("index"),
+            commit_every: Duration::from_millis(50),
+            memory: 32 << 20,
+        },
+        login: Vec::new(),
+        limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+    }
+}
+
+async fn auditor_token(service: &Service, provider: &DemoProvider) -> String {
+    let login = service.provider().start_device().await.unwrap();
+    provider.approve(&login.user_code, shop::CAROL.email).unwrap();
+    let principal = service.provider().wait_device(&login).await.unwrap();
+    service.minted().mint(&principal, Duration::from_secs(3600)).unwrap().reveal().to_owned()
+}
