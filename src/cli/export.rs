@@ -16,7 +16,7 @@ use super::search::Range;
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// What to export [default: everything]
-    #[arg(value_name = "QUERY", num_args = 0.., allow_hyphen_values = true)]
+    #[arg(value_name = "QUERY")]
     pub query: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -19,8 +19,8 @@ const WIDE: usize = 130;
 /// `pgwitness search`
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// What to look for, such as 'table:users user:maria' [default: everything]
-    #[arg(value_name = "QUERY", num_args = 0.., allow_hyphen_values = true)]
+    /// What to look for, such as table:users NOT outcome:ok [default: everything]
+    #[arg(value_name = "QUERY")]
     pub query: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -203,11 +203,18 @@ pub(super) struct Printer {
     fields: Vec<String>,
     width: Option<usize>,
     headed: bool,
+    widths: Vec<usize>,
 }
 
 impl Printer {
     pub(super) fn new(shape: &Shape) -> Self {
-        Self { format: shape.format(), fields: shape.fields.clone(), width: width(), headed: false }
+        Self {
+            format: shape.format(),
+            fields: shape.fields.clone(),
+            width: width(),
+            headed: false,
+            widths: Vec::new(),
+        }
     }
 
     /// Prints some records; heads once.
@@ -221,7 +228,7 @@ impl Printer {
             }
             Format::Csv => self.csv(items),
             Format::Table => {
-                let text = self.table(items).text(self.width);
+                let text = self.table(items).aligned(self.width, &mut self.widths);
                 if self.headed {
                     text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())
                 } else {
@@ -323,7 +330,21 @@ mod tests {
     }
 
     fn printer(width: Option<usize>) -> Printer {
-        Printer { format: Format::Table, fields: Vec::new(), width, headed: false }
+        Printer { format: Format::Table, fields: Vec::new(), width, headed: false, widths: Vec::new() }
+    }
+
+    #[test]
+    fn options_after_the_query_are_options() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            search: SearchArgs,
+        }
+        let line = ["search", "table:users", "user:maria", "--since", "24h", "-n", "5", "--json"];
+        let args = <Line as clap::Parser>::try_parse_from(line).unwrap().search;
+        assert_eq!(args.query, ["table:users", "user:maria"]);
+        assert_eq!((args.range.from().as_deref(), args.limit), (Some("-24h"), 5));
+        assert_eq!(args.shape.format(), Format::Jsonl);
     }
 
     #[test]

@@ -24,14 +24,21 @@ pub(super) struct Table {
 impl Table {
     /// The table as text, with a line of heads; lines are cut to `width` if there is one.
     pub(super) fn text(&self, width: Option<usize>) -> String {
+        self.aligned(width, &mut Vec::new())
+    }
+
+    /// The same, with columns no narrower than in the tables before it.
+    pub(super) fn aligned(&self, width: Option<usize>, least: &mut Vec<usize>) -> String {
         let last = self.heads.len().saturating_sub(1);
         let all = || std::iter::once(&self.heads).chain(&self.lines);
         let widths: Vec<usize> = (0..last)
             .map(|column| {
                 all().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
             })
-            .map(|widest| widest.min(CELL_MAX))
+            .enumerate()
+            .map(|(column, widest)| widest.min(CELL_MAX).max(least.get(column).copied().unwrap_or(0)))
             .collect();
+        least.clone_from(&widths);
         let used: usize = widths.iter().map(|width| width + GAP.len()).sum();
         let rest = width.map(|width| width.saturating_sub(used).max(LAST_MIN));
         let mut text = String::new();

@@ -25,7 +25,7 @@ const FAILURES_MAX: u32 = 20;
 #[derive(Debug, Args)]
 pub struct TailArgs {
     /// What to look for [default: everything]
-    #[arg(value_name = "QUERY", num_args = 0.., allow_hyphen_values = true)]
+    #[arg(value_name = "QUERY")]
     pub query: Vec<String>,
     /// Show this many records from before first
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]

@@ -1,5 +1,7 @@
 //! The verbs that read, against a real API on loopback.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::Value;
 
 use super::client::{Client, ClientError};

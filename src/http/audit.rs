@@ -66,7 +66,7 @@ pub(super) fn read(api: &Api, caller: &Caller, reading: Reading) -> Result<(), P
     done.rows = reading.found;
     done.duration_us = u64::try_from(reading.began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let who = who_of(who, &caller.ip, &caller.agent);
-    record(api, entry(reading.event, who, reading.asked, done))?;
+    record(api, entry(reading.event, who, format!("read {}", reading.asked), done))?;
     api.recent.0.insert(key, ());
     Ok(())
 }
@@ -74,7 +74,15 @@ pub(super) fn read(api: &Api, caller: &Caller, reading: Reading) -> Result<(), P
 /// Records an export, whoever's records it holds: they leave the house.
 pub(super) fn export(api: &Api, caller: &Caller, asked: String) -> Result<(), Problem> {
     let who = who_of(&caller.principal, &caller.ip, &caller.agent);
-    record(api, entry(Event::AuditExport, who, asked, Completion::new(Outcome::Ok, TxnOutcome::None)))
+    record(
+        api,
+        entry(
+            Event::AuditExport,
+            who,
+            format!("exported {asked}"),
+            Completion::new(Outcome::Ok, TxnOutcome::None),
+        ),
+    )
 }
 
 /// The record of a browser's sign-in.

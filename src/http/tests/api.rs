@@ -61,10 +61,13 @@ async fn an_auditors_reading_is_recorded_before_it_is_answered_or_not_answered()
     house.get(&maria, "/api/v1/events?q=orders").await;
     assert!(house.book.readings(Event::AuditSearch).is_empty());
     let (_, page) = house.get(&ana, "/api/v1/events?q=orders&from=-1h").await;
-    assert_eq!(house.book.readings(Event::AuditSearch), [(ANA.to_owned(), "orders [from -1h]".to_owned())]);
+    assert_eq!(
+        house.book.readings(Event::AuditSearch),
+        [(ANA.to_owned(), "read orders [from -1h]".to_owned())]
+    );
     let id = page["items"][0]["id"].as_str().unwrap();
     house.get(&ana, &format!("/api/v1/events/{id}")).await;
-    assert_eq!(house.book.readings(Event::AuditSearch)[1].1, format!("id:{id}"));
+    assert_eq!(house.book.readings(Event::AuditSearch)[1].1, format!("read id:{id}"));
     let (_, found) = house.get(&ana, "/api/v1/events?q=event:audit.search").await;
     assert_eq!(found["items"][0]["user"], ANA, "{found}");
     house.book.set_full(true);

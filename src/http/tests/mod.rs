@@ -1,5 +1,7 @@
 //! The API and the page over real loopback HTTP, with a real provider, journal and index.
 
+#![allow(clippy::unwrap_used)]
+
 mod api;
 mod house;
 mod signing_in;
