@@ -25,6 +25,8 @@ pub(crate) struct Resolver<'s, 't> {
     scopes: Vec<Scope<'s>>,
     frames: Vec<Frame<'t>>,
     depth: usize,
+    /// This resolves a function's body, and looks into no others.
+    in_body: bool,
 }
 
 /// The CTEs of one WITH.
@@ -45,7 +47,15 @@ enum Known {
 
 impl<'s, 't> Resolver<'s, 't> {
     pub(crate) fn new(schema: &'s Schema, path: &'t [String]) -> Self {
-        Self { schema, path, touched: Touched::default(), scopes: Vec::new(), frames: Vec::new(), depth: 0 }
+        Self {
+            schema,
+            path,
+            touched: Touched::default(),
+            scopes: Vec::new(),
+            frames: Vec::new(),
+            depth: 0,
+            in_body: false,
+        }
     }
 
     /// Resolves a whole statement; what it returns to the client is read.

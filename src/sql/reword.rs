@@ -127,6 +127,10 @@ impl<'a> Words<'a> {
                 push_quoted(out, '"', &self.name(at).unwrap_or_default());
                 return if self.is(at + 1, "uescape") { at + 3 } else { at + 1 };
             }
+            Kind::Punct(b'[') if self.plain_subscript(at).is_some() => {
+                out.pop();
+                return self.plain_subscript(at).unwrap_or(at + 1);
+            }
             Kind::Bits => out.push_str("''"),
             kind if kind.is_string() => {
                 push_quoted(out, '\'', &self.string(at).unwrap_or_default());
@@ -139,13 +143,25 @@ impl<'a> Words<'a> {
         at + 1
     }
 
+    /// `name[1]` touches what `name` touches; the parser does not take subscripts everywhere. Says where it ends.
+    fn plain_subscript(&self, at: usize) -> Option<usize> {
+        let before = self.token(at.checked_sub(1)?)?;
+        let named = matches!(before.kind, Kind::Word | Kind::Quoted) && !self.is(at - 1, "array");
+        let plain = |kind| matches!(kind, Kind::Number | Kind::Param | Kind::Punct(b':'));
+        let mut end = at + 1;
+        while self.token(end).is_some_and(|token| plain(token.kind)) {
+            end += 1;
+        }
+        (named && end > at + 1 && self.mark(end, "]")).then_some(end + 1)
+    }
+
     fn reword_word(&self, at: usize, from: usize, out: &mut String) -> usize {
         let before = |word: &str| at > from && self.is(at - 1, word);
         let followed_by_name = self
             .token(at + 1)
             .is_some_and(|next| matches!(next.kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted));
         if self.is(at, "only") && (followed_by_name || self.mark(at + 1, "(")) && self.only_here(at, from) {
-            return at + 1;
+            return self.only(at + 1, out);
         }
         if self.is(at, "table")
             && followed_by_name
@@ -180,6 +196,30 @@ impl<'a> Words<'a> {
         }
         out.push_str(self.raw(at));
         at + 1
+    }
+
+    /// Behind ONLY: `(name)` loses its parentheses.
+    fn only(&self, at: usize, out: &mut String) -> usize {
+        if !self.mark(at, "(") {
+            return at;
+        }
+        let mut close = at + 1;
+        while self.name_or_dot(close) {
+            close += 1;
+        }
+        if !self.mark(close, ")") {
+            return at;
+        }
+        let mut name = at + 1;
+        while name < close {
+            name = self.reword(name, at, out);
+        }
+        close + 1
+    }
+
+    fn name_or_dot(&self, at: usize) -> bool {
+        let name = |token: Token| matches!(token.kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted);
+        self.mark(at, ".") || self.token(at).is_some_and(name)
     }
 
     fn only_here(&self, at: usize, from: usize) -> bool {
