@@ -128,7 +128,8 @@ fn run(command: &mut Command) -> Result<(), Failure> {
 fn score(server: &Server, corpus: &Path, name: &str) -> Result<(), Failure> {
     server.create(name, &corpus.join("schema.sql"))?;
     let schema = server.load(name)?;
-    let path = ["pg_catalog".to_owned(), "public".to_owned()];
+    let first = std::env::var("PGWITNESS_SQL_PATH").unwrap_or_else(|_| "public".to_owned());
+    let path = ["pg_catalog".to_owned(), first];
     let settings = Settings { search_path: &path, standard_conforming_strings: true };
     let (mut all, mut same, mut silent, mut functions) = (0, 0, 0, 0);
     let mut texts = Vec::new();

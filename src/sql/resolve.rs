@@ -145,7 +145,7 @@ impl<'s, 't> Resolver<'s, 't> {
     }
 
     fn select(&mut self, select: &'t t::Select, order: &[&'t t::Expr]) -> Vec<Out> {
-        let rels = self.from_all(&select.from);
+        let rels = self.all_from(&select.from);
         self.scopes.push(Scope { rels });
         let outs = self.items(&select.items);
         self.discard_all(select.filter.iter());
@@ -233,7 +233,11 @@ impl<'s, 't> Resolver<'s, 't> {
         let mut flow = Flow::new();
         self.expr(expr, &mut flow);
         tidy(&mut flow);
-        let fields = self.fields_of(expr);
+        let mut fields = self.fields_of(expr);
+        if fields.is_empty() {
+            self.touched.doubt("the fields of a value are not known".to_owned());
+            fields.push("?column?".to_owned());
+        }
         outs.extend(fields.into_iter().map(|name| Out { name, flow: flow.clone() }));
     }
 
