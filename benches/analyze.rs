@@ -4,7 +4,7 @@
 //! `<corpus>/schema.sql` and `<corpus>/statements.jsonl`, each line `{"statement", "truth": {"reads", "writes",
 //! "relations", "functions", "expanded": …}}`. A private PostgreSQL is started in a temporary folder (as user postgres
 //! when this runs as root) and stopped at the end; `PGWITNESS_PG_BIN` names its programs. Without the variable it says
-//! so and ends.
+//! so and ends. `PGWITNESS_SQL_PATH` names another schema than public to look names up in.
 //!
 //! Prints one line a corpus, every miss, whether the analysis had flagged it, and the time of each stage.
 
