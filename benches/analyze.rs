@@ -4,7 +4,7 @@
 //! `<corpus>/schema.sql` and `<corpus>/statements.jsonl`, each line `{"statement", "truth": {"reads", "writes",
 //! "relations", "functions", "expanded": …}}`. A private PostgreSQL is started in a temporary folder (as user postgres
 //! when this runs as root) and stopped at the end; `PGWITNESS_PG_BIN` names its programs. Without the variable it says
-//! so and ends.
+//! so and ends. `PGWITNESS_SQL_PATH` names another schema than public to look names up in.
 //!
 //! Prints one line a corpus, every miss, whether the analysis had flagged it, and the time of each stage.
 
@@ -128,7 +128,8 @@ fn run(command: &mut Command) -> Result<(), Failure> {
 fn score(server: &Server, corpus: &Path, name: &str) -> Result<(), Failure> {
     server.create(name, &corpus.join("schema.sql"))?;
     let schema = server.load(name)?;
-    let path = ["pg_catalog".to_owned(), "public".to_owned()];
+    let first = std::env::var("PGWITNESS_SQL_PATH").unwrap_or_else(|_| "public".to_owned());
+    let path = ["pg_catalog".to_owned(), first];
     let settings = Settings { search_path: &path, standard_conforming_strings: true };
     let (mut all, mut same, mut silent, mut functions) = (0, 0, 0, 0);
     let mut texts = Vec::new();

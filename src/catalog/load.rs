@@ -117,6 +117,9 @@ fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
     Ok(())
 }
 
+/// Number, name, type, and how it is generated.
+type LoadedColumn = (i16, Box<str>, Box<str>, Box<str>);
+
 fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
     let oid = row.number(1, "relation oid")?;
     let (space, name) = (row.text(2, "schema name")?, row.text(3, "relation name")?);
@@ -131,7 +134,7 @@ fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         "t" => RelationKind::Toast,
         _ => return Err(row.wrong("relation kind")),
     };
-    let columns: Vec<(i16, Box<str>, Box<str>, Box<str>)> = row.json_or_empty(6, "columns")?;
+    let columns: Vec<LoadedColumn> = row.json_or_empty(6, "columns")?;
     let columns = columns
         .into_iter()
         .map(|(number, name, type_name, generated)| Column {

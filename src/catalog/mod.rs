@@ -192,9 +192,12 @@ pub struct Schema {
     by_oid: HashMap<u32, usize>,
     functions: Vec<Function>,
     function_by_oid: HashMap<u32, usize>,
-    constraints: HashMap<u32, Vec<(Box<str>, Box<[i16]>)>>,
+    constraints: HashMap<u32, Vec<Constraint>>,
     settings: Vec<LoginSetting>,
 }
+
+/// A constraint's name and its columns.
+type Constraint = (Box<str>, Box<[i16]>);
 
 #[derive(Debug, Default)]
 struct Names {

@@ -3,6 +3,8 @@
 //! `shape` leaves every constant out and is shown to people; `key` names an analysis in the cache, so it keeps the
 //! constants that change what a statement touches. Neither parses; neither keeps text.
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha256};
 
 use super::lex::{Kind, Lexer, Token};
@@ -86,7 +88,8 @@ struct Printer<'a> {
     after_by: bool,
     depth: usize,
     telling_from: Option<usize>,
-    telling_word: bool,
+    /// The last token, when it is a name that could be called.
+    name: Range<usize>,
     uescape: bool,
     hole: Hole,
 }
@@ -112,7 +115,7 @@ impl<'a> Printer<'a> {
             after_by: false,
             depth: 0,
             telling_from: None,
-            telling_word: false,
+            name: 0..0,
             uescape: false,
             hole: Hole::No,
         }
@@ -125,6 +128,10 @@ impl<'a> Printer<'a> {
         }
         if self.utility.is_none() && token.kind != Kind::Punct(b'(') {
             self.utility = Some(token.kind != Kind::Word || !listed(bytes, DATA));
+        }
+        if token.kind == Kind::UnicodeQuoted {
+            // It may spell any name, so every constant from here on counts.
+            self.utility = Some(true);
         }
         match token.kind {
             Kind::Word => self.word(bytes),
@@ -140,13 +147,13 @@ impl<'a> Printer<'a> {
         self.shape.extend(bytes.iter().map(u8::to_ascii_lowercase));
         let folded = self.shape.get(from..).unwrap_or_default();
         self.key.extend_from_slice(folded);
-        self.telling_word = listed(folded, TELLING);
         self.uescape = folded == b"uescape";
         if folded == b"by" {
             self.after_by = true;
         } else if self.after_by && listed(folded, AFTER_BY) {
             self.after_by = false;
         }
+        self.name = from..self.shape.len();
         self.shape.push(b' ');
         self.key.push(0);
     }
@@ -162,7 +169,7 @@ impl<'a> Printer<'a> {
             self.key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             self.key.extend_from_slice(bytes);
         }
-        self.telling_word = false;
+        self.name = 0..0;
         self.uescape = false;
         match self.hole {
             Hole::No => {
@@ -177,7 +184,8 @@ impl<'a> Printer<'a> {
         match kind {
             Kind::Punct(b'(') => {
                 self.depth += 1;
-                if self.telling_word && self.telling_from.is_none() {
+                let name = self.shape.get(self.name.clone()).unwrap_or_default();
+                if self.telling_from.is_none() && listed(name, TELLING) {
                     self.telling_from = Some(self.depth);
                 }
             }
@@ -189,12 +197,6 @@ impl<'a> Printer<'a> {
             }
             _ => {}
         }
-        if matches!(kind, Kind::Quoted | Kind::UnicodeQuoted) {
-            let name = bytes.get(1..bytes.len().saturating_sub(1)).unwrap_or_default();
-            self.telling_word = listed(name, TELLING);
-        } else {
-            self.telling_word = false;
-        }
         self.key.extend_from_slice(bytes);
         self.key.push(0);
         if kind == Kind::Punct(b',') && self.hole == Hole::Constant {
@@ -202,7 +204,10 @@ impl<'a> Printer<'a> {
             return;
         }
         self.close_hole();
+        let from = self.shape.len();
         self.shape.extend_from_slice(bytes);
+        let quoted = kind == Kind::Quoted && bytes.len() > 2;
+        self.name = if quoted { from + 1..self.shape.len() - 1 } else { 0..0 };
         self.shape.push(b' ');
     }
 
@@ -253,6 +258,10 @@ mod tests {
         let path =
             ("select set_config('search_path', 'a', false)", "select set_config('search_path', 'b', false)");
         assert_eq!(both(path.0, path.1), (true, false));
+        assert_eq!(
+            both("select \"set_config\"('a', '', false)", "select \"set_config\"('b', '', false)"),
+            (true, false)
+        );
         assert_eq!(both("set search_path = 'a'", "set search_path = 'b'"), (true, false));
         assert_eq!(both("select $1, $2", "select $2, $1"), (true, false));
         assert_eq!(both("insert into t values (1)", "insert into t values (1, 2)"), (true, false));

@@ -8,7 +8,7 @@ mod from;
 
 use sqlparser::ast as s;
 
-use super::reword::cut_name;
+use super::reword::{ALL_FIELDS, cut_name};
 use super::tree as t;
 use expr::{expr, exprs};
 use from::{alias, from_list, table_factor};
@@ -166,7 +166,12 @@ fn into(parsed: s::SelectInto) -> Lowered<t::Name> {
 fn items(parsed: Vec<s::SelectItem>) -> Lowered<Vec<t::Item>> {
     list(parsed, |item| {
         Ok(match item {
-            s::SelectItem::UnnamedExpr(found) => t::Item::Expr(expr(found)?, None),
+            s::SelectItem::UnnamedExpr(found) => match expr(found)? {
+                t::Expr::Call(call) if call.name == [ALL_FIELDS] => {
+                    t::Item::ExprStar(call.arguments.into_iter().next().unwrap_or(t::Expr::Nothing))
+                }
+                found => t::Item::Expr(found, None),
+            },
             s::SelectItem::ExprWithAlias { expr: found, alias } => {
                 t::Item::Expr(expr(found)?, Some(ident(alias)))
             }

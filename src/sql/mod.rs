@@ -11,6 +11,8 @@
 //! may run on small ones.
 
 mod analysis;
+#[cfg(test)]
+mod corpus;
 mod fingerprint;
 mod lex;
 mod lower;

@@ -34,13 +34,58 @@ fn clip(message: &str) -> String {
 impl<'a> Statement<'a> {
     /// A statement that reads or writes rows, from one token to before another.
     pub(crate) fn rows(&self, from: usize, to: usize, draft: &mut Draft) {
-        match parse(&self.words.reworded(from, to)) {
+        let parsed = match self.arbiter(from, to) {
+            Some((open, until)) => self.parse_with_arbiter(from, to, open, until),
+            None => parse(&self.words.reworded(from, to)),
+        };
+        match parsed {
             Ok(parsed) => self.resolved(&parsed, draft),
             Err(note) => {
                 self.name_rows(from, draft);
                 self.guess(from, to, &note, draft);
             }
         }
+    }
+
+    /// `ON CONFLICT (expressions) [WHERE condition]` beyond plain names: from its `(` to its DO.
+    fn arbiter(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+        let words = self.words;
+        let open = (from + 2..to)
+            .find(|at| words.mark(*at, "(") && words.is(at - 1, "conflict") && words.is(at - 2, "on"))?;
+        let close = self.skip_group(open);
+        let until =
+            (close..to).find(|at| words.is(*at, "do") && words.is_any(at + 1, &["nothing", "update"]))?;
+        let plain = |at: usize| words.name(at).is_some() || words.mark(at, ",");
+        (until > close || !(open + 1..close - 1).all(plain)).then_some((open, until))
+    }
+
+    /// The parser takes only names there, so the expressions are read as those of a query.
+    fn parse_with_arbiter(
+        &self,
+        from: usize,
+        to: usize,
+        open: usize,
+        until: usize,
+    ) -> Result<t::Statement, String> {
+        let close = self.skip_group(open);
+        let (inside, rest) = (self.words.reworded(open + 1, close - 1), self.words.reworded(close, until));
+        let t::Statement::Query(t::Query { body: t::Body::Select(select), .. }) =
+            parse(&format!("SELECT {inside}{rest}"))?
+        else {
+            return Err("not understood: the target of ON CONFLICT".to_owned());
+        };
+        let expressions = select.items.into_iter().filter_map(|item| match item {
+            t::Item::Expr(expr, None) => Some(expr),
+            _ => None,
+        });
+        let arbiter: Vec<t::Expr> = expressions.chain(select.filter).collect();
+        let mut parsed =
+            parse(&format!("{}{}", self.words.reworded(from, open), self.words.reworded(until, to)))?;
+        match conflict_of(&mut parsed) {
+            Some(conflict) => conflict.arbiter = arbiter,
+            None => return Err("not understood: the place of ON CONFLICT".to_owned()),
+        }
+        Ok(parsed)
     }
 
     fn resolved(&self, parsed: &t::Statement, draft: &mut Draft) {
@@ -97,6 +142,15 @@ impl<'a> Statement<'a> {
             draft.class.push(Class::Write);
         }
         draft.touched.volatile = true;
+    }
+}
+
+/// The ON CONFLICT of the statement itself.
+fn conflict_of(parsed: &mut t::Statement) -> Option<&mut t::Conflict> {
+    match parsed {
+        t::Statement::Insert(insert) => insert.conflict.as_mut(),
+        t::Statement::Query(t::Query { body: t::Body::Change(inner), .. }) => conflict_of(inner),
+        _ => None,
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Resolver<'s, 't> {
     scopes: Vec<Scope<'s>>,
     frames: Vec<Frame<'t>>,
     depth: usize,
+    /// This resolves a function's body, and looks into no others.
+    in_body: bool,
 }
 
 /// The CTEs of one WITH.
@@ -45,7 +47,15 @@ enum Known {
 
 impl<'s, 't> Resolver<'s, 't> {
     pub(crate) fn new(schema: &'s Schema, path: &'t [String]) -> Self {
-        Self { schema, path, touched: Touched::default(), scopes: Vec::new(), frames: Vec::new(), depth: 0 }
+        Self {
+            schema,
+            path,
+            touched: Touched::default(),
+            scopes: Vec::new(),
+            frames: Vec::new(),
+            depth: 0,
+            in_body: false,
+        }
     }
 
     /// Resolves a whole statement; what it returns to the client is read.
@@ -135,7 +145,7 @@ impl<'s, 't> Resolver<'s, 't> {
     }
 
     fn select(&mut self, select: &'t t::Select, order: &[&'t t::Expr]) -> Vec<Out> {
-        let rels = self.from_all(&select.from);
+        let rels = self.all_from(&select.from);
         self.scopes.push(Scope { rels });
         let outs = self.items(&select.items);
         self.discard_all(select.filter.iter());
@@ -223,7 +233,11 @@ impl<'s, 't> Resolver<'s, 't> {
         let mut flow = Flow::new();
         self.expr(expr, &mut flow);
         tidy(&mut flow);
-        let fields = self.fields_of(expr);
+        let mut fields = self.fields_of(expr);
+        if fields.is_empty() {
+            self.touched.doubt("the fields of a value are not known".to_owned());
+            fields.push("?column?".to_owned());
+        }
         outs.extend(fields.into_iter().map(|name| Out { name, flow: flow.clone() }));
     }
 

@@ -10,8 +10,13 @@ use super::lex::{Kind, Lexer, Token};
 const KNOWN_OPERATORS: &[&str] = &[
     "+", "-", "*", "/", "%", "^", "<", ">", "=", "<=", ">=", "<>", "!=", "||", "->", "->>", "#>", "#>>",
     "@>", "<@", "?", "?|", "?&", "&&", "@@", "~", "~*", "!~", "!~*", "~~", "~~*", "!~~", "!~~*", "&", "|",
-    "#", "<<", ">>", "::", "=>", ":=", "@", "|/", "||/", "@?", "#-", "^@", "..", "&<", "&>",
+    "#", "<<", ">>", "::", "=>", ":=", "@", "|/", "||/", "!!", "@?", "#-", "^@", "..", "&<", "&>",
 ];
+
+/// How `ROWS FROM (f(), g())` is spelled for the parser: a call of this, with the functions as its arguments.
+pub(crate) const ROWS_FROM: &str = "*rows from*";
+/// How `(value).*` is spelled for the parser: a call of this.
+pub(crate) const ALL_FIELDS: &str = "*all fields*";
 
 /// A statement's tokens with the names and strings decoded.
 pub(crate) struct Words<'a> {
@@ -127,6 +132,18 @@ impl<'a> Words<'a> {
                 push_quoted(out, '"', &self.name(at).unwrap_or_default());
                 return if self.is(at + 1, "uescape") { at + 3 } else { at + 1 };
             }
+            Kind::Punct(b'[') if self.plain_subscript(at).is_some() => {
+                out.pop();
+                return self.plain_subscript(at).unwrap_or(at + 1);
+            }
+            Kind::Punct(b'(') if self.groups_value(at) && self.fields_follow(at) => {
+                push_quoted(out, '"', ALL_FIELDS);
+                out.push('(');
+            }
+            Kind::Punct(b')') if self.closes_fields(at, from) => {
+                out.push(')');
+                return at + 3;
+            }
             Kind::Bits => out.push_str("''"),
             kind if kind.is_string() => {
                 push_quoted(out, '\'', &self.string(at).unwrap_or_default());
@@ -139,13 +156,96 @@ impl<'a> Words<'a> {
         at + 1
     }
 
+    /// `name[1]` touches what `name` touches; the parser does not take subscripts everywhere. Says where it ends.
+    fn plain_subscript(&self, at: usize) -> Option<usize> {
+        let before = self.token(at.checked_sub(1)?)?;
+        let named = matches!(before.kind, Kind::Word | Kind::Quoted) && !self.is(at - 1, "array");
+        let plain = |kind| matches!(kind, Kind::Number | Kind::Param | Kind::Punct(b':'));
+        let mut end = at + 1;
+        while self.token(end).is_some_and(|token| plain(token.kind)) {
+            end += 1;
+        }
+        (named && end > at + 1 && self.mark(end, "]")).then_some(end + 1)
+    }
+
+    /// Words that say nothing of what is touched, or say it in a spelling the parser does not know.
+    fn respelled(&self, at: usize, out: &mut String) -> Option<usize> {
+        let after_value =
+            at > 0 && !self.mark(at - 1, ",") && !self.mark(at - 1, "(") && !self.mark(at - 1, ".");
+        if self.is(at, "overriding") && self.is_any(at + 1, &["user", "system"]) && self.is(at + 2, "value") {
+            return Some(at + 3);
+        }
+        if self.is(at, "insert") && self.is(at + 1, "default") && at > 0 && self.is(at - 1, "then") {
+            out.push_str("DO NOTHING");
+            return Some(at + 3);
+        }
+        if self.is(at, "rows") && self.is(at + 1, "from") && self.mark(at + 2, "(") {
+            push_quoted(out, '"', ROWS_FROM);
+            return Some(at + 2);
+        }
+        if after_value && self.is_any(at, &["isnull", "notnull"]) {
+            out.push_str(if self.is(at, "isnull") { "IS NULL" } else { "IS NOT NULL" });
+            return Some(at + 1);
+        }
+        None
+    }
+
+    /// Whether the group that opens at `at` is followed by `.*`.
+    fn fields_follow(&self, at: usize) -> bool {
+        let close = self.close_of(at);
+        self.mark(close + 1, ".") && self.mark(close + 2, "*")
+    }
+
+    /// Whether the `)` at `at` closes a group that was written as a call of [`ALL_FIELDS`].
+    fn closes_fields(&self, at: usize, from: usize) -> bool {
+        if !(self.mark(at + 1, ".") && self.mark(at + 2, "*")) {
+            return false;
+        }
+        let mut depth = 0usize;
+        for here in (from..=at).rev() {
+            depth += usize::from(self.mark(here, ")"));
+            if self.mark(here, "(") {
+                depth -= 1;
+                if depth == 0 {
+                    return self.groups_value(here);
+                }
+            }
+        }
+        false
+    }
+
+    /// A `(` that opens a value, not the arguments of a call.
+    fn groups_value(&self, at: usize) -> bool {
+        let Some(before) = at.checked_sub(1) else { return true };
+        self.mark(before, ",")
+            || self.mark(before, "(")
+            || self.is_any(before, &["select", "distinct", "all", "returning"])
+    }
+
+    fn close_of(&self, at: usize) -> usize {
+        let mut depth = 0usize;
+        for here in at..self.len() {
+            depth += usize::from(self.mark(here, "("));
+            if self.mark(here, ")") {
+                depth -= 1;
+                if depth == 0 {
+                    return here;
+                }
+            }
+        }
+        self.len()
+    }
+
     fn reword_word(&self, at: usize, from: usize, out: &mut String) -> usize {
+        if let Some(next) = self.respelled(at, out) {
+            return next;
+        }
         let before = |word: &str| at > from && self.is(at - 1, word);
         let followed_by_name = self
             .token(at + 1)
             .is_some_and(|next| matches!(next.kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted));
         if self.is(at, "only") && (followed_by_name || self.mark(at + 1, "(")) && self.only_here(at, from) {
-            return at + 1;
+            return self.only(at + 1, out);
         }
         if self.is(at, "table")
             && followed_by_name
@@ -180,6 +280,30 @@ impl<'a> Words<'a> {
         }
         out.push_str(self.raw(at));
         at + 1
+    }
+
+    /// Behind ONLY: `(name)` loses its parentheses.
+    fn only(&self, at: usize, out: &mut String) -> usize {
+        if !self.mark(at, "(") {
+            return at;
+        }
+        let mut close = at + 1;
+        while self.name_or_dot(close) {
+            close += 1;
+        }
+        if !self.mark(close, ")") {
+            return at;
+        }
+        let mut name = at + 1;
+        while name < close {
+            name = self.reword(name, at, out);
+        }
+        close + 1
+    }
+
+    fn name_or_dot(&self, at: usize) -> bool {
+        let name = |token: Token| matches!(token.kind, Kind::Word | Kind::Quoted | Kind::UnicodeQuoted);
+        self.mark(at, ".") || self.token(at).is_some_and(name)
     }
 
     fn only_here(&self, at: usize, from: usize) -> bool {

@@ -28,6 +28,8 @@ pub(crate) struct Touched {
     pub(crate) notes: Vec<String>,
     /// Something may have been touched that is not listed.
     pub(crate) incomplete: bool,
+    /// How many doubts there are, and how many of them are about columns.
+    pub(crate) doubts: (usize, usize),
     /// A function was called that may do anything.
     pub(crate) volatile: bool,
     /// A function of somebody's own was called.
@@ -50,7 +52,14 @@ impl Touched {
     /// Says what is not known; the analysis is then at most partial.
     pub(crate) fn doubt(&mut self, note: String) {
         self.incomplete = true;
+        self.doubts.0 += 1;
         self.note(note);
+    }
+
+    /// A column that nothing in scope has.
+    pub(crate) fn doubt_column(&mut self, note: String) {
+        self.doubts.1 += 1;
+        self.doubt(note);
     }
 
     pub(crate) fn note(&mut self, note: String) {

@@ -222,6 +222,7 @@ impl<'a> Statement<'a> {
         if !runs {
             draft.class = vec![Class::Misc];
             draft.effect = Effect::None;
+            draft.created = None;
             draft.touched.settings.clear();
             draft.touched.volatile = false;
             draft.touched.note("planned only: no rows were read or written".to_owned());

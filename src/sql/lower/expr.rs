@@ -184,9 +184,20 @@ fn constant(value: s::Value) -> t::Expr {
 }
 
 fn access(root: s::Expr, links: Vec<s::AccessExpr>) -> Lowered<t::Expr> {
+    // `t.a[1]` comes apart as `t`, `.a`, `[1]`; only `(t).a` takes a field of a value.
+    let mut plain = !matches!(root, s::Expr::Nested(_));
     let mut value = expr(root)?;
     for link in links {
+        let dotted = plain;
+        plain &= matches!(link, s::AccessExpr::Dot(_));
         value = match link {
+            s::AccessExpr::Dot(s::Expr::Identifier(field)) if dotted && matches!(value, t::Expr::Name(_)) => {
+                let t::Expr::Name(mut name) = value else {
+                    return Err(Unsupported("a field that is no name"));
+                };
+                name.push(ident(field));
+                t::Expr::Name(name)
+            }
             s::AccessExpr::Dot(s::Expr::Identifier(field)) => t::Expr::Field(Box::new(value), ident(field)),
             s::AccessExpr::Dot(s::Expr::Function(call)) => {
                 let mut lowered = function(call)?;

@@ -2,6 +2,7 @@
 
 use sqlparser::ast as s;
 
+use super::super::reword::ROWS_FROM;
 use super::super::tree as t;
 use super::expr::{argument, expr, exprs};
 use super::{Lowered, Unsupported, ident, list, name_of, object, query};
@@ -99,6 +100,9 @@ fn call(
     alias: t::Alias,
 ) -> Lowered<t::From> {
     let call = t::Call { name: object(name)?, arguments: list(args, argument)?, aside: Vec::new() };
+    if call.name == [ROWS_FROM] {
+        return Ok(t::From::Function { calls: call.arguments, columns: Vec::new(), ordinality, alias });
+    }
     Ok(function(t::Expr::Call(Box::new(call)), Vec::new(), ordinality, alias))
 }
 

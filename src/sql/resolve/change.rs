@@ -110,7 +110,7 @@ impl<'s, 't> Resolver<'s, 't> {
         self.push_with(update.with.as_ref());
         let (relation, target) = self.target(&update.table, update.alias.name.as_ref());
         let mut rels = vec![target];
-        rels.extend(self.from_all(&update.from));
+        rels.extend(self.all_from(&update.from));
         self.scopes.push(Scope { rels });
         self.assign(relation, &update.assignments);
         self.discard_all(update.filter.iter());
@@ -124,7 +124,7 @@ impl<'s, 't> Resolver<'s, 't> {
         self.push_with(delete.with.as_ref());
         let (_, target) = self.target(&delete.table, delete.alias.name.as_ref());
         let mut rels = vec![target];
-        rels.extend(self.from_all(&delete.using));
+        rels.extend(self.all_from(&delete.using));
         self.scopes.push(Scope { rels });
         self.discard_all(delete.filter.iter());
         let outs = self.items(&delete.returning);

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Function, Volatility, quoted};
 
+use super::super::reword::Words;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
 use super::super::tree as t;
 use super::{Resolver, lookup_order};
@@ -48,6 +49,10 @@ const GRAMMAR: &[&str] = &[
     "collation",
 ];
 
+/// Built-in functions that the grammar calls for a syntax of their own.
+const SPELLED: &[&str] =
+    &["extract", "position", "substring", "btrim", "ltrim", "rtrim", "timezone", "overlay"];
+
 /// Built-in functions that read tables, files or other databases by a string.
 const BY_STRING: &[&str] = &[
     "query_to_xml",
@@ -81,6 +86,9 @@ const BY_STRING: &[&str] = &[
     "pg_logical_slot_get_binary_changes",
     "pg_logical_slot_peek_binary_changes",
 ];
+
+/// The longest function body that is looked into.
+const BODY_MAX: usize = 4096;
 
 impl<'s, 't> Resolver<'s, 't> {
     /// An expression whose value does not reach the result.
@@ -116,7 +124,13 @@ impl<'s, 't> Resolver<'s, 't> {
                     flow.extend(out.flow);
                 }
             }
-            t::Expr::Cast(inner, _) | t::Expr::Named(inner, _) => self.expr(inner, flow),
+            t::Expr::Cast(inner, _) => self.expr(inner, flow),
+            t::Expr::Named(inner, name) => {
+                if SPELLED.contains(name) {
+                    self.touched.functions.insert(format!("pg_catalog.{name}"));
+                }
+                self.expr(inner, flow);
+            }
             t::Expr::Parts(parts) => {
                 for part in parts {
                     self.expr(part, flow);
@@ -138,7 +152,7 @@ impl<'s, 't> Resolver<'s, 't> {
             _ => Found::No,
         };
         if found == Found::No {
-            self.touched.doubt(format!("unknown column {}", name.join(".")));
+            self.touched.doubt_column(format!("unknown column {}", name.join(".")));
         }
         self.see_from(flow, from);
     }
@@ -214,6 +228,9 @@ impl<'s, 't> Resolver<'s, 't> {
             && self.item(table).is_some()
         {
             let from = flow.len();
+            // PostgreSQL checks the whole row, though only the field flows.
+            let mut whole = Flow::new();
+            self.row(name, &mut whole);
             if self.column_of(table, field, flow) == Found::No {
                 self.touched.doubt(format!("unknown column {table}.{field}"));
             }
@@ -254,11 +271,32 @@ impl<'s, 't> Resolver<'s, 't> {
             return;
         }
         self.touched.own_functions = true;
-        self.touched.volatile |= function.volatility == Volatility::Volatile;
         let closed = matches!(&*function.language, "c" | "internal") || function.kind == 'a';
-        if !closed && function.volatility != Volatility::Immutable {
+        let pure = function.volatility == Volatility::Immutable
+            || (function.language.as_ref() == "sql" && self.touches_nothing(function));
+        self.touched.volatile |= function.volatility == Volatility::Volatile && !pure;
+        if !closed && !pure {
             self.touched.doubt(format!("{schema}.{plain} may touch more"));
         }
+    }
+
+    /// Whether a SQL function's body names no relation and calls nothing but built-in functions.
+    fn touches_nothing(&self, function: &Function) -> bool {
+        let Some(body) = function.body.as_deref().filter(|body| body.len() <= BODY_MAX && !self.in_body)
+        else {
+            return false;
+        };
+        let Some(words) = Words::read(body, true, BODY_MAX) else { return false };
+        let Ok(parsed) = super::super::query::parse(&words.reworded(0, words.len())) else { return false };
+        let mut inner = Resolver::new(self.schema, self.path);
+        inner.in_body = true;
+        inner.statement(&parsed);
+        let found = inner.touched;
+        // Names of arguments look like columns that nobody has.
+        found.tables.is_empty()
+            && !found.own_functions
+            && found.settings.is_empty()
+            && found.doubts.0 == found.doubts.1
     }
 
     fn set_config(&mut self, arguments: &[t::Expr]) {

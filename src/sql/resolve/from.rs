@@ -5,7 +5,7 @@ use super::super::tree as t;
 use super::{Resolver, rename, tidy};
 
 impl<'s, 't> Resolver<'s, 't> {
-    pub(super) fn from_all(&mut self, from: &'t [t::From]) -> Vec<Rel<'s>> {
+    pub(super) fn all_from(&mut self, from: &'t [t::From]) -> Vec<Rel<'s>> {
         let mut before = Vec::with_capacity(from.len());
         for item in from {
             let rel = self.from(item, &mut before);
