@@ -137,6 +137,7 @@ class Provider:
         self._control: str = line["control"]
 
     def stop(self) -> None:
+        self._child.process.stdin.close()  # its sign to end
         self._child.stop()
 
     # Controls of the tests
