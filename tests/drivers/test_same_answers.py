@@ -51,7 +51,7 @@ STATEMENTS = [
     "select set_config('myapp.x', 'y', false), current_setting('myapp.x')",
     "prepare p as select 1; execute p; deallocate p",
     "begin; declare c cursor for select id from customers order by id; fetch 3 from c; close c; commit",
-    "create temp table t_same (a int); insert into t_same values (1), (2) returning a; drop table t_same",
+    "create temp table t_same (a int); insert into t_same values (1), (2) returning a + 0; drop table t_same",
     "update customers set country = country where id < 4 returning id, country",
     "delete from ledger where worker = -1",
     "merge into ledger l using (select -5 as w) s on l.worker = s.w when matched then delete",

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import tempfile
 import time
 import urllib.request
 
@@ -78,13 +79,12 @@ def test_a_database_that_does_not_exist_gives_its_own_error(gateway, secrets_of)
 # The disk
 
 @pytest.fixture
-def small_disk(ground, request):
+def small_disk(ground):
     """A tmpfs that fills up quickly."""
     if os.geteuid() != 0:
         print("skipped: only root can mount a small disk")
         pytest.skip("only root can mount a small disk")
-    folder = pathlib.Path(ground / f"disk-{request.node.name[:20]}")
-    folder.mkdir()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="disk-", dir=ground))
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)],
                              capture_output=True, text=True)
     if mounted.returncode != 0:

@@ -16,6 +16,9 @@ from .processes import HOST, STOP_SECONDS_MAX, free_port
 
 START_SECONDS_MAX = 60
 
+# A logged statement may be megabytes long.
+csv.field_size_limit(1 << 28)
+
 # Big enough for every test at once; durability of the test data does not matter.
 SETTINGS = """
 listen_addresses = '127.0.0.1'
