@@ -21,6 +21,7 @@ START_SECONDS_MAX = 30
 PROMPT_SECONDS_MAX = 20
 API_SECONDS_MAX = 30
 PAGE = 1000
+END_SECONDS_MAX = 10
 
 # Who may be what. Nobody is `app_admin`, and mallory is in no group.
 ROLE_MAP = [
@@ -240,6 +241,11 @@ class Psql:
         return self.messages
 
 
+def ended(record: dict) -> bool:
+    """Whether nothing more will be said of a record: it runs no longer, nor does its transaction."""
+    return not record.get("running") and record["txn_outcome"] != "open"
+
+
 class Api:
     """The log's HTTP API with one person's token."""
 
@@ -270,13 +276,13 @@ class Api:
         return self.get("/events", q=q, limit=limit)["items"]
 
     def wait(self, q: str, count: int = 1, seconds: float = 5.0) -> list[dict]:
-        """At least `count` records that match, as soon as they are found."""
+        """At least `count` records that match, as soon as they are found and have ended."""
         found: list[dict] = []
 
         def enough() -> bool:
             nonlocal found
             found = self.search(q)
-            return len(found) >= count
+            return len(found) >= count and all(map(ended, found))
 
         try:
             until(f"{count} records of {q}", enough, seconds, every=0.05)
@@ -287,6 +293,14 @@ class Api:
     def all(self, q: str = "") -> list[dict]:
         """Every record that matches, oldest first, page after page as the cursors lead."""
         self.settle()
+        give_up = time.monotonic() + END_SECONDS_MAX
+        while True:
+            items = self._pages(q)
+            if all(map(ended, items)) or time.monotonic() > give_up:
+                return items
+            time.sleep(0.2)
+
+    def _pages(self, q: str) -> list[dict]:
         items: list[dict] = []
         cursor = None
         while True:
