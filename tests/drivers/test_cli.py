@@ -1,0 +1,124 @@
+"""The command line against a running gateway: log in as a person, search, show, follow, export."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from support.gateway import email, link_and_code, program
+from support.processes import Child, until
+from support.provider import Browser
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def environment(gateway, provider, home):
+    """No stored login, but an auditor's token."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PGWITNESS_", "XDG_"))}
+    return {**clean, "HOME": str(home), "PGWITNESS_URL": gateway.url, "PGWITNESS_TOKEN": provider.id_token("carol")}
+
+
+@pytest.fixture
+def cli(environment):
+    def run(*arguments, **changes):
+        return subprocess.run([str(program()), *arguments], env={**environment, **changes}, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def known(connect, auditor, mark):
+    """One statement and its record."""
+    connect().execute(f"select email from customers where id < 4 /* {mark} */")
+    [record] = auditor.wait(mark)
+    return record
+
+
+def test_search_prints_records_on_stdout(cli, known, mark):
+    done = cli("search", f"column:customers.email {mark}", "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    [record] = map(json.loads, done.stdout.splitlines())
+    assert (record["id"], record["user"], record["rows"]) == (known["id"], email("ann"), 3)
+    table = cli("search", mark)
+    assert table.returncode == 0
+    assert email("ann") in table.stdout
+    rows = list(csv.DictReader(io.StringIO(cli("search", mark, "--format", "csv").stdout)))
+    assert [row["user"] for row in rows] == [email("ann")]
+
+
+def test_the_exit_code_says_how_it_ended(cli, known, mark):
+    assert cli("search", f"{mark}nothing").returncode == 1
+    assert cli("search", "tabel:customers").returncode == 2
+    assert cli("search", "--no-such-flag").returncode == 2
+    assert cli("search", mark, PGWITNESS_TOKEN="garbage").returncode == 3
+    assert cli("search", mark, PGWITNESS_URL="http://127.0.0.1:1").returncode == 3
+
+
+def test_show_prints_one_record_whole(cli, known):
+    done = cli("show", known["id"])
+    assert done.returncode == 0, done.stderr
+    assert known["sql"] in done.stdout
+    assert json.loads(cli("show", known["id"], "--json").stdout)["id"] == known["id"]
+    assert cli("show", "00000000-0000-7000-8000-000000000000").returncode == 1
+
+
+def test_who_names_the_people_that_touched_a_column(cli, known):
+    done = cli("who", "customers.email", "--since", "1d")
+    assert done.returncode == 0, done.stderr
+    assert email("ann") in done.stdout
+    assert cli("who", "customers.country", "--since", "1d").returncode in (0, 1)
+
+
+def test_tail_follows_what_happens(environment, connect, ground, mark):
+    child = Child([str(program()), "tail", mark, "--format", "jsonl"], ground / f"tail-{mark}", env=environment)
+    try:
+        until("tail to ask", lambda: child.alive(), 5)
+        connect().execute(f"select 1 /* {mark} */")
+        until("tail to print the record", lambda: mark in child.said(), 15)
+    finally:
+        code = child.stop(signal.SIGINT)
+    assert code == 0
+    assert json.loads(child.said().splitlines()[-1])["user"] == email("ann")
+
+
+def test_a_login_is_remembered_until_logout(cli, environment, gateway, known, mark):
+    environment.pop("PGWITNESS_TOKEN")
+    login = subprocess.Popen([str(program()), "login"], env=environment, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        shown = ""
+        while not link_and_code(shown):
+            line = login.stderr.readline()
+            assert line, f"login ended without a link: {shown}"
+            shown += line
+        Browser("carol").approve(*link_and_code(shown))
+        _, messages = login.communicate(timeout=60)
+    finally:
+        login.kill()
+    assert login.returncode == 0, messages
+    assert email("carol") in cli("whoami").stdout
+    assert cli("search", mark).returncode == 0
+    assert cli("logout").returncode == 0
+    assert cli("search", mark).returncode == 3
+
+
+def test_export_writes_every_match(cli, connect, auditor, mark, tmp_path):
+    connection = connect()
+    for number in range(30):
+        connection.execute(f"select {number} /* {mark} */")
+    auditor.wait(mark, count=30)
+    for form, count in (("jsonl", 30), ("csv", 31)):
+        path = tmp_path / f"out.{form}"
+        done = cli("export", mark, "--format", form, "-o", str(path))
+        assert done.returncode == 0, done.stderr
+        assert len(path.read_text().splitlines()) == count
+    assert auditor.wait(f"event:audit.export {mark}")

@@ -1,0 +1,423 @@
+"""psycopg 3 through the gateway: every way to execute, and the record of each execution."""
+
+import datetime
+import decimal
+import select
+import socket
+import threading
+import time
+import uuid
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from support.gateway import email
+
+
+def one(records):
+    assert len(records) == 1, [(each["seq"], each.get("sql")) for each in records]
+    return records[0]
+
+
+def in_order(records):
+    return sorted(records, key=lambda record: record["seq"])
+
+
+# Parameters
+
+@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
+def test_parameters_are_recorded_by_their_types(connect, auditor, mark, binary):
+    placeholder = "%b" if binary else "%t"
+    kinds = ["int4", "int8", "float8", "bool", "text", "text", "text"]
+    values = [7, 2**40, 1.5, True, "grüße", "", None]
+    text = "select " + ", ".join(f"{placeholder}::{kind}" for kind in kinds) + f" /* {mark} */"
+    with connect().cursor(binary=binary) as cursor:
+        assert list(cursor.execute(text, values).fetchone()) == values
+    record = one(auditor.wait(mark))
+    assert record["params"] == values
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
+def test_richer_types_pass_unchanged(connect, auditor, mark, binary):
+    values = [decimal.Decimal("12.50"), datetime.date(2026, 2, 3), uuid.UUID(int=7), b"\x00\xff",
+              datetime.datetime(2026, 2, 3, 4, 5, tzinfo=datetime.timezone.utc), [1, 2, 3]]
+    kinds = ["numeric", "date", "uuid", "bytea", "timestamptz", "int4[]"]
+    placeholder = "%b" if binary else "%t"
+    text = "select " + ", ".join(f"{placeholder}::{kind}" for kind in kinds) + f" /* {mark} */"
+    with connect().cursor(binary=binary) as cursor:
+        assert list(cursor.execute(text, values).fetchone()) == values
+        assert cursor.execute("select %s::jsonb", [Jsonb({"a": [1, None]})]).fetchone() == ({"a": [1, None]},)
+    record = one(auditor.wait(mark))
+    assert len(record["params"]) == len(values)
+    assert record["params"][2] == str(values[2])
+
+
+def test_null_is_not_the_empty_string(connect, auditor, mark):
+    connect().execute(f"select %s::text is null, %s::text is null /* {mark} */", [None, ""])
+    assert one(auditor.wait(mark))["params"] == [None, ""]
+
+
+# Statements and portals
+
+def test_a_prepared_statement_has_one_record_for_each_execution(connect, auditor, mark):
+    connection = connect()
+    for number in range(10):
+        connection.execute(f"select name from customers where id = %s /* {mark} */", [number + 1], prepare=True)
+    records = in_order(auditor.wait(mark, count=10))
+    assert len(records) == 10
+    assert [record["params"] for record in records] == [[number + 1] for number in range(10)]
+    assert len({record["fingerprint"] for record in records}) == 1
+    assert {record["rows"] for record in records} == {1}
+
+
+def test_parsing_alone_is_not_an_execution(connect, auditor, mark):
+    connection = connect()
+    connection.pgconn.prepare(b"kept", f"select ssn from customers /* {mark} */".encode())
+    connection.pgconn.describe_prepared(b"kept")
+    connection.execute("select 1")
+    auditor.settle()
+    assert auditor.search(f"event:query {mark}") == []
+    connection.pgconn.exec_prepared(b"kept", [])
+    assert one(auditor.wait(f"event:query {mark}"))["rows"] == 40
+
+
+def test_executemany_has_one_record_for_each_row_of_parameters(connect, auditor, mark):
+    with connect().cursor() as cursor:
+        cursor.executemany(f"insert into ledger values (1, %s, '{mark}')", [(n,) for n in range(25)])
+        assert cursor.rowcount == 25
+    records = auditor.wait(mark, count=25)
+    assert len(records) == 25
+    assert sorted(record["params"][0] for record in records) == list(range(25))
+    assert {(record["rows"], record["command"], record["outcome"]) for record in records} == {(1, "INSERT", "ok")}
+    assert {tuple(record["writes"]) for record in records} == {
+        ("public.ledger.n", "public.ledger.note", "public.ledger.worker")}
+
+
+def test_a_pipeline_with_an_error_says_which_ran_and_which_were_skipped(connect, auditor, mark):
+    connection = connect()
+    texts = ["select 1", "select 2", "select 1 / 0", "select 4", "select 5"]
+    with pytest.raises(psycopg.errors.DivisionByZero), connection.pipeline() as pipeline:
+        for text in texts:
+            connection.execute(f"{text} /* {mark} */", prepare=False)
+        pipeline.sync()
+    records = in_order(auditor.wait(mark, count=5))
+    assert [record["outcome"] for record in records] == ["ok", "ok", "error", "skipped", "skipped"]
+    assert records[2]["sqlstate"] == "22012"
+    assert {record["txn_outcome"] for record in records[:3]} == {"rolled_back"}
+
+
+def test_a_pipeline_without_errors_is_recorded_in_order(connect, auditor, mark):
+    connection = connect()
+    with connection.pipeline():
+        cursors = [connection.execute(f"select %s::int /* {mark} */", [number]) for number in range(50)]
+    assert [cursor.fetchone()[0] for cursor in cursors] == list(range(50))
+    records = in_order(auditor.wait(mark, count=50))
+    assert [record["params"] for record in records] == [[number] for number in range(50)]
+    assert {record["outcome"] for record in records} == {"ok"}
+
+
+def test_a_row_limit_and_its_resumption_are_one_execution(gateway, secrets_of, auditor, mark):
+    import struct
+
+    from support.gateway import PASSWORD_PROMPT
+    from support.wire import Wire
+
+    with Wire(gateway.port) as wire:
+        seen = wire.log_in(secrets_of("ann"), user=email("ann"), database="shop", options=PASSWORD_PROMPT)
+        assert seen[-1].kind == "Z", seen
+        wire.message("P", b"\0" + f"select id from orders /* {mark} */".encode() + b"\0\0\0")
+        wire.message("B", b"\0\0" + b"\0\0" * 3)
+        for _ in range(3):
+            wire.message("E", b"\0" + struct.pack("!i", 50))
+        wire.message("S")
+        kinds = [message.kind for message in wire.until("Z")]
+    assert kinds.count("D") == 120
+    assert kinds.count("s") == 2
+    assert kinds.count("C") == 1
+    assert one(auditor.wait(mark))["rows"] == 120
+
+
+def test_a_server_side_cursor_says_what_each_fetch_took(connect, auditor, mark):
+    connection = connect(autocommit=False)
+    with connection.cursor(name=f"c_{mark}") as cursor:
+        cursor.execute(f"select email from customers order by id /* {mark} */")
+        assert len(cursor.fetchmany(15)) == 15
+        assert len(cursor.fetchall()) == 25
+    connection.commit()
+    declared = auditor.wait(f"column:customers.email {mark}")
+    assert any(record["sql"].startswith("DECLARE") for record in declared)
+    fetches = in_order(record for record in auditor.wait(f"c_{mark}", count=3) if "FETCH" in record["sql"].upper())
+    assert sum(record["rows"] for record in fetches) == 40
+
+
+# Transactions
+
+def test_commit_and_rollback_decide_what_became_of_a_statement(connect, auditor, mark):
+    connection = connect(autocommit=False)
+    connection.execute(f"insert into ledger values (2, 1, '{mark}') /* kept */")
+    connection.commit()
+    connection.execute(f"insert into ledger values (2, 2, '{mark}') /* undone */")
+    connection.rollback()
+    kept = one(auditor.wait(f"{mark} kept"))
+    assert (kept["outcome"], kept["txn_outcome"]) == ("ok", "committed")
+    undone = one(auditor.wait(f"{mark} undone"))
+    assert (undone["outcome"], undone["txn_outcome"]) == ("ok", "rolled_back")
+
+
+def test_a_savepoint_undoes_only_what_came_after_it(connect, auditor, mark):
+    connection = connect(autocommit=False)
+    connection.execute(f"insert into ledger values (3, 1, '{mark}') /* before */")
+    connection.execute("savepoint here")
+    connection.execute(f"insert into ledger values (3, 2, '{mark}') /* within */")
+    connection.execute("rollback to savepoint here")
+    connection.execute(f"insert into ledger values (3, 3, '{mark}') /* after */")
+    connection.commit()
+    outcomes = {word: one(auditor.wait(f"{mark} {word}"))["txn_outcome"] for word in ("before", "within", "after")}
+    assert outcomes == {"before": "committed", "within": "rolled_back", "after": "committed"}
+
+
+def test_commit_of_a_failed_transaction_is_a_rollback(connect, auditor, mark):
+    connection = connect()
+    connection.execute("begin")
+    connection.execute(f"insert into ledger values (4, 1, '{mark}') /* good */")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        connection.execute(f"select * from no_such_table /* {mark} bad */")
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        connection.execute(f"select 1 /* {mark} late */")
+    connection.execute("commit")
+    assert one(auditor.wait(f"{mark} good"))["txn_outcome"] == "rolled_back"
+    bad = one(auditor.wait(f"{mark} bad"))
+    assert (bad["outcome"], bad["sqlstate"], bad["txn_outcome"]) == ("error", "42P01", "rolled_back")
+    assert "no_such_table" in bad["error"]
+    assert one(auditor.wait(f"{mark} late"))["sqlstate"] == "25P02"
+
+
+def test_a_statement_string_ends_at_its_first_error(connect, auditor, mark):
+    connection = connect()
+    result = connection.pgconn.exec_(
+        f"insert into ledger values (5, 1, '{mark}'); select 1/0 /* {mark} */; select 3 /* {mark} */".encode())
+    assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"22012"
+    records = in_order(auditor.wait(mark, count=3))
+    assert [record["outcome"] for record in records] == ["ok", "error", "skipped"]
+    assert records[0]["txn_outcome"] == "rolled_back"
+    assert connection.execute("select count(*) from ledger where note = %s", [mark]).fetchone() == (0,)
+
+
+def test_a_statement_string_has_one_record_for_each_statement(connect, auditor, mark):
+    cursor = connect().execute(f"select 1 /* {mark} */; select email from customers /* {mark} */; ; select 3 /* {mark} */")
+    sets = []
+    while True:
+        sets.append(len(cursor.fetchall()))
+        if not cursor.nextset():
+            break
+    assert sets == [1, 40, 1]
+    records = in_order(auditor.wait(mark, count=3))
+    assert [record["rows"] for record in records] == [1, 40, 1]
+    assert [record["tables"] for record in records] == [[], ["public.customers"], []]
+
+
+def test_empty_queries_are_answered(connect, gateway):
+    connection = connect()
+    for text in (b"", b" ", b";", b"-- nothing", b"/* nothing */"):
+        assert connection.pgconn.exec_(text).status == psycopg.pq.ExecStatus.EMPTY_QUERY
+        assert connection.pgconn.exec_params(text, []).status == psycopg.pq.ExecStatus.EMPTY_QUERY
+    assert connection.execute("select 1").fetchone() == (1,)
+
+
+# COPY
+
+def test_copy_in_counts_rows_and_bytes(connect, auditor, mark):
+    rows = [(6, number, mark) for number in range(5000)]
+    with connect().cursor() as cursor:
+        with cursor.copy("copy ledger (worker, n, note) from stdin") as copy:
+            for row in rows:
+                copy.write_row(row)
+        assert cursor.rowcount == 5000
+    record = one([each for each in auditor.wait("table:ledger command:COPY class:write") if each["rows"] == 5000])
+    assert record["outcome"] == "ok"
+    assert record["bytes"] >= 5000 * len(mark)
+    assert record["writes"] == ["public.ledger.n", "public.ledger.note", "public.ledger.worker"]
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "binary"])
+def test_copy_out_counts_rows_and_bytes(connect, auditor, mark, form):
+    text = f"copy (select email from customers /* {mark} */) to stdout (format {form})"
+    with connect().cursor() as cursor, cursor.copy(text) as copy:
+        data = b"".join(copy)
+    assert b"c7@example.org" in data
+    record = one(auditor.wait(mark))
+    assert (record["rows"], record["outcome"], record["reads"]) == (40, "ok", ["public.customers.email"])
+    assert record["bytes"] == pytest.approx(len(data), abs=400)
+
+
+def test_a_copy_that_the_client_breaks_off_is_an_error(connect, auditor, mark):
+    connection = connect()
+    with pytest.raises(ZeroDivisionError):
+        with connection.cursor() as cursor, cursor.copy(f"copy ledger (worker) from stdin /* {mark} */") as copy:
+            copy.write("7\n")
+            raise ZeroDivisionError  # psycopg sends CopyFail
+    record = one(auditor.wait(mark))
+    assert record["outcome"] in ("error", "canceled")
+    assert record["sqlstate"] == "57014"
+    assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_copy_with_bad_data_is_an_error(connect, auditor, mark):
+    connection = connect()
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        with connection.cursor() as cursor, cursor.copy(f"copy ledger (worker) from stdin /* {mark} */") as copy:
+            for _ in range(10_000):
+                copy.write("not a number\n")
+    record = one(auditor.wait(mark))
+    assert (record["outcome"], record["sqlstate"]) == ("error", "22P02")
+    assert connection.execute("select 1").fetchone() == (1,)
+
+
+# Cancel, notifications, notices
+
+def test_a_cancelled_statement_is_recorded_as_cancelled(connect, auditor, mark):
+    connection = connect()
+    timer = threading.Timer(0.5, connection.cancel)
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        connection.execute(f"select pg_sleep(20) /* {mark} */")
+    timer.join()
+    assert time.monotonic() - begun < 10
+    record = one(auditor.wait(mark))
+    assert (record["outcome"], record["sqlstate"]) == ("canceled", "57014")
+    assert auditor.wait(f"event:cancel session:{record['session']}")
+    assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_cancel_with_a_wrong_key_stops_nobody(connect, gateway):
+    import struct
+
+    connection = connect()
+    done = threading.Event()
+
+    def sleep():
+        connection.execute("select pg_sleep(1.5)")
+        done.set()
+
+    worker = threading.Thread(target=sleep)
+    worker.start()
+    time.sleep(0.3)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as wire:
+        wire.sendall(struct.pack("!iiii", 16, 80877102, connection.info.backend_pid, 12345))
+        select.select([wire], [], [], 5)
+    worker.join(10)
+    assert done.is_set()
+
+
+def test_the_backend_process_is_the_real_one(connect):
+    connection = connect()
+    assert connection.execute("select pg_backend_pid()").fetchone() == (connection.info.backend_pid,)
+
+
+def test_notifications_arrive_while_idle(connect):
+    listener, speaker = connect(), connect()
+    listener.execute("listen news")
+    speaker.execute("select pg_notify('news', 'hello')")
+    [heard] = listener.notifies(timeout=5, stop_after=1)
+    assert (heard.channel, heard.payload, heard.pid) == ("news", "hello", speaker.info.backend_pid)
+
+
+def test_notices_arrive_with_the_statement(connect):
+    connection = connect()
+    heard = []
+    connection.add_notice_handler(lambda notice: heard.append((notice.severity, notice.message_primary)))
+    connection.execute("select notify_me('world')")
+    assert heard == [("NOTICE", "hello world"), ("WARNING", "careful world")]
+
+
+# Sizes
+
+def test_a_large_result_passes_whole(connect, auditor, mark):
+    with connect().cursor() as cursor:
+        cursor.execute(f"select n, repeat('x', 100) from generate_series(1, 200000) n /* {mark} */")
+        total = sum(len(text) for _, text in cursor)
+    assert total == 20_000_000
+    record = one(auditor.wait(mark))
+    assert record["rows"] == 200_000
+    assert record["bytes"] >= 20_000_000
+
+
+def test_a_large_row_and_a_large_parameter_pass_whole(connect):
+    connection = connect()
+    assert connection.execute("select length(repeat('y', 30000000)), repeat('y', 30000000)").fetchone()[0] == 30_000_000
+    text = "z" * 4_000_000
+    assert connection.execute("select md5(%s) = md5(repeat('z', 4000000))", [text]).fetchone() == (True,)
+
+
+def test_a_long_statement_passes_and_is_recorded(connect, auditor, mark):
+    numbers = ", ".join(map(str, range(100_000)))
+    cursor = connect().execute(f"select count(*) from customers where id in ({numbers}) /* {mark} */")
+    assert cursor.fetchone() == (40,)
+    record = one([each for each in auditor.wait("table:customers command:SELECT")
+                  if len(each["sql"]) > 500_000])
+    assert record["outcome"] == "ok"
+
+
+# Tables and columns, in a few everyday shapes
+
+SHAPES = [
+    ("select * from customers",
+     ["public.customers"],
+     [f"public.customers.{name}" for name in ("country", "email", "id", "name", "ssn")], []),
+    ("select c.email from customers c join orders o on o.customer_id = c.id where o.total > 20",
+     ["public.customers", "public.orders"], ["public.customers.email"],
+     ["public.customers.id", "public.orders.customer_id", "public.orders.total"]),
+    ("with big as (select id from orders where total > 100) select count(*) from big",
+     ["public.orders"], None, None),
+    ("select total from customer_totals where id = 1",
+     ["public.customer_totals", "public.customers", "public.orders"], None, None),
+]
+
+
+@pytest.mark.parametrize("text, tables, reads, filters", SHAPES, ids=["star", "join", "cte", "view"])
+def test_tables_and_columns_are_those_of_the_database(connect, auditor, mark, text, tables, reads, filters):
+    connect().execute(f"{text} /* {mark} */")
+    record = one(auditor.wait(mark))
+    assert record["analysis"] == "exact"
+    assert record["tables"] == tables
+    if reads is not None:
+        assert record["reads"] == reads
+    if filters is not None:
+        assert record["filters"] == filters
+
+
+def test_the_search_path_decides_which_table_is_meant(connect, auditor, mark, cluster):
+    cluster.psql("create schema if not exists other; create table if not exists other.customers (id int, secret text);"
+                 "grant usage on schema other to app_write; grant select on other.customers to app_write", "shop")
+    connection = connect()
+    connection.execute("set search_path to other, public")
+    connection.execute(f"select * from customers /* {mark} */")
+    record = one(auditor.wait(mark))
+    assert record["tables"] == ["other.customers"]
+    assert record["search_path"].replace(" ", "").startswith("other,public")
+
+
+def test_a_table_made_a_moment_ago_is_known(connect, auditor, mark):
+    connection = connect()
+    connection.execute(sql.SQL("create table {} (a int, b text)").format(sql.Identifier(mark)))
+    connection.execute(sql.SQL("select * from {} /* fresh */").format(sql.Identifier(mark)))
+    connection.execute(sql.SQL("drop table {}").format(sql.Identifier(mark)))
+    record = one(auditor.wait(f"table:{mark} class:read"))
+    assert record["reads"] == [f"public.{mark}.a", f"public.{mark}.b"]
+
+
+def test_what_cannot_be_parsed_is_recorded_as_unresolved(connect, auditor, mark):
+    with pytest.raises(psycopg.errors.SyntaxError):
+        connect().execute(f"selec 1 /* {mark} */")
+    record = one(auditor.wait(mark))
+    assert (record["outcome"], record["sqlstate"], record["analysis"]) == ("error", "42601", "unresolved")
+
+
+def test_the_role_that_acts_is_recorded(connect, auditor, mark):
+    connection = connect("ann", role="app_read")
+    connection.execute(f"select 1 /* {mark} */")
+    record = one(auditor.wait(mark))
+    assert (record["role"], record["user"]) == ("app_read", email("ann"))
