@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pgwitness_index::journal::{self, Journal, Recovery};
-use pgwitness_index::record::{
-    Completion, Entry, Event, Outcome, Record, Settlement, TxnOutcome, Who,
-};
+use pgwitness_index::record::{Completion, Entry, Event, Outcome, Record, Settlement, TxnOutcome, Who};
 use pgwitness_index::storage::{DirStorage, Storage};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -99,7 +97,8 @@ impl Service {
         let (journal, storage) = open_journal(&config.log.dir)?;
         let (recorder, recorder_thread) = Recorder::start(journal, config.log.durability)?;
         let (indexing, search) = Indexing::start(&config.index, storage)?;
-        let provider = Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins);
+        let provider =
+            Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins);
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
         let drain_timeout = config.limits.drain_timeout;
@@ -179,7 +178,8 @@ impl Service {
 /// Opens the journal and settles what the last process left open.
 fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
     let storage: Arc<dyn Storage> = Arc::new(
-        DirStorage::create(dir).with_context(|| format!("could not open the journal in {}", dir.display()))?,
+        DirStorage::create(dir)
+            .with_context(|| format!("could not open the journal in {}", dir.display()))?,
     );
     let (mut journal, recovery) = Journal::open(storage.clone(), journal::Options::default())
         .with_context(|| format!("could not open the journal in {}", dir.display()))?;

@@ -77,10 +77,8 @@ pub fn client(mode: SslMode, roots: Option<&Path>) -> Result<Option<Arc<ClientCo
         SslMode::VerifyFull => chain_verifier(roots)?,
         SslMode::VerifyCa => Arc::new(AnyName(chain_verifier(roots)?)),
     };
-    let config = ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+    let config =
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok(Some(Arc::new(config)))
 }
 

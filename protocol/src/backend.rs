@@ -29,9 +29,11 @@ pub fn command_complete(body: &[u8]) -> Result<(&str, Option<u64>), ProtocolErro
     let mut fields = Fields::new(b'C', body);
     let tag = fields.string("command tag")?;
     fields.end()?;
-    let tag = std::str::from_utf8(tag).map_err(|_| ProtocolError::Invalid { tag: b'C', what: "command tag" })?;
+    let tag =
+        std::str::from_utf8(tag).map_err(|_| ProtocolError::Invalid { tag: b'C', what: "command tag" })?;
     let words = tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
-    let rows = tag.get(words.len()..).and_then(|numbers| numbers.rsplit(' ').next()).and_then(|n| n.parse().ok());
+    let rows =
+        tag.get(words.len()..).and_then(|numbers| numbers.rsplit(' ').next()).and_then(|n| n.parse().ok());
     Ok((words, rows))
 }
 

@@ -110,7 +110,8 @@ impl FrameBuffer {
     /// # Errors
     /// A declared length below 4.
     pub fn peek(&self) -> Result<Option<(u8, usize)>, ProtocolError> {
-        let Some(header) = self.bytes.get(self.cleared..).and_then(|rest| rest.first_chunk::<HEADER>()) else {
+        let Some(header) = self.bytes.get(self.cleared..).and_then(|rest| rest.first_chunk::<HEADER>())
+        else {
             return Ok(None);
         };
         let [tag, a, b, c, d] = *header;

@@ -104,7 +104,11 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 impl StartupMessage {
     /// The last value given for a name (PostgreSQL lets the last one win).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.parameters.iter().rev().find(|(given, _)| given == name.as_bytes()).map(|(_, value)| value.as_ref())
+        self.parameters
+            .iter()
+            .rev()
+            .find(|(given, _)| given == name.as_bytes())
+            .map(|(_, value)| value.as_ref())
     }
 
     /// Names of `_pq_.` protocol options, none of which is known here.
@@ -122,8 +126,10 @@ impl StartupMessage {
         let passed = self.parameters.iter().filter(|(name, _)| {
             !name.starts_with(b"_pq_.") && !decided.iter().any(|(own, _)| name == own.as_bytes())
         });
-        for (name, value) in
-            decided.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).chain(passed.map(|(n, v)| (&n[..], &v[..])))
+        for (name, value) in decided
+            .iter()
+            .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
+            .chain(passed.map(|(n, v)| (&n[..], &v[..])))
         {
             packet.put_slice(name);
             packet.put_u8(0);
@@ -178,7 +184,8 @@ mod tests {
 
     #[test]
     fn the_last_of_two_users_wins_as_in_postgresql() {
-        let (Packet::Start(message), _) = read(&packet(3 << 16, b"user\0a\0user\0b\0\0")).unwrap().unwrap() else {
+        let (Packet::Start(message), _) = read(&packet(3 << 16, b"user\0a\0user\0b\0\0")).unwrap().unwrap()
+        else {
             panic!("not a start")
         };
         assert_eq!(message.get("user"), Some(&b"b"[..]));

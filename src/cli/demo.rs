@@ -24,8 +24,8 @@ use crate::config::{
 };
 use crate::demo::postgres::{self, PrivatePostgres};
 use crate::demo::provider::{DemoProvider, Person};
-use crate::demo::shop::{self, Shop};
 use crate::demo::seed;
+use crate::demo::shop::{self, Shop};
 use crate::gateway::Approver;
 use crate::service::{Doors, Service};
 
@@ -453,10 +453,12 @@ fn given_upstream(text: &str) -> anyhow::Result<Behind> {
     const SHAPE: &str = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (?host=/folder for a unix socket)";
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
     let Some(url) = url else { bail!("--upstream is not a PostgreSQL URL; {SHAPE}") };
-    let decode = |part: &str| url::form_urlencoded::parse(format!("v={}", part.replace('+', "%2B")).as_bytes())
-        .next()
-        .map(|(_, value)| value.into_owned())
-        .unwrap_or_default();
+    let decode = |part: &str| {
+        url::form_urlencoded::parse(format!("v={}", part.replace('+', "%2B")).as_bytes())
+            .next()
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default()
+    };
     let (role, password) = (decode(url.username()), decode(url.password().unwrap_or("")));
     let database = decode(url.path().trim_start_matches('/'));
     if role.is_empty() || password.is_empty() || database.is_empty() {

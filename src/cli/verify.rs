@@ -56,8 +56,7 @@ pub(super) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     };
     let range = args.from.zip(args.to).map(|(from, to)| (Seq(from), Seq(to)));
     let report = tokio::task::spawn_blocking(move || {
-        let storage =
-            DirStorage::open(&dir).with_context(|| format!("could not open {}", dir.display()))?;
+        let storage = DirStorage::open(&dir).with_context(|| format!("could not open {}", dir.display()))?;
         proof::verify(&storage, range, head).context("could not verify the journal")
     })
     .await??;

@@ -266,7 +266,20 @@ impl Reading {
             return Err(ConfigError(self.mistakes));
         }
         let access = Access { auditor: file.access.auditor, admin: file.access.admin };
-        Ok(Config { listen, http, admin, oidc, upstreams, role_map, access, capture, log, index, login, limits })
+        Ok(Config {
+            listen,
+            http,
+            admin,
+            oidc,
+            upstreams,
+            role_map,
+            access,
+            capture,
+            log,
+            index,
+            login,
+            limits,
+        })
     }
 
     fn wrong(&mut self, key: &str, message: impl std::fmt::Display) {
@@ -275,7 +288,10 @@ impl Reading {
 
     fn address(&mut self, key: &str, text: &str) -> SocketAddr {
         text.parse().unwrap_or_else(|_| {
-            self.wrong(key, format_args!("{text:?} is not an address and port, write for example 0.0.0.0:6432"));
+            self.wrong(
+                key,
+                format_args!("{text:?} is not an address and port, write for example 0.0.0.0:6432"),
+            );
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
     }
@@ -283,7 +299,10 @@ impl Reading {
     fn duration(&mut self, key: &str, text: Option<&str>, default: Duration) -> Duration {
         let Some(text) = text else { return default };
         quantity::duration(text).unwrap_or_else(|| {
-            self.wrong(key, format_args!("{text:?} is not a duration, write for example \"90s\", \"3m\", \"12h\""));
+            self.wrong(
+                key,
+                format_args!("{text:?} is not a duration, write for example \"90s\", \"3m\", \"12h\""),
+            );
             default
         })
     }
@@ -359,7 +378,10 @@ impl Reading {
                 ListenTls::Off
             }
             (other, _) => {
-                self.wrong("listen.tls", format_args!("{other:?} is not one of \"off\", \"allow\", \"require\""));
+                self.wrong(
+                    "listen.tls",
+                    format_args!("{other:?} is not one of \"off\", \"allow\", \"require\""),
+                );
                 ListenTls::Off
             }
         };
@@ -375,7 +397,10 @@ impl Reading {
                 .ok()
                 .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
                 .or_else(|| {
-                    self.wrong("http.public_url", format_args!("{text:?} is not a URL, write for example https://witness.example.com"));
+                    self.wrong(
+                        "http.public_url",
+                        format_args!("{text:?} is not a URL, write for example https://witness.example.com"),
+                    );
                     None
                 })
         });
@@ -438,7 +463,10 @@ impl Reading {
             }
         }
         if credentials.is_empty() {
-            self.wrong(&key, "has no credentials: write credentials = [{ role = \"…\", password_file = \"…\" }]");
+            self.wrong(
+                &key,
+                "has no credentials: write credentials = [{ role = \"…\", password_file = \"…\" }]",
+            );
         }
         let sslrootcert = table.sslrootcert.map(|path| self.path(path));
         Upstream {
@@ -463,7 +491,10 @@ impl Reading {
         let expires = table.expires.and_then(|text| {
             let parsed = time::OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339);
             parsed.map(time::OffsetDateTime::unix_timestamp).ok().or_else(|| {
-                self.wrong("role_map.expires", format_args!("{text:?} is not a time, write for example 2026-12-31T18:00:00Z"));
+                self.wrong(
+                    "role_map.expires",
+                    format_args!("{text:?} is not a time, write for example 2026-12-31T18:00:00Z"),
+                );
                 None
             })
         });

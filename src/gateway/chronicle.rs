@@ -349,7 +349,11 @@ impl Chronicle {
             command: end.command,
             rows: end.rows,
             bytes: end.bytes,
-            duration_us: if outcome == Outcome::Skipped { 0 } else { u64::try_from(elapsed).unwrap_or(u64::MAX) },
+            duration_us: if outcome == Outcome::Skipped {
+                0
+            } else {
+                u64::try_from(elapsed).unwrap_or(u64::MAX)
+            },
             sqlstate: end.report.code,
             error: end.report.message,
             notes: Vec::new(),
@@ -371,7 +375,10 @@ impl Chronicle {
     /// The server completed more statements than were seen in the text.
     fn unannounced(&mut self, end: End) {
         tracing::warn!(session = %self.who.session, command = %end.command, "the server completed a statement that was not seen");
-        let reading = Readings::unknown(&end.command, "the server completed more statements than were seen in the text");
+        let reading = Readings::unknown(
+            &end.command,
+            "the server completed more statements than were seen in the text",
+        );
         let time = clock::now();
         let done = Completion {
             command: end.command,

@@ -55,7 +55,9 @@ pub(super) struct Offer<'a> {
 /// # Errors
 /// Bad packets, silence, plain text where TLS is required.
 pub(super) async fn greet(stream: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
-    tokio::time::timeout(GREETING_TIMEOUT, negotiate(stream, offer)).await.map_err(|_| GreetingError::Silent)?
+    tokio::time::timeout(GREETING_TIMEOUT, negotiate(stream, offer))
+        .await
+        .map_err(|_| GreetingError::Silent)?
 }
 
 async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
@@ -158,7 +160,10 @@ async fn read_packet(
     }
 }
 
-async fn read_more(stream: &mut (impl tokio::io::AsyncRead + Unpin), buffer: &mut BytesMut) -> io::Result<()> {
+async fn read_more(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<()> {
     buffer.reserve(MAX_STARTUP.min(1024));
     match stream.read_buf(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

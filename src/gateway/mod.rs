@@ -20,7 +20,6 @@ mod transaction;
 mod upstream;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
 use rustls::ServerConfig;
@@ -51,7 +50,6 @@ pub struct Gateway {
     cancel_keys: CancelKeys,
     live: LiveSessions,
     tls: Option<Arc<ServerConfig>>,
-    pending_logins: AtomicUsize,
     approver: Option<Arc<dyn Approver>>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -106,7 +104,6 @@ impl Gateway {
             databases,
             cancel_keys: CancelKeys::default(),
             live: LiveSessions::default(),
-            pending_logins: AtomicUsize::new(0),
             config,
             recorder,
             provider,
@@ -147,5 +144,15 @@ impl Gateway {
 /// A record of something that is not a statement.
 fn event_record(event: Event, who: Arc<Who>, detail: String, done: Option<Completion>) -> Record {
     let time = clock::now();
-    Record { id: clock::new_id(time), time, event, who, sql: None, shape: None, params: Vec::new(), detail, done }
+    Record {
+        id: clock::new_id(time),
+        time,
+        event,
+        who,
+        sql: None,
+        shape: None,
+        params: Vec::new(),
+        detail,
+        done,
+    }
 }

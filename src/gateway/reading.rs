@@ -29,7 +29,7 @@ pub(super) struct Reading {
 
 impl Reading {
     /// The statement that PREPARE names; else the statement itself.
-    pub(super) fn inner<'a>(self: &'a Arc<Self>) -> &'a Arc<Reading> {
+    pub(super) fn inner(self: &Arc<Self>) -> &Arc<Reading> {
         self.inner.as_ref().unwrap_or(self)
     }
 
@@ -52,7 +52,8 @@ impl Reading {
 
     fn weight(&self) -> u32 {
         let shape = &self.shape;
-        let names = [&shape.tables, &shape.reads, &shape.filters, &shape.writes, &shape.via, &shape.analysis_notes];
+        let names =
+            [&shape.tables, &shape.reads, &shape.filters, &shape.writes, &shape.via, &shape.analysis_notes];
         let bytes: usize = names.into_iter().flatten().map(|name| name.len() + 24).sum();
         u32::try_from(bytes + 512).unwrap_or(u32::MAX)
     }

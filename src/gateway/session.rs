@@ -240,8 +240,8 @@ impl Session {
 
     async fn take_turn(&mut self, turn: Turn, timer: Pin<&mut Sleep>) -> Result<(), Ending> {
         match turn {
-            Turn::FromClient => self.from_client().await?,
-            Turn::FromServer => self.from_server().await?,
+            Turn::FromClient => self.hear_client().await?,
+            Turn::FromServer => self.hear_server().await?,
             Turn::ClientGone if self.terminated => return Err(Ending::Client("")),
             Turn::ClientGone => return Err(Ending::Client("the client left without saying so")),
             Turn::ServerGone => return Err(Ending::Server),
@@ -342,7 +342,7 @@ impl Session {
         written.map_ok(|count| results.passed(count))
     }
 
-    async fn from_client(&mut self) -> Result<(), Ending> {
+    async fn hear_client(&mut self) -> Result<(), Ending> {
         if let Some(catalog) = self.chronicle.stale_catalog() {
             catalog.refresh(&self.chronicle.login_role()).await;
         }
@@ -439,7 +439,7 @@ impl Session {
         Ok(())
     }
 
-    async fn from_server(&mut self) -> Result<(), Ending> {
+    async fn hear_server(&mut self) -> Result<(), Ending> {
         let answered = self.hear();
         self.write_down();
         if let Some(receipt) = self.hold.take()
@@ -450,11 +450,12 @@ impl Session {
         }
         if let Err(error) = answered {
             tracing::error!(%error, "the database's answer could not be understood");
-            let say = Say::new(Severity::Fatal, "08P01", "the gateway could not understand the database's answer");
+            let say =
+                Say::new(Severity::Fatal, "08P01", "the gateway could not understand the database's answer");
             return Err(Ending::Us(say));
         }
         if self.waiting {
-            self.from_client().await?;
+            self.hear_client().await?;
         }
         Ok(())
     }
@@ -497,7 +498,7 @@ impl Session {
             Ending::Us(say) => Some(say),
             Ending::Client(_) | Ending::Server => None,
         };
-        if matches!(say, Some(_)) || reason.starts_with("the client") {
+        if say.is_some() || reason.starts_with("the client") {
             self.stop_backend().await;
         }
         let farewell = self.farewell(client, say);
@@ -651,7 +652,8 @@ mod tests {
         .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
         .to_vec();
         let asked = asked_settings(&StartupMessage { minor: 0, parameters });
-        let expected = [("search_path", "evil place"), ("role", "x"), ("work_mem", "1MB"), ("TimeZone", "UTC")];
+        let expected =
+            [("search_path", "evil place"), ("role", "x"), ("work_mem", "1MB"), ("TimeZone", "UTC")];
         assert_eq!(asked, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

@@ -29,17 +29,8 @@ use crate::identity::{DeviceLogin, Grant, LoginError, PairingEntry, Principal};
 use crate::policy::{self, Granted};
 
 /// Programs that show a notice to the person at once: they may wait as long as the code lives.
-const PATIENT: [&str; 9] = [
-    "psql",
-    "pg_dump",
-    "pg_dumpall",
-    "pg_restore",
-    "pgbench",
-    "vacuumdb",
-    "reindexdb",
-    "createdb",
-    "dropdb",
-];
+const PATIENT: [&str; 9] =
+    ["psql", "pg_dump", "pg_dumpall", "pg_restore", "pgbench", "vacuumdb", "reindexdb", "createdb", "dropdb"];
 
 /// Other programs hide notices, and give up by themselves after 15 s or more: they are told by an
 /// error, which every program shows.
@@ -82,7 +73,7 @@ struct Wanted {
 
 /// Why there is no session: what to tell the client and the record.
 struct Turned {
-    say: Option<Say>,
+    say: Option<Box<Say>>,
     event: Event,
     outcome: Outcome,
     reason: String,
@@ -213,11 +204,11 @@ fn mode_for(rules: &[LoginRule], wanted: &Wanted) -> LoginMode {
 impl Turned {
     fn fatal(event: Event, code: &'static str, message: impl Into<String>) -> Self {
         let say = Say::new(Severity::Fatal, code, message);
-        Self { event, outcome: Outcome::Denied, reason: say.message.clone(), say: Some(say) }
+        Self { event, outcome: Outcome::Denied, reason: say.message.clone(), say: Some(Box::new(say)) }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.say = self.say.map(|say| say.hint(hint));
+        self.say = self.say.map(|say| Box::new(say.hint(hint)));
         self
     }
 
@@ -303,8 +294,12 @@ impl Accepted {
             }
             Grant::Minted(token) => {
                 let principal = self.gateway.minted.lookup(token.reveal()).ok_or_else(|| {
-                    Turned::fatal(Event::LoginFailed, "28P01", "login failed: this token is not known, or its life is over")
-                        .hint("Make a new one with: pgwitness token")
+                    Turned::fatal(
+                        Event::LoginFailed,
+                        "28P01",
+                        "login failed: this token is not known, or its life is over",
+                    )
+                    .hint("Make a new one with: pgwitness token")
                 })?;
                 self.send(&out).await?;
                 principal
@@ -327,9 +322,9 @@ impl Accepted {
         let mut out = BytesMut::new();
         reply::ask_password(&mut out);
         self.send(&out).await?;
-        let body = tokio::time::timeout_at(self.deadline, self.read_password())
-            .await
-            .map_err(|_| Turned::fatal(Event::LoginFailed, "28000", "login failed: no password came in time"))??;
+        let body = tokio::time::timeout_at(self.deadline, self.read_password()).await.map_err(|_| {
+            Turned::fatal(Event::LoginFailed, "28000", "login failed: no password came in time")
+        })??;
         let grant = frontend::password(&body)
             .map_err(|error| Turned::fatal(Event::LoginFailed, "08P01", error.to_string()))
             .and_then(|password| Grant::read(password).map_err(Turned::from))?;
@@ -343,7 +338,9 @@ impl Accepted {
         loop {
             let want = |tag, length| match (tag, length) {
                 (b'p', 0..=MAX_PASSWORD) => Ok(length),
-                (b'p', _) => Err(pgwitness_protocol::ProtocolError::TooLarge { tag, length, limit: MAX_PASSWORD }),
+                (b'p', _) => {
+                    Err(pgwitness_protocol::ProtocolError::TooLarge { tag, length, limit: MAX_PASSWORD })
+                }
                 _ => Err(pgwitness_protocol::ProtocolError::UnknownType(tag)),
             };
             if let Some(frame) = self.early.next(want).map_err(bad)? {
@@ -480,7 +477,8 @@ impl Accepted {
         let (user, database) = (&self.wanted.user, &self.wanted.database);
         policy::role_for(self.gateway.role_map(), principal, user, database, SystemTime::now())
             .map_err(|refusal| {
-                let text = format!("{} may not use role \"{user}\" in database \"{database}\"", principal.user());
+                let text =
+                    format!("{} may not use role \"{user}\" in database \"{database}\"", principal.user());
                 let mut turned = Turned::fatal(Event::Denied, "28000", text)
                     .hint("Ask whoever runs the gateway for a role_map entry.");
                 turned.reason = refusal.reason;
@@ -510,8 +508,10 @@ impl Accepted {
             }
             Err(error) => {
                 tracing::warn!(%error, upstream = %server.config.name, "no connection to the database");
-                let mut turned = Turned::fatal(Event::SessionStart, "08001", "could not connect to the database")
-                    .hint("The gateway is up, the database behind it does not answer. Ask whoever runs it.");
+                let mut turned =
+                    Turned::fatal(Event::SessionStart, "08001", "could not connect to the database").hint(
+                        "The gateway is up, the database behind it does not answer. Ask whoever runs it.",
+                    );
                 turned.outcome = Outcome::Error;
                 turned.reason = error.to_string();
                 Err(turned)
@@ -533,14 +533,25 @@ impl Accepted {
             catalog.refresh(&granted.role).await;
         }
         let early = std::mem::take(&mut self.early);
-        let mut session =
-            Session::open(&gateway, self.who.clone(), &self.message, upstream, catalog, early, principal.expires());
+        let mut session = Session::open(
+            &gateway,
+            self.who.clone(),
+            &self.message,
+            upstream,
+            catalog,
+            early,
+            principal.expires(),
+        );
         let start = Completion::new(Outcome::Ok, TxnOutcome::None);
         let record = event_record(Event::SessionStart, session.who(), self.wanted.user.clone(), Some(start));
         if let Err(error) = gateway.recorder.note(record) {
             tracing::error!(%error, "could not record a session's start");
-            return Err(Turned::fatal(Event::LoginFailed, "58030", "the gateway could not write to its access log")
-                .hint("Nobody is let in while access cannot be recorded. Try again later."));
+            return Err(Turned::fatal(
+                Event::LoginFailed,
+                "58030",
+                "the gateway could not write to its access log",
+            )
+            .hint("Nobody is let in while access cannot be recorded. Try again later."));
         }
         let pid = session.pid();
         let target = Target { server, pid, server_key: session.server_key(), who: session.who() };

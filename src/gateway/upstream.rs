@@ -102,7 +102,7 @@ impl Server {
         tokio::time::timeout(self.connect_timeout, async {
             let mut stream = self.dial().await?;
             stream.send(&packet).await.map_err(UpstreamError::Connect)?;
-            log_in(stream, role, password).await
+            log_in(stream, password).await
         })
         .await
         .map_err(|_| UpstreamError::Timeout)?
@@ -132,8 +132,7 @@ impl Server {
             let path = format!("{host}/.s.PGSQL.{port}");
             return Ok(Stream::Unix(UnixStream::connect(path).await.map_err(UpstreamError::Connect)?));
         }
-        let mut stream =
-            TcpStream::connect((host.as_str(), *port)).await.map_err(UpstreamError::Connect)?;
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await.map_err(UpstreamError::Connect)?;
         stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
         let Some(tls) = &self.tls else { return Ok(Stream::Tcp(stream)) };
         stream.write_all(&startup::ssl_request()).await.map_err(UpstreamError::Connect)?;
@@ -143,10 +142,8 @@ impl Server {
         }
         let name = ServerName::try_from(host.clone())
             .map_err(|_| UpstreamError::Connect(io::Error::other("the host is no name for a certificate")))?;
-        let stream = TlsConnector::from(tls.clone())
-            .connect(name, stream)
-            .await
-            .map_err(UpstreamError::Connect)?;
+        let stream =
+            TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(UpstreamError::Connect)?;
         Ok(Stream::TlsClient(Box::new(stream)))
     }
 }
@@ -161,20 +158,19 @@ enum Greeting {
 }
 
 struct Login<'a> {
-    role: &'a str,
     password: &'a Secret,
     scram: Option<ScramSha256>,
     authenticated: bool,
 }
 
-async fn log_in(mut stream: Stream, role: &str, password: &Secret) -> Result<Upstream, UpstreamError> {
-    let mut login = Login { role, password, scram: None, authenticated: false };
+async fn log_in(mut stream: Stream, password: &Secret) -> Result<Upstream, UpstreamError> {
+    let mut login = Login { password, scram: None, authenticated: false };
     let mut buffer = FrameBuffer::new();
     let mut greeting = BytesMut::new();
     let (mut pid, mut key) = (0, Bytes::new());
     let mut parameters = Vec::new();
     loop {
-        let Some(frame) = buffer.next(|tag, length| cap(tag, length))? else {
+        let Some(frame) = buffer.next(cap)? else {
             stream.read_more(buffer.space(READ)).await.map_err(UpstreamError::Connect)?;
             continue;
         };
@@ -247,7 +243,9 @@ impl Login<'_> {
             }
             Authentication::SaslContinue(challenge) => {
                 let scram = self.scram.as_mut().ok_or(ENCODING)?;
-                scram.update(challenge).map_err(|_| UpstreamError::Authentication("a bad SCRAM challenge"))?;
+                scram
+                    .update(challenge)
+                    .map_err(|_| UpstreamError::Authentication("a bad SCRAM challenge"))?;
                 frontend::sasl_response(scram.message(), &mut reply).map_err(|_| ENCODING)?;
             }
             Authentication::SaslFinal(verdict) => {
@@ -267,7 +265,7 @@ impl Login<'_> {
                 return Err(UpstreamError::Authentication("GSSAPI, SSPI or another method"));
             }
         }
-    
+
         Ok(Greeting::Send(reply))
     }
 }
@@ -291,7 +289,7 @@ impl Upstream {
         self.stream.send(&query).await.map_err(UpstreamError::Connect)?;
         let (mut rows, mut size, mut refused) = (Vec::new(), 0, None);
         loop {
-            let Some(frame) = self.rest.next(|tag, length| cap(tag, length))? else {
+            let Some(frame) = self.rest.next(cap)? else {
                 self.stream.read_more(self.rest.space(READ)).await.map_err(UpstreamError::Connect)?;
                 continue;
             };

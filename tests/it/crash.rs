@@ -1,4 +1,5 @@
 //! The gateway ends without warning, and starts again.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::support::gateway::{Settings, TestGateway};
 
 /// A journal as a killed gateway leaves it: a statement without an end, and no clean close.
 fn killed(dir: &std::path::Path) {
-    let storage: Arc<dyn Storage> = Arc::new(DirStorage::create(&dir.join("journal")).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(DirStorage::create(dir.join("journal")).unwrap());
     let (mut journal, _) = Journal::open(storage, Options::default()).unwrap();
     let time = Timestamp(1_763_769_600_000_000);
     let record = Record {
@@ -41,7 +42,7 @@ async fn a_statement_whose_end_was_not_seen_is_unknown_after_a_restart() {
     let gaps = gateway.records("event:gap", 1).await;
     assert_eq!(gaps[0]["seq"], json!(2));
     gateway.stop().await;
-    let storage = DirStorage::open(&folder.path().join("journal")).unwrap();
+    let storage = DirStorage::open(folder.path().join("journal")).unwrap();
     let report = proof::verify(&storage, None, None).unwrap();
     assert!(report.intact, "{report}");
 }
@@ -61,7 +62,7 @@ async fn an_orderly_stop_leaves_no_gap_and_the_index_can_be_deleted() {
     gateway.records("sql:remembered", 1).await;
     gateway.records("event:gap", 0).await;
     gateway.stop().await;
-    let storage: Arc<dyn Storage> = Arc::new(DirStorage::open(&folder.path().join("journal")).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(DirStorage::open(folder.path().join("journal")).unwrap());
     let mut reader = Reader::open(storage, None).unwrap();
     let mut next = 1;
     while let Some(frame) = reader.next_frame().unwrap() {

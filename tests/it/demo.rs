@@ -1,4 +1,5 @@
 //! The demo, as its user runs it.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

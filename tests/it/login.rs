@@ -1,4 +1,5 @@
 //! Who gets in, who does not, and what is written down of both.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde_json::json;
 use super::support::gateway::{Settings, TestGateway};
 
 async fn refused(gateway: &TestGateway, user: &str, password: &str) -> (String, String) {
-    let error = gateway.try_connect(user, password).await.err().expect("nobody is let in");
+    let error = gateway.try_connect(user, password).await.expect_err("nobody is let in");
     let error = error.as_db_error().unwrap_or_else(|| panic!("not the gateway's word: {error}")).clone();
     (error.code().code().to_owned(), error.message().to_owned())
 }

@@ -1,4 +1,5 @@
 //! Pipelines: several executions before the first answer.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
 //! What is relayed and what is recorded of it, statement by statement.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use futures_util::{SinkExt, TryStreamExt, pin_mut};
 use serde_json::{Value, json};

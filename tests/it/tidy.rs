@@ -1,4 +1,5 @@
 //! The rules of the house that a program can check.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use std::collections::BTreeMap;
 use std::fs;

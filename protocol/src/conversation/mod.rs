@@ -161,13 +161,27 @@ struct Tally {
 
 #[derive(Debug)]
 enum Kind {
-    Query { slices: VecDeque<Slice>, completed: bool },
+    Query {
+        slices: VecDeque<Slice>,
+        completed: bool,
+    },
     Parse,
-    Bind { replaced: Option<ExecId> },
-    Describe { statement: Option<Box<[u8]>> },
-    Execute { exec: Option<ExecId>, first: bool },
-    Close { closed: Option<ExecId> },
-    Call { exec: Option<ExecId> },
+    Bind {
+        replaced: Option<ExecId>,
+    },
+    Describe {
+        statement: Option<Box<[u8]>>,
+    },
+    Execute {
+        exec: Option<ExecId>,
+        first: bool,
+    },
+    Close {
+        closed: Option<ExecId>,
+    },
+    Call {
+        exec: Option<ExecId>,
+    },
     /// The client ended COPY data before we saw the server ask for it.
     CopyEnd,
     Sync,
@@ -659,7 +673,9 @@ impl Conversation {
                     events.push(skipped(*exec));
                 }
                 Kind::Call { exec: Some(exec) } => events.push(skipped(*exec)),
-                Kind::Query { slices, .. } => events.extend(slices.drain(..).map(|slice| skipped(slice.exec))),
+                Kind::Query { slices, .. } => {
+                    events.extend(slices.drain(..).map(|slice| skipped(slice.exec)))
+                }
                 _ => {}
             }
         }

@@ -77,12 +77,8 @@ impl<T> Names<T> {
 
     /// Takes back what operation `by` did. `later` are the undos of operations after it: one of
     /// them may remember `by`'s entry as its own past.
-    pub(super) fn undo<'u>(
-        &mut self,
-        undo: Undo<T>,
-        by: OpId,
-        later: impl Iterator<Item = &'u mut Undo<T>>,
-    ) where
+    pub(super) fn undo<'u>(&mut self, undo: Undo<T>, by: OpId, later: impl Iterator<Item = &'u mut Undo<T>>)
+    where
         T: 'u,
     {
         for next in later {
@@ -122,4 +118,3 @@ impl<T> Undo<T> {
         self.previous.as_ref().map(|entry| &entry.value)
     }
 }
-

@@ -17,7 +17,13 @@ fn bounds() -> Bounds {
 
 impl Talk {
     fn new() -> Self {
-        Talk { conversation: Conversation::new(bounds()), next: 0, texts: vec![], told: vec![], waited: false }
+        Talk {
+            conversation: Conversation::new(bounds()),
+            next: 0,
+            texts: vec![],
+            told: vec![],
+            waited: false,
+        }
     }
 
     fn exec(&mut self, text: &str) -> ExecId {

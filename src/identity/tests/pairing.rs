@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::{Entry, LoginError, Mode, Pairings, Principal, Waiter};
+use super::super::{LoginError, Mode, PairingEntry as Entry, Pairings, Principal, Waiter};
 use super::script::Script;
 use super::{demo, provider, within};
 use crate::config::Secret;

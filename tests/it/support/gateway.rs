@@ -1,4 +1,5 @@
 //! A gateway of the test's own: real service, real provider, real database, loopback only.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,10 +23,8 @@ use super::postgres::server;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct TestGateway {
-    pub(crate) provider: DemoProvider,
     pub(crate) port: u16,
     pub(crate) http: String,
-    pub(crate) dir: PathBuf,
     token: String,
     service: Option<Service>,
     database: String,
@@ -88,7 +87,7 @@ impl TestGateway {
             settings.auto_approve.then(|| Arc::new(Everybody(provider.clone())) as Arc<dyn Approver>);
         let service = Service::start(config, doors, approver, stop).await.unwrap();
         let token = auditor_token(&service, &provider).await;
-        Self { provider, port, http, dir, token, service: Some(service), database, _folder: folder }
+        Self { port, http, token, service: Some(service), database, _folder: folder }
     }
 
     pub(crate) fn database(&self) -> &str {
@@ -124,7 +123,8 @@ impl TestGateway {
 
     async fn get(&self, path: &str) -> Value {
         let client = reqwest::Client::new();
-        let answer = client.get(format!("{}{path}", self.http)).bearer_auth(&self.token).send().await.unwrap();
+        let answer =
+            client.get(format!("{}{path}", self.http)).bearer_auth(&self.token).send().await.unwrap();
         let status = answer.status();
         let body = answer.text().await.unwrap();
         assert!(status.is_success(), "{path}: {status} {body}");
@@ -206,11 +206,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
         access: shop::access(),
         capture: Capture { parameters: true, max_sql: 1 << 20, tags: shop::tags() },
         log: Log { dir: dir.join("journal"), durability: settings.durability },
-        index: Index {
-            dir: dir.join("index"),
-            commit_every: Duration::from_millis(50),
-            memory: 32 << 20,
-        },
+        index: Index { dir: dir.join("index"), commit_every: Duration::from_millis(50), memory: 32 << 20 },
         login: Vec::new(),
         limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
     }
