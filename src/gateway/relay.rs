@@ -1,9 +1,5 @@
 //! The gate: bytes of a client go to the database only as harmless, or against a receipt.
-//!
-//! ```compile_fail
-//! // Nothing executes without a record: forwarding asks for a receipt, and there is none to be had.
-//! fn forward(gate: &mut pgwitness::gateway::Gate) { gate.forward(); }
-//! ```
+//! ([`crate::recorder`] proves that nobody else can make one.)
 
 use pgwitness_protocol::frame::FrameBuffer;
 
