@@ -38,8 +38,20 @@ const MAX_RECENT: usize = 1024;
 struct Running {
     seq: Seq,
     since: Instant,
-    reading: Arc<Reading>,
+    asked: Asked,
 }
+
+/// An execution of the batch.
+#[derive(Debug)]
+struct Asked {
+    exec: ExecId,
+    reading: Arc<Reading>,
+    /// Its text held a password: the server's error may repeat it.
+    secret: bool,
+}
+
+/// Instead of an error that may repeat a password.
+const WITHHELD: &str = "[withheld: the statement holds a password]";
 
 /// See the module's description.
 pub(super) struct Chronicle {
@@ -55,7 +67,7 @@ pub(super) struct Chronicle {
     batch: Vec<Record>,
     batch_bytes: usize,
     /// Executions of the batch, in order of its records.
-    asked: Vec<(ExecId, Arc<Reading>)>,
+    asked: Vec<Asked>,
     running: HashMap<ExecId, Running>,
     next: u64,
     transaction: Transaction,
@@ -230,6 +242,9 @@ impl Chronicle {
             Effect::Fetch { cursor } => Readings::leaning(&reading, self.state.cursor(cursor)),
             _ => reading,
         };
+        let redacted = sql.as_ref().and_then(|sql| self.context.redact(sql.as_bytes()));
+        let secret = redacted.is_some();
+        let sql = redacted.map(|bytes| Sql::Once(bytes.into())).or(sql);
         let time = clock::now();
         let record = Record {
             id: clock::new_id(time),
@@ -245,8 +260,9 @@ impl Chronicle {
         self.batch.push(record);
         let exec = ExecId(self.next);
         self.next += 1;
-        self.asked.push((exec, reading.clone()));
-        if self.state.asked(&reading) {
+        let changed = self.state.asked(&reading);
+        self.asked.push(Asked { exec, reading, secret });
+        if changed {
             self.settings_changed();
         }
         exec
@@ -278,9 +294,9 @@ impl Chronicle {
     /// The batch stands in the journal from `first` on: its executions run from now.
     pub(super) fn admitted(&mut self, first: Seq) {
         let since = Instant::now();
-        for (offset, (exec, reading)) in self.asked.drain(..).enumerate() {
+        for (offset, asked) in self.asked.drain(..).enumerate() {
             let seq = Seq(first.0 + offset as u64);
-            self.running.insert(exec, Running { seq, since, reading });
+            self.running.insert(asked.exec, Running { seq, since, asked });
         }
     }
 
@@ -328,7 +344,7 @@ impl Chronicle {
 
     fn finished(&mut self, exec: ExecId, end: End, ends: &mut Ends, forget: &mut Vec<Forget>) {
         let Some(running) = self.running.remove(&exec) else { return };
-        let reading = running.reading;
+        let Asked { reading, secret, .. } = running.asked;
         let outcome = match end.how {
             How::Ok => Outcome::Ok,
             How::Error if end.report.code == "57014" => Outcome::Canceled,
@@ -355,7 +371,11 @@ impl Chronicle {
                 u64::try_from(elapsed).unwrap_or(u64::MAX)
             },
             sqlstate: end.report.code,
-            error: end.report.message,
+            error: if secret && !end.report.message.is_empty() {
+                WITHHELD.into()
+            } else {
+                end.report.message
+            },
             notes: Vec::new(),
         };
         self.transaction.finished(completion, reading.control.clone(), ends);

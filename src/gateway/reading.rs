@@ -124,6 +124,11 @@ impl Context {
         sql::split(text, self.strings_standard)
     }
 
+    /// A statement without its passwords; `None` if it holds none.
+    pub(super) fn redact(&self, text: &[u8]) -> Option<Vec<u8>> {
+        sql::redact(text, self.strings_standard)
+    }
+
     fn analyze(&self, text: &[u8]) -> Analysis {
         let settings = sql::Settings {
             search_path: self.path.as_deref().unwrap_or_default(),

@@ -18,6 +18,7 @@ mod lex;
 mod lower;
 mod objects;
 mod query;
+mod redact;
 mod resolve;
 mod reword;
 mod scope;
@@ -29,6 +30,7 @@ mod utility;
 
 pub use analysis::{Analysis, Certainty, Class, Effect, Sets, What, search_path_items};
 pub use fingerprint::{Fingerprint, fingerprint};
+pub use redact::redact;
 pub use split::split;
 
 use crate::catalog::Schema;

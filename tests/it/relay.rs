@@ -201,3 +201,14 @@ async fn a_table_made_a_moment_ago_is_known() {
     assert_eq!(record["analysis"], "exact");
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_a_statement_never_reaches_the_record() {
+    let gateway = TestGateway::start().await;
+    let client = gateway.connect("ann@example.com").await;
+    client.batch_execute("ALTER ROLE app_write PASSWORD 'hunter2hunter2' nonsense").await.unwrap_err();
+    let record = &gateway.records("event:query sql:alter", 1).await[0];
+    assert!(!record.to_string().contains("hunter2"), "{record}");
+    assert_eq!(record["sql"], "ALTER ROLE app_write PASSWORD '[redacted]' nonsense");
+    gateway.stop().await;
+}
