@@ -95,6 +95,24 @@ def test_executemany_has_one_record_for_each_row_of_parameters(connect, auditor,
         ("public.ledger.n", "public.ledger.note", "public.ledger.worker")}
 
 
+BEFORE_EXECUTION = [
+    ("select /* {} */ $1::int from pg_authid", "42501"),  # permission denied: when the portal starts
+    ("select /* {} */ 1 / ($1::int - 1)", "22012"),  # while planning
+    ("select /* {} */ nothing + $1::int from customers", "42703"),  # while parsing
+    ("selec /* {} */ $1", "42601"),
+    ("select /* {} */ * from nowhere where $1::int = 1", "42P01"),
+]
+
+
+@pytest.mark.parametrize("text, sqlstate", BEFORE_EXECUTION, ids=[each[1] for each in BEFORE_EXECUTION])
+def test_an_extended_query_that_fails_before_it_runs_is_an_error(connect, auditor, mark, text, sqlstate):
+    result = connect().pgconn.exec_params(text.format(mark).encode(), [b"1"])
+    assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == sqlstate.encode()
+    record = one(auditor.wait(mark))
+    assert (record["outcome"], record["sqlstate"], record["txn_outcome"]) == ("error", sqlstate, "rolled_back")
+    assert record["error"]
+
+
 def test_a_pipeline_with_an_error_says_which_ran_and_which_were_skipped(connect, auditor, mark):
     connection = connect()
     texts = ["1", "2", "1 / 0", "4", "5"]
