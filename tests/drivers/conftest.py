@@ -88,13 +88,14 @@ def own_gateway(ground, request, cluster, provider):
 
 @pytest.fixture(scope="session")
 def secrets_of(running_gateway):
-    """One approved pairing secret for each person, made when first asked for."""
+    """One approved pairing secret for each person and user, made when first asked for."""
     made = {}
 
-    def secret(person: str) -> str:
-        if person not in made:
-            made[person] = running_gateway.pair(person)
-        return made[person]
+    def secret(person: str, user: str | None = None) -> str:
+        key = (person, user or email(person))
+        if key not in made:
+            made[key] = running_gateway.pair(*key)
+        return made[key]
 
     return secret
 
@@ -116,7 +117,7 @@ def connect(gateway, secrets_of):
     opened = []
 
     def connect(person: str = "ann", role: str | None = None, **options) -> psycopg.Connection:
-        dsn = gateway.secret_dsn(role or email(person), secrets_of(person))
+        dsn = gateway.secret_dsn(role or email(person), secrets_of(person, role))
         connection = psycopg.connect(dsn, **{"autocommit": True, **options})
         opened.append(connection)
         return connection

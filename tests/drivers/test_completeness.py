@@ -32,13 +32,13 @@ def script(folder, mark):
     path = folder / "mixed.sql"
     path.write_text("\n".join([
         "\\set id random(1, 40)",
-        f"begin /* {mark} */;",
-        f"select email from customers where id = :id /* {mark} */;",
+        f"begin /* {mark} */ read write;",
+        f"select /* {mark} */ email from customers where id = :id;",
         f"insert into ledger values (:client_id, :id, '{mark}');",
-        f"update customers set country = country where id = :id /* {mark} */;",
-        f"select count(*) from orders where customer_id = :id /* {mark} */;",
-        f"end /* {mark} */;",
-        f"select total from customer_totals where id = :id /* {mark} */;",
+        f"update /* {mark} */ customers set country = country where id = :id;",
+        f"select /* {mark} */ count(*) from orders where customer_id = :id;",
+        f"end /* {mark} */ work;",
+        f"select /* {mark} */ total from customer_totals where id = :id;",
     ]))
     return path
 
@@ -52,36 +52,36 @@ def run_pgbench(gateway, secret, path, protocol):
 
 
 def simple_texts(mark, number):
-    return [f"select {number} /* {mark} */", f"select id from customers where id < {number % 40} /* {mark} */"]
+    return [f"select /* {mark} */ {number}", f"select /* {mark} */ id from customers where id < {number % 40}"]
 
 
 def work(gateway, secret, mark, worker):
     """One psycopg client that does everything by turns."""
     chance = random.Random(worker)
-    dsn = gateway.secret_dsn(email("ann"), secret)
+    dsn = gateway.secret_dsn("app_write", secret)
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=3) as connection:
         for number in range(PSYCOPG_ROUNDS):
             for text in simple_texts(mark, number):
                 connection.execute(text, prepare=False)
-            connection.execute(f"select %s::int + 1 /* {mark} */", [number])
+            connection.execute(f"select /* {mark} */ %s::int + 1", [number])
             with connection.transaction(force_rollback=chance.random() < 0.5):
                 connection.execute(f"insert into ledger values (%s, %s, '{mark}')", [worker, number])
             with connection.pipeline():
                 for each in range(3):
-                    connection.execute(f"select %s::int /* {mark} */", [each])
+                    connection.execute(f"select /* {mark} */ %s::int", [each])
             with pytest.raises(psycopg.errors.DivisionByZero):
-                connection.execute(f"select 1 / (%s::int - 1) /* {mark} */", [1])
+                connection.execute(f"select /* {mark} */ 1 / (n - 1) from generate_series(1, %s::int) n", [1])
             with connection.cursor() as cursor:
-                cursor.executemany(f"select %s::text /* {mark} */", [("a",), (None,)])
-                with cursor.copy(f"copy (select id from customers where id < 5 /* {mark} */) to stdout") as copy:
+                cursor.executemany(f"select /* {mark} */ %s::text", [("a",), (None,)])
+                with cursor.copy(f"copy /* {mark} */ (select id from customers where id < 5) to stdout") as copy:
                     assert len(list(copy.rows())) == 4
-                cursor.execute(f"select 1 /* {mark} */", binary=True)
-            connection.pgconn.exec_(f"select 7 /* {mark} */".encode())
+                cursor.execute(f"select /* {mark} */ 1", binary=True)
+            connection.pgconn.exec_(f"select /* {mark} */ 7".encode())
 
 
 def test_ten_thousand_mixed_statements_have_one_record_each(own_gateway, cluster, mark, ground):
     gateway = own_gateway()
-    secret = gateway.pair("ann")
+    secret = gateway.pair("ann", "app_write")
     path = script(ground, mark)
     for protocol in ("simple", "extended", "prepared"):
         run_pgbench(gateway, secret, path, protocol)
@@ -123,7 +123,7 @@ def test_every_answer_that_the_database_gave_is_counted(own_gateway, mark):
     secret = gateway.pair("ann")
     with psycopg.connect(gateway.secret_dsn(email("ann"), secret), autocommit=True) as connection:
         for size in range(200):
-            rows = connection.execute(f"select n from generate_series(1, %s) n /* {mark} */", [size]).fetchall()
+            rows = connection.execute(f"select /* {mark} */ n from generate_series(1, %s) n", [size]).fetchall()
             assert len(rows) == size
     records = [record for record in gateway.api().all(f"event:query {mark}")]
     assert [(record["params"], record["rows"]) for record in records] == [([size], size) for size in range(200)]

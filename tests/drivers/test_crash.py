@@ -50,7 +50,7 @@ def test_after_kill_9_every_executed_statement_is_in_the_log(own_gateway, cluste
     gateway = own_gateway(log={"durability": durability})
     secret = gateway.pair("ann")
     with psycopg.connect(gateway.secret_dsn(email("ann"), secret), autocommit=True) as sleeper:
-        asleep = threading.Thread(target=lambda: attempt(sleeper, f"select pg_sleep(30) /* {mark} asleep */"))
+        asleep = threading.Thread(target=lambda: attempt(sleeper, f"select /* {mark} asleep */ pg_sleep(30)"))
         asleep.start()
         workers = start_workers(gateway, secret, mark)
         until("some work", lambda: sum(len(each.answered) for each in workers) >= STATEMENTS_BEFORE_KILL, 60)
@@ -130,7 +130,7 @@ def test_a_lost_index_is_built_again_from_the_journal(own_gateway, mark):
     secret = gateway.pair("ann")
     with psycopg.connect(gateway.secret_dsn(email("ann"), secret), autocommit=True) as connection:
         for number in range(300):
-            connection.execute(f"select {number} /* {mark} */")
+            connection.execute(f"select /* {mark} */ {number}")
     before = gateway.api().all(f"event:query {mark}")
     assert len(before) == 300
     assert gateway.stop() == 0
@@ -145,7 +145,7 @@ def test_a_changed_byte_of_the_journal_is_found(own_gateway, mark):
     secret = gateway.pair("ann")
     with psycopg.connect(gateway.secret_dsn(email("ann"), secret), autocommit=True) as connection:
         for number in range(50):
-            connection.execute(f"select {number} /* {mark} */")
+            connection.execute(f"select /* {mark} */ {number}")
     assert gateway.stop() == 0
     assert gateway.verify().returncode == 0
     [changed] = [path for path in gateway.log_dir.rglob("*") if path.is_file() and mark.encode() in path.read_bytes()]
@@ -164,7 +164,7 @@ def test_a_client_that_vanishes_leaves_a_record_and_no_backend(gateway, secrets_
     wire = Wire(gateway.port)
     assert wire.log_in(secrets_of("ann"), user=email("ann"), database="shop", options=PASSWORD_PROMPT)[-1].kind == "Z"
     wire.query(b"begin")
-    wire.message("Q", f"select pg_sleep(2), count(*) from customers /* {mark} */\0".encode())
+    wire.message("Q", f"select /* {mark} */ pg_sleep(2), count(*) from customers\0".encode())
     time.sleep(0.5)
     wire.socket.close()
     until("the backend to end", lambda: cluster.psql(

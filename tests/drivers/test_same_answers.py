@@ -161,7 +161,7 @@ def test_startup_parameters_reach_the_database(gateway, secrets_of):
 def test_letters_outside_utf8_pass_byte_for_byte(gateway, secrets_of, auditor, mark):
     with psycopg.connect(gateway.secret_dsn("ann@example.com", secrets_of("ann")),
                          client_encoding="LATIN1") as connection:
-        result = connection.pgconn.exec_(b"select 'caf\xe9' /* " + mark.encode() + b" */")
+        result = connection.pgconn.exec_(b"select /* " + mark.encode() + b" */ 'caf\xe9'")
         assert result.get_value(0, 0) == b"caf\xe9"
     [record] = auditor.wait(mark)
     assert "caf" in record["sql"]

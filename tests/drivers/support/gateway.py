@@ -304,11 +304,11 @@ class Api:
         items: list[dict] = []
         cursor = None
         while True:
-            page = self.get("/events", q=q, order="asc", limit=PAGE, cursor=cursor)
+            page = self.get("/events", q=q, limit=PAGE, cursor=cursor)
             items += page["items"]
             cursor = page.get("next_cursor")
             if not cursor or not page["items"]:
-                return items
+                return items[::-1]
 
     def settle(self, seconds: float = 20.0) -> int:
         """Waits until the index has caught up with what is in the journal now; that position."""

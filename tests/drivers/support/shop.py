@@ -15,6 +15,8 @@ create table orders (
 create view customer_totals as
     select c.id, c.name, sum(o.total) as total from customers c join orders o on o.customer_id = c.id
     group by c.id, c.name;
+create schema other;
+create table other.customers (id int, secret text);
 create table ledger (worker int not null, n int not null, note text);
 insert into customers
     select i, 'Customer ' || i, 'c' || i || '@example.org', '000-00-' || lpad(i::text, 4, '0'),
@@ -27,6 +29,8 @@ create function notify_me(word text) returns void language plpgsql as
     $$ begin raise notice 'hello %', word; raise warning 'careful %', word; end $$;
 grant select on all tables in schema public to app_read, app_write;
 grant insert, update, delete on customers, orders, ledger to app_write;
+grant usage on schema other to app_write;
+grant select on other.customers to app_write;
 grant usage, create on schema public to app_write;
 """
 
