@@ -17,10 +17,11 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::client::{Client, DemoFile};
+use super::database::Database;
 use super::run::stop_signals;
 use crate::config::{
-    Access, Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc,
-    RoleMapping, Secret, SslMode, Upstream,
+    Access, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc, RoleMapping,
+    Secret, SslMode, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
 use crate::demo::provider::{DemoProvider, Person};
@@ -450,33 +451,7 @@ async fn private_postgres() -> anyhow::Result<Behind> {
 
 /// Everybody becomes the role of the URL.
 fn given_upstream(text: &str) -> anyhow::Result<Behind> {
-    const SHAPE: &str = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (?host=/folder for a unix socket)";
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
-    let Some(url) = url else { bail!("--upstream is not a PostgreSQL URL; {SHAPE}") };
-    let decode = |part: &str| {
-        url::form_urlencoded::parse(format!("v={}", part.replace('+', "%2B")).as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned())
-            .unwrap_or_default()
-    };
-    let (role, password) = (decode(url.username()), decode(url.password().unwrap_or("")));
-    let database = decode(url.path().trim_start_matches('/'));
-    if role.is_empty() || password.is_empty() || database.is_empty() {
-        bail!("--upstream needs a role, its password and a database; {SHAPE}");
-    }
-    let folder = url.query_pairs().find(|(key, _)| key == "host").map(|(_, host)| host.into_owned());
-    let port = url.query_pairs().find(|(key, _)| key == "port").and_then(|(_, port)| port.parse().ok());
-    let host = folder.or_else(|| url.host_str().map(str::to_owned)).filter(|host| !host.is_empty());
-    let upstream = Upstream {
-        name: "upstream".into(),
-        host: host.with_context(|| format!("--upstream names no host; {SHAPE}"))?,
-        port: port.or(url.port()).unwrap_or(5432),
-        sslmode: SslMode::Disable,
-        sslrootcert: None,
-        databases: Vec::new(),
-        catalog_refresh: Duration::from_secs(60),
-        credentials: vec![Credential { role: role.clone(), password: Secret::new(password) }],
-    };
+    let Database { upstream, role, name } = Database::read(text, "--upstream")?;
     let everybody = RoleMapping {
         groups: Vec::new(),
         users: vec!["*".into()],
@@ -485,5 +460,5 @@ fn given_upstream(text: &str) -> anyhow::Result<Behind> {
         expires: None,
     };
     let (role_map, access, tags) = (vec![everybody], shop::access(), shop::tags());
-    Ok(Behind { upstream, database, role_map, access, tags, server: None })
+    Ok(Behind { upstream, database: name, role_map, access, tags, server: None })
 }

@@ -7,8 +7,10 @@
 mod approve;
 pub mod client;
 mod config;
+mod database;
 #[cfg(feature = "demo")]
 mod demo;
+mod explain;
 pub mod export;
 pub mod login;
 mod run;
@@ -67,6 +69,8 @@ enum Command {
     Who(who::WhoArgs),
     /// Export records
     Export(export::ExportArgs),
+    /// Which tables and columns would be recorded for a statement
+    Explain(explain::ExplainArgs),
     /// Verify the journal, offline
     Verify(verify::VerifyArgs),
     /// How the gateway is doing
@@ -113,6 +117,7 @@ async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Show(args) => show::run(args).await,
         Command::Who(args) => who::run(args).await,
         Command::Export(args) => export::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Sessions(args) => status::run_sessions(args).await,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pgwitness_protocol::startup::StartupMessage;
 
-use super::upstream::{Server, UpstreamError};
+use super::upstream::{Server, Upstream, UpstreamError};
 use crate::catalog::{self, Schema};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::tls::TlsError;
 
 /// A catalog that could not be loaded is not asked for again before this.
@@ -23,6 +23,45 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Catalogs kept, one a database.
 const MAX_CATALOGS: usize = 256;
+
+/// A database's catalog, and where its names are looked for.
+#[derive(Debug)]
+pub struct Looked {
+    /// The catalog.
+    pub schema: Schema,
+    /// As `current_schemas(true)` tells it.
+    pub search_path: Vec<String>,
+}
+
+/// Reads a database's catalog once, over a connection of its own.
+///
+/// # Errors
+/// No connection, or a catalog that cannot be read; the text is for the operator.
+pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> Result<Looked, String> {
+    const PATH: &str = "SELECT unnest(pg_catalog.current_schemas(true))";
+    let server = Server::new(upstream, LOAD_TIMEOUT).map_err(|error| error.to_string())?;
+    let asked = async {
+        let mut connection = catalog_connection(&server, role, database).await?;
+        let path = connection.ask(PATH).await?;
+        Ok::<_, UpstreamError>((path, connection.ask(catalog::LOAD).await?))
+    };
+    let (path, rows) = tokio::time::timeout(LOAD_TIMEOUT, asked)
+        .await
+        .map_err(|_| "the database did not answer in time".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let schema = catalog::read(&rows).map_err(|error| error.to_string())?;
+    Ok(Looked { schema, search_path: path.into_iter().flatten().flatten().collect() })
+}
+
+async fn catalog_connection(server: &Server, role: &str, database: &str) -> Result<Upstream, UpstreamError> {
+    let password = server
+        .password(role)
+        .ok_or(UpstreamError::Authentication("a password that the gateway does not have"))?;
+    let parameters = [("application_name", "pgwitness catalog"), ("client_encoding", "UTF8")]
+        .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
+        .to_vec();
+    server.connect(&StartupMessage { minor: 0, parameters }, role, database, password).await
+}
 
 /// All upstreams and their catalogs.
 pub(super) struct Databases {
@@ -163,15 +202,7 @@ impl Catalog {
     }
 
     async fn rows(&self, role: &str) -> Result<Vec<Vec<Option<String>>>, UpstreamError> {
-        let password = self
-            .server
-            .password(role)
-            .ok_or(UpstreamError::Authentication("a password that the gateway does not have"))?;
-        let parameters = [("application_name", "pgwitness catalog"), ("client_encoding", "UTF8")]
-            .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
-            .to_vec();
-        let message = StartupMessage { minor: 0, parameters };
-        let mut upstream = self.server.connect(&message, role, &self.database, password).await?;
+        let mut upstream = catalog_connection(&self.server, role, &self.database).await?;
         upstream.ask(catalog::LOAD).await
     }
 }

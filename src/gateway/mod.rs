@@ -35,6 +35,7 @@ use cancel::CancelKeys;
 use databases::Databases;
 use reading::Readings;
 
+pub use databases::{Looked, look_up};
 pub use listener::serve;
 pub use session::{LiveSession, LiveSessions};
 

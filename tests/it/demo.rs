@@ -55,3 +55,18 @@ fn the_demo_serves_is_found_by_the_other_verbs_and_leaves_nothing_behind() {
     assert!(ok && demo.wait().unwrap().success());
     assert!(!std::path::Path::new(dir).exists(), "the journal is gone");
 }
+
+#[test]
+fn explain_says_what_would_be_recorded_by_the_databases_own_catalog() {
+    let server = super::support::postgres::server();
+    let out = Command::new(env!("CARGO_BIN_EXE_pgwitness"))
+        .args(["explain", "SELECT name FROM customers WHERE email = 'x'", "--database"])
+        .arg(server.superuser_url("shop"))
+        .output()
+        .unwrap();
+    let told: Value = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&out.stderr)));
+    assert_eq!(told["reads"], serde_json::json!(["public.customers.name"]));
+    assert_eq!(told["filters"], serde_json::json!(["public.customers.email"]));
+    assert_eq!(told["analysis"], "exact");
+}

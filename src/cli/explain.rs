@@ -1,0 +1,100 @@
+//! `pgwitness explain`: which tables and columns would be recorded for a statement, by a database's
+//! own catalog. Nothing is executed there but the reading of the catalog.
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::database::Database;
+use crate::gateway::{self, Looked};
+use crate::sql::{self, Certainty, Settings};
+
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+
+/// `pgwitness explain`
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The statement
+    #[arg(value_name = "SQL", required_unless_present = "lines", conflicts_with = "lines")]
+    sql: Option<String>,
+    /// Read JSON lines {"statement": "…"} from stdin, answer each with one line
+    #[arg(long)]
+    lines: bool,
+    /// Whose catalog: postgres://ROLE:PASSWORD@HOST:PORT/DATABASE
+    #[arg(long, value_name = "URL")]
+    database: String,
+    /// Print JSON (it is always JSON)
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Line {
+    statement: String,
+}
+
+pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let _ = args.json;
+    let database = match Database::read(&args.database, "--database") {
+        Ok(database) => database,
+        Err(error) => {
+            eprintln!("pgwitness: {error}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    let looked = match gateway::look_up(database.upstream, &database.role, &database.name).await {
+        Ok(looked) => looked,
+        Err(error) => {
+            eprintln!("pgwitness: could not read the catalog: {error}");
+            return Ok(ExitCode::from(UNREACHABLE));
+        }
+    };
+    if let Some(text) = &args.sql {
+        let answers: Vec<_> = statements(text).map(|statement| explain(statement, &looked)).collect();
+        let Some(first) = answers.first() else { bail!("there is no statement in the text") };
+        let all = Value::Array(answers.clone());
+        println!("{:#}", if answers.len() == 1 { first } else { &all });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = std::io::stdout().lock();
+    for (number, line) in std::io::stdin().lock().lines().enumerate() {
+        let line = line.context("could not read stdin")?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let Line { statement } = serde_json::from_str(&line)
+            .with_context(|| format!("line {} is no JSON object with a statement", number + 1))?;
+        writeln!(out, "{}", explain(&statement, &looked)).context("could not print")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn statements(text: &str) -> impl Iterator<Item = &str> {
+    sql::split(text.as_bytes(), true).into_iter().filter_map(|range| text.get(range))
+}
+
+fn explain(statement: &str, looked: &Looked) -> Value {
+    let settings = Settings { search_path: &looked.search_path, standard_conforming_strings: true };
+    let analysis = sql::analyze(statement, &looked.schema, &settings);
+    let certainty = match analysis.certainty {
+        Certainty::Exact => "exact",
+        Certainty::Partial => "partial",
+        Certainty::Unresolved => "unresolved",
+    };
+    json!({
+        "command": analysis.command,
+        "tables": analysis.tables,
+        "reads": analysis.reads,
+        "filters": analysis.filters,
+        "writes": analysis.writes,
+        "via": analysis.via,
+        "functions": analysis.functions,
+        "analysis": certainty,
+        "notes": analysis.notes,
+    })
+}
