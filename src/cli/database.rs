@@ -12,6 +12,9 @@ const SHAPE: &str = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (?host=/f
 
 const PORT: u16 = 5432;
 
+/// Stands for a host that was left out; no host has such a name (RFC 6761).
+const NO_HOST: &str = "none.invalid";
+
 /// What the URL names.
 pub(super) struct Database {
     /// The server, with the role's password as its only credential.
@@ -26,7 +29,9 @@ impl Database {
     /// # Errors
     /// Another scheme, or no role, host or database.
     pub(super) fn read(text: &str, flag: &str) -> anyhow::Result<Self> {
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+        // libpq lets the host be empty behind a user, the URL standard does not.
+        let text = text.replacen("@/", &format!("@{NO_HOST}/"), 1);
+        let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
         let Some(url) = url else { bail!("{flag} is not a PostgreSQL URL; {SHAPE}") };
         let (role, password) = (decode(url.username()), decode(url.password().unwrap_or("")));
         let name = decode(url.path().trim_start_matches('/'));
@@ -38,8 +43,8 @@ impl Database {
         if name.is_empty() {
             bail!("{flag} names no database; {SHAPE}");
         }
-        let host =
-            given("host").or_else(|| url.host_str().map(str::to_owned)).filter(|host| !host.is_empty());
+        let host = given("host").or_else(|| url.host_str().map(str::to_owned));
+        let host = host.filter(|host| !host.is_empty() && host != NO_HOST);
         let port = given("port").and_then(|port| port.parse().ok()).or(url.port()).unwrap_or(PORT);
         let sslmode = match given("sslmode").as_deref() {
             Some("require") => SslMode::Require,
