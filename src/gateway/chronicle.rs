@@ -314,9 +314,9 @@ impl Chronicle {
             match event {
                 Event::Finished(exec, end) => self.finished(exec, end, &mut ends, forget),
                 Event::Unannounced(end) => self.unannounced(end),
-                Event::CommitFailed(_) => {
+                Event::Failed(_) => {
                     self.failed = true;
-                    self.transaction.commit_failed();
+                    self.transaction.failed();
                 }
                 Event::Ready(status) => {
                     ready = true;

@@ -7,17 +7,18 @@ use std::ops::Range;
 
 use super::lex::{Kind, Lexer, Token};
 
-/// The statements of `text`, in order, each trimmed of surrounding blanks and comments.
+/// The statements of `text`, in order: each is all that stands between two semicolons, its comments
+/// included, trimmed of surrounding blanks.
 #[must_use]
 pub fn split(text: &[u8], standard_conforming_strings: bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    let mut cutter = Cutter::new(text);
+    let mut cutter = Cutter::new(text, 0);
     for token in Lexer::new(text, standard_conforming_strings) {
         if let Some(range) = cutter.push(token) {
             found.push(range);
         }
     }
-    found.extend(cutter.finish());
+    found.extend(cutter.finish(text.len(), text.len()));
     found
 }
 
@@ -38,8 +39,10 @@ enum Shape {
 
 struct Cutter<'a> {
     text: &'a [u8],
-    start: Option<usize>,
-    end: usize,
+    /// Behind the semicolon before.
+    from: usize,
+    /// Holds more than blanks and comments.
+    begun: bool,
     words: usize,
     shape: Shape,
     depth: usize,
@@ -47,16 +50,15 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(text: &'a [u8]) -> Self {
-        Self { text, start: None, end: 0, words: 0, shape: Shape::Opening, depth: 0, previous: None }
+    fn new(text: &'a [u8], from: usize) -> Self {
+        Self { text, from, begun: false, words: 0, shape: Shape::Opening, depth: 0, previous: None }
     }
 
     fn push(&mut self, token: Token) -> Option<Range<usize>> {
         if token.kind == Kind::Punct(b';') && !self.inside() {
-            return self.finish();
+            return self.finish(token.start, token.end);
         }
-        self.start.get_or_insert(token.start);
-        self.end = token.end;
+        self.begun = true;
         match token.kind {
             Kind::Punct(b'(') => self.depth += 1,
             Kind::Punct(b')') => self.depth = self.depth.saturating_sub(1),
@@ -111,9 +113,12 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    fn finish(&mut self) -> Option<Range<usize>> {
-        let done = std::mem::replace(self, Self::new(self.text));
-        done.start.map(|start| start..done.end)
+    /// What stands before `end`; the next statement begins at `next`.
+    fn finish(&mut self, end: usize, next: usize) -> Option<Range<usize>> {
+        let done = std::mem::replace(self, Self::new(self.text, next));
+        let own = self.text.get(done.from..end).filter(|_| done.begun)?;
+        let start = done.from + (own.len() - own.trim_ascii_start().len());
+        Some(start..start + own.trim_ascii().len())
     }
 }
 
@@ -130,6 +135,11 @@ mod tests {
     #[test]
     fn statements_end_at_top_level_semicolons() {
         check(" select 1 ; ; -- x\n; select ';' ;", true, &["select 1", "select ';'"]);
+        check(
+            "/* a ; */ select 1 /* b */; -- c\nselect 2 -- d",
+            true,
+            &["/* a ; */ select 1 /* b */", "-- c\nselect 2 -- d"],
+        );
         check("", true, &[]);
         check("/* ; */ ;;", true, &[]);
         check("select $a$;$a$; select 2", true, &["select $a$;$a$", "select 2"]);

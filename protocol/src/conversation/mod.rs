@@ -95,8 +95,9 @@ pub enum Event {
     Finished(ExecId, End),
     /// The server completed a statement that nobody announced: its command words.
     Unannounced(End),
-    /// The transaction failed at its end (a deferred constraint): no execution of its own.
-    CommitFailed(Report),
+    /// Something failed that is no execution: the commit at Sync, a Parse or Bind. What ran before
+    /// it in the same implicit transaction is undone.
+    Failed(Report),
     /// The server is ready for the next query.
     Ready(Status),
     /// A parameter has a new value.
@@ -159,6 +160,22 @@ struct Tally {
     bytes: u64,
 }
 
+/// The operations that an execution leans on: if one of them fails, it is the execution that failed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leans {
+    parse: Option<OpId>,
+    bind: Option<OpId>,
+}
+
+/// The operation that made the server ignore what follows.
+#[derive(Debug)]
+struct Culprit {
+    op: OpId,
+    /// It may stand for any execution that follows (Describe, Close).
+    any: bool,
+    report: Report,
+}
+
 #[derive(Debug)]
 enum Kind {
     Query {
@@ -175,6 +192,7 @@ enum Kind {
     Execute {
         exec: Option<ExecId>,
         first: bool,
+        leans: Leans,
     },
     Close {
         closed: Option<ExecId>,
@@ -208,6 +226,8 @@ pub struct Conversation {
     segment: u64,
     /// The server ignores everything up to the next Sync, which has not been asked yet.
     skipping: bool,
+    /// Why, as long as no execution has told it.
+    culprit: Option<Culprit>,
     /// The server is reading COPY data.
     copy_in: bool,
     copy_bytes: u64,
@@ -226,6 +246,7 @@ impl Conversation {
             next_op: 1,
             segment: 0,
             skipping: false,
+            culprit: None,
             copy_in: false,
             copy_bytes: 0,
             tally: Tally::default(),
@@ -345,8 +366,12 @@ impl Conversation {
         if self.portals.len() >= self.bounds.names && self.portals.get(bind.portal).is_none() {
             return Err(ProtocolError::TooMany { what: "portals", limit: self.bounds.names });
         }
-        let portal =
-            Portal { prepared: statement.map(|entry| entry.value.clone()), bind: body.into(), exec: None };
+        let portal = Portal {
+            prepared: statement.map(|entry| entry.value.clone()),
+            parsed_by: statement.map(|entry| entry.by),
+            bind: body.into(),
+            exec: None,
+        };
         let entry = Entry { value: portal, by: self.next_op, segment: self.segment };
         let undo = self.portals.set(bind.portal, entry);
         let replaced = undo.previous().and_then(|portal| portal.exec);
@@ -363,7 +388,7 @@ impl Conversation {
         match entry.map(|entry| &entry.value) {
             Some(Portal { exec: Some(exec), .. }) => {
                 let exec = Some(*exec);
-                self.push(Kind::Execute { exec, first: false });
+                self.push(Kind::Execute { exec, first: false, leans: Leans::default() });
                 Ok(Ask::Pass)
             }
             Some(portal) => Ok(Ask::Execute(Execution {
@@ -416,10 +441,12 @@ impl Conversation {
             self.segment += 1;
             return;
         }
+        let mut leans = Leans::default();
         if let Some(entry) = self.portals.get_mut(portal) {
             entry.value.exec = exec;
+            leans = Leans { parse: entry.value.parsed_by, bind: Some(entry.by) };
         }
-        self.push(Kind::Execute { exec, first: true });
+        self.push(Kind::Execute { exec, first: true, leans });
     }
 
     /// Says which executions the [`Ask::Query`] just returned has become, in order.
@@ -537,7 +564,7 @@ impl Conversation {
                 *completed = true;
                 slices.pop_front().map(|slice| slice.exec)
             }
-            Some(Kind::Execute { exec, first }) => {
+            Some(Kind::Execute { exec, first, .. }) => {
                 let (exec, first) = (*exec, *first);
                 self.ops.pop_front();
                 match exec.and_then(|exec| self.suspended.remove(&exec)) {
@@ -630,7 +657,7 @@ impl Conversation {
                     events.push(failed(exec, &report, tally));
                 }
             }
-            Some(Kind::Sync) => events.push(Event::CommitFailed(report.clone())),
+            Some(Kind::Sync) => events.push(Event::Failed(report.clone())),
             None => {}
             Some(_) => self.fail_segment(&report, tally, events),
         }
@@ -641,10 +668,10 @@ impl Conversation {
 
     /// An operation of the extended protocol failed: the server ignores the rest up to Sync.
     fn fail_segment(&mut self, report: &Report, tally: Tally, events: &mut Vec<Event>) {
-        let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync));
-        self.skipping = end.is_none();
-        let end = end.unwrap_or(self.ops.len());
-        if let Some(Kind::Execute { exec, first }) = self.ops.front().map(|op| &op.kind) {
+        if self.skipping {
+            return;
+        }
+        if let Some(Kind::Execute { exec, first, .. }) = self.ops.front().map(|op| &op.kind) {
             let (exec, first) = (*exec, *first);
             let before = exec.and_then(|exec| self.suspended.remove(&exec));
             if let Some(exec) = exec.filter(|_| first || before.is_some()) {
@@ -656,8 +683,19 @@ impl Conversation {
             if let Some(Op { kind: Kind::Execute { exec, .. }, .. }) = self.ops.front_mut() {
                 *exec = None;
             }
+        } else if let Some(op) = self.ops.front() {
+            let any = matches!(op.kind, Kind::Describe { .. } | Kind::Close { .. });
+            self.culprit = Some(Culprit { op: op.id, any, report: report.clone() });
+            events.push(Event::Failed(report.clone()));
         }
-        self.skip(end, events);
+        match self.ops.iter().position(|op| matches!(op.kind, Kind::Sync)) {
+            Some(end) => {
+                self.skip(end, events);
+                self.culprit = None;
+            }
+            // What is asked up to the Sync may still lean on what failed: it is taken back then.
+            None => self.skipping = true,
+        }
     }
 
     /// Takes back the first `count` operations, which the server turned down or ignored.
@@ -667,10 +705,16 @@ impl Conversation {
         let skipped = |exec| Event::Finished(exec, End::new(How::Skipped, Tally::default()));
         for op in &mut ignored {
             match &mut op.kind {
-                Kind::Execute { exec: Some(exec), first: true } => {
+                Kind::Execute { exec: Some(exec), first: true, leans } => {
                     // The portal, if it survives, has not run.
                     self.portals.for_each(|portal| portal.exec = portal.exec.filter(|ran| ran != exec));
-                    events.push(skipped(*exec));
+                    let at_fault = |culprit: &mut Culprit| {
+                        culprit.any || [leans.parse, leans.bind].contains(&Some(culprit.op))
+                    };
+                    events.push(match self.culprit.take_if(at_fault) {
+                        Some(culprit) => failed(*exec, &culprit.report, Tally::default()),
+                        None => skipped(*exec),
+                    });
                 }
                 Kind::Call { exec: Some(exec) } => events.push(skipped(*exec)),
                 Kind::Query { slices, .. } => {
@@ -704,6 +748,7 @@ impl Conversation {
             let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync)).unwrap_or(self.ops.len());
             self.skipping = false;
             self.skip(end, events);
+            self.culprit = None;
             self.ops.pop_front();
         } else if let Some(end) = end {
             for op in self.ops.drain(..=end) {
@@ -742,6 +787,9 @@ impl Conversation {
     /// The connection is gone: what was unanswered is lost.
     pub fn abandon(&mut self, events: &mut Vec<Event>) {
         let tally = self.take_tally();
+        if std::mem::take(&mut self.skipping) {
+            self.skip(self.ops.len(), events);
+        }
         let mut first = Some(tally);
         for op in self.ops.drain(..) {
             let from = events.len();
@@ -791,8 +839,10 @@ fn fail_query(
 fn lost(kind: Kind, suspended: &mut HashMap<ExecId, Tally>, events: &mut Vec<Event>) {
     let mut tell = |exec| events.push(Event::Finished(exec, End::new(How::Lost, Tally::default())));
     match kind {
-        Kind::Execute { exec: Some(exec), first: true } => tell(exec),
-        Kind::Execute { exec: Some(exec), first: false } if suspended.remove(&exec).is_some() => tell(exec),
+        Kind::Execute { exec: Some(exec), first: true, .. } => tell(exec),
+        Kind::Execute { exec: Some(exec), first: false, .. } if suspended.remove(&exec).is_some() => {
+            tell(exec)
+        }
         Kind::Call { exec: Some(exec) } => tell(exec),
         Kind::Query { slices, .. } => slices.into_iter().for_each(|slice| tell(slice.exec)),
         _ => {}

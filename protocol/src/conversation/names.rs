@@ -21,6 +21,8 @@ pub(super) struct Entry<T> {
 pub(super) struct Portal {
     /// `None` if its statement is not known here.
     pub(super) prepared: Option<Arc<Prepared>>,
+    /// The operation that parsed it.
+    pub(super) parsed_by: Option<OpId>,
     /// Body of the Bind message, for its values.
     pub(super) bind: Arc<[u8]>,
     /// The execution it was first run as. A portal runs once; later Executes continue it.

@@ -95,7 +95,7 @@ impl Talk {
                 }
                 Event::Unannounced(end) => format!("unannounced {}", end.command),
                 Event::Ready(status) => format!("{status:?}"),
-                Event::CommitFailed(report) => format!("commit failed {}", report.code),
+                Event::Failed(report) => format!("failed {}", report.code),
                 Event::Parameter { .. } => "parameter".to_owned(),
                 Event::Fatal(_) => "fatal".to_owned(),
             });
@@ -154,9 +154,9 @@ fn a_pipeline_with_an_error_in_the_middle_skips_the_rest() {
 #[test]
 fn a_statement_sent_after_the_error_and_before_the_sync_is_skipped() {
     let mut talk = Talk::new();
-    talk.parse("", "a").bind("", "").execute("").error("42601", 0).told(&["a: Skipped"]);
+    talk.parse("", "a").bind("", "").execute("").error("42601", 0).told(&["failed 42601"]);
     talk.parse("", "b").bind("", "").execute("").query("c").sync().ready("I");
-    talk.told(&["b: Skipped", "c: Skipped", "Idle"]);
+    talk.told(&["a: Error", "b: Skipped", "c: Skipped", "Idle"]);
     talk.parse("", "d").bind("", "").execute("").sync();
     talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I").told(&["d: Ok 0", "Idle"]);
 }
@@ -172,7 +172,8 @@ fn a_named_statement_turned_down_leaves_the_older_text_in_force() {
     talk.error("42P05", 0).ready("I");
     talk.bind("", "s").execute("").sync();
     assert!(!talk.waited);
-    talk.answer(b'2', b"").done("SELECT 0").ready("I").told(&["Idle", "old: Ok 0", "Idle"]);
+    talk.answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["failed 42P05", "Idle", "old: Ok 0", "Idle"]);
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn definitions_of_a_later_segment_survive_the_failure_of_an_earlier_one() {
     talk.parse("", "second").bind("", "").execute("").sync();
     talk.error("42601", 0).ready("I");
     talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I");
-    talk.told(&["first: Skipped", "Idle", "second: Ok 0", "Idle"]);
+    talk.told(&["failed 42601", "first: Error", "Idle", "second: Ok 0", "Idle"]);
 }
 
 #[test]
@@ -280,7 +281,7 @@ fn a_failed_commit_at_sync_is_told() {
     let mut talk = Talk::new();
     talk.parse("", "insert").bind("", "").execute("").sync();
     talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1").error("23503", 0).ready("I");
-    talk.told(&["insert: Ok 1", "commit failed 23503", "Idle"]);
+    talk.told(&["insert: Ok 1", "failed 23503", "Idle"]);
 }
 
 #[test]
@@ -313,4 +314,30 @@ fn a_full_pipeline_makes_the_client_wait() {
     }
     talk.sync();
     assert!(talk.waited);
+}
+
+#[test]
+fn an_error_at_parse_or_bind_is_the_error_of_the_execution_that_leans_on_it() {
+    let mut talk = Talk::new();
+    talk.parse("", "a").bind("", "").execute("").parse("", "b").bind("", "").execute("");
+    talk.parse("", "c").bind("", "").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1").error("42P01", 0).ready("I");
+    talk.told(&["a: Ok 1", "failed 42P01", "b: Error", "c: Skipped", "Idle"]);
+    talk.parse("", "d").bind("", "").ask(b'D', b"P\0").execute("").sync();
+    talk.answer(b'1', b"").error("42501", 0).ready("I").told(&["failed 42501", "d: Error", "Idle"]);
+}
+
+#[test]
+fn an_error_at_parse_is_not_the_error_of_an_execution_of_something_else() {
+    let mut talk = Talk::new();
+    talk.parse("s", "kept").sync().answer(b'1', b"").ready("I").told(&["Idle"]);
+    talk.parse("t", "wrong").bind("", "s").execute("").sync().error("42601", 0).ready("I");
+    talk.told(&["failed 42601", "kept: Skipped", "Idle"]);
+}
+
+#[test]
+fn an_error_at_parse_is_told_by_the_execution_asked_after_it_came() {
+    let mut talk = Talk::new();
+    talk.parse("", "a").error("42601", 0).told(&["failed 42601"]);
+    talk.bind("", "").execute("").sync().ready("I").told(&["a: Error", "Idle"]);
 }
