@@ -65,6 +65,22 @@ struct Durable {
     failed: Option<String>,
 }
 
+/// Why nothing was appended.
+enum AppendError {
+    /// For what the entries say: trying again is useless.
+    Refused(JournalError),
+    Other(RecordError),
+}
+
+impl From<AppendError> for RecordError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Refused(error) => RecordError::Write(error.to_string()),
+            AppendError::Other(error) => error,
+        }
+    }
+}
+
 struct Shared {
     journal: Mutex<Option<Journal>>,
     waiting: Mutex<Vec<Entry>>,
@@ -118,7 +134,11 @@ impl Recorder {
             durable: watch::Sender::new(Durable::default()),
         });
         let thread_shared = shared.clone();
-        let handle = thread::Builder::new().name("journal".into()).spawn(move || run(&thread_shared))?;
+        let handle = thread::Builder::new().name("journal".into()).spawn(move || {
+            // Whoever waits for durability must hear of it if this thread panics.
+            let _guard = Guard(&thread_shared);
+            run(&thread_shared);
+        })?;
         let recorder = Recorder { shared, thread: handle.thread().clone() };
         Ok((recorder.clone(), RecorderThread { recorder, handle }))
     }
@@ -152,12 +172,19 @@ impl Recorder {
         }
         let count = records.len() as u64;
         let records = records.into_iter().map(|record| Entry::Record(Box::new(record)));
-        let mut journal = lock(&self.shared.journal);
+        let mut journal = self.shared.journal()?;
         // Ends first: one write carries both.
         let mut entries = std::mem::take(&mut *lock(&self.shared.waiting));
         let ends = entries.len();
         entries.extend(records);
-        match self.shared.append(&mut journal, &entries) {
+        let mut appended = self.shared.append(&mut journal, &entries);
+        if matches!(appended, Err(AppendError::Refused(_))) && ends > 0 {
+            // An end that the journal will never take must not stand in the way of a record.
+            let records = entries.split_off(ends);
+            self.shared.write_ends(&mut journal, std::mem::take(&mut entries));
+            appended = self.shared.append(&mut journal, &records);
+        }
+        match appended {
             Ok(appended) => {
                 let last = appended.first.0 + count.saturating_sub(1);
                 self.shared.last_seq.store(last, Ordering::Release);
@@ -168,7 +195,7 @@ impl Recorder {
             Err(error) => {
                 entries.truncate(ends);
                 self.shared.put_back(entries);
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -263,16 +290,48 @@ impl RecorderThread {
 }
 
 impl Shared {
-    fn append(&self, journal: &mut Option<Journal>, entries: &[Entry]) -> Result<Appended, RecordError> {
-        let journal = journal.as_mut().ok_or_else(|| RecordError::Stopped("the journal is closed".into()))?;
+    /// The journal, for one write. After a panic in the middle of one nobody knows what it holds: it
+    /// takes no more.
+    fn journal(&self) -> Result<MutexGuard<'_, Option<Journal>>, RecordError> {
+        self.journal.lock().map_err(|_| {
+            let reason = "a write to the journal panicked";
+            self.fail(reason.to_owned());
+            RecordError::Stopped(reason.into())
+        })
+    }
+
+    /// From now on statements are refused.
+    fn fail(&self, reason: String) {
+        self.durable.send_if_modified(|durable| {
+            let first = durable.failed.is_none();
+            if first {
+                tracing::error!(%reason, "the journal has stopped: statements are refused from now on");
+                durable.failed = Some(reason);
+            }
+            first
+        });
+    }
+
+    fn append(&self, journal: &mut Option<Journal>, entries: &[Entry]) -> Result<Appended, AppendError> {
+        let Some(journal) = journal.as_mut() else {
+            return Err(AppendError::Other(RecordError::Stopped("the journal is closed".into())));
+        };
         match journal.append(entries) {
             Ok(appended) => {
                 self.written.store(appended.end, Ordering::Release);
                 Ok(appended)
             }
+            Err(error) if error.is_callers_fault() => {
+                tracing::error!(%error, "the journal refused an entry");
+                Err(AppendError::Refused(error))
+            }
+            Err(error) if error.is_final() => {
+                self.fail(error.to_string());
+                Err(AppendError::Other(RecordError::Stopped(error.to_string())))
+            }
             Err(error) => {
                 tracing::error!(%error, "could not write to the journal");
-                Err(RecordError::Write(error.to_string()))
+                Err(AppendError::Other(RecordError::Write(error.to_string())))
             }
         }
     }
@@ -280,16 +339,38 @@ impl Shared {
     /// Writes the ends that wait. If that fails they go on waiting: the database has answered, only
     /// our knowledge of it is late.
     fn flush(&self) -> bool {
-        let mut journal = lock(&self.journal);
+        let Ok(mut journal) = self.journal() else { return false };
         let entries = std::mem::take(&mut *lock(&self.waiting));
-        if entries.is_empty() {
-            return true;
+        entries.is_empty() || self.write_ends(&mut journal, entries)
+    }
+
+    /// Writes ends in one write; if the journal refuses them for what they say, one by one, so that
+    /// only the offending one is lost, and loudly. What could not be written goes on waiting.
+    fn write_ends(&self, journal: &mut Option<Journal>, mut entries: Vec<Entry>) -> bool {
+        match self.append(journal, &entries) {
+            Ok(_) => return true,
+            Err(AppendError::Refused(_)) => {}
+            Err(AppendError::Other(_)) => {
+                self.put_back(entries);
+                return false;
+            }
         }
-        let written = self.append(&mut journal, &entries).is_ok();
-        if !written {
-            self.put_back(entries);
+        while !entries.is_empty() {
+            let later = entries.split_off(1);
+            match self.append(journal, &entries) {
+                Ok(_) => {}
+                Err(AppendError::Refused(error)) => {
+                    tracing::error!(%error, "an end was dropped: this is a defect, report it");
+                }
+                Err(AppendError::Other(_)) => {
+                    entries.extend(later);
+                    self.put_back(entries);
+                    return false;
+                }
+            }
+            entries = later;
         }
-        written
+        true
     }
 
     fn put_back(&self, mut entries: Vec<Entry>) {
@@ -299,15 +380,28 @@ impl Shared {
     }
 
     fn sync(&self) -> Result<(), JournalError> {
-        let task = match &*lock(&self.journal) {
+        let Ok(journal) = self.journal() else { return Ok(()) };
+        let task = match &*journal {
             Some(journal) if self.durable.borrow().position < self.written.load(Ordering::Acquire) => {
                 journal.sync_task()
             }
             _ => return Ok(()),
         };
+        drop(journal);
         let position = task.run()?;
         self.durable.send_modify(|durable| durable.position = durable.position.max(position));
         Ok(())
+    }
+}
+
+/// Refuses statements once the journal thread is gone, however it went.
+struct Guard<'a>(&'a Shared);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("the journal thread panicked".into());
+        }
     }
 }
 
@@ -324,14 +418,13 @@ fn run(shared: &Shared) {
         }
         let flushed = shared.flush();
         if let Err(error) = shared.sync() {
-            tracing::error!(%error, "could not sync the journal: statements are refused from now on");
-            shared.durable.send_modify(|durable| durable.failed = Some(error.to_string()));
+            shared.fail(error.to_string());
         }
         if shared.closing.load(Ordering::Acquire) {
             close(shared);
             return;
         }
-        if !flushed {
+        if !flushed && shared.durable.borrow().failed.is_none() {
             // Try again at the next tick, for as long as it takes.
             thread::sleep(FLUSH_EVERY * 20);
             shared.wanted.store(true, Ordering::Release);
@@ -340,7 +433,9 @@ fn run(shared: &Shared) {
 }
 
 fn close(shared: &Shared) {
-    if let Some(journal) = lock(&shared.journal).take()
+    // After a panic in the middle of a write the end is not marked as clean: the next start looks.
+    let Ok(mut journal) = shared.journal() else { return };
+    if let Some(journal) = journal.take()
         && let Err(error) = journal.close()
     {
         tracing::error!(%error, "could not close the journal in order");
@@ -350,4 +445,134 @@ fn close(shared: &Shared) {
 /// A panic while holding one of our locks leaves values that are whole: entries are moved, not edited.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use pgwitness_index::journal::Options;
+    use pgwitness_index::record::{Event, Outcome, TxnOutcome, Who};
+    use pgwitness_index::storage::{Faults, FaultyMemory, WriteFault};
+
+    use super::*;
+    use crate::clock;
+
+    fn start(durability: Durability) -> (Recorder, RecorderThread, FaultyMemory) {
+        let disk = FaultyMemory::new();
+        let (journal, _) = Journal::open(Arc::new(disk.clone()), Options::default()).unwrap();
+        let (recorder, thread) = Recorder::start(journal, durability).unwrap();
+        (recorder, thread, disk)
+    }
+
+    fn record() -> Record {
+        let time = clock::now();
+        Record {
+            id: clock::new_id(time),
+            time,
+            event: Event::Query,
+            who: Arc::new(Who::default()),
+            sql: None,
+            shape: None,
+            params: Vec::new(),
+            detail: String::new(),
+            done: None,
+        }
+    }
+
+    fn end(seq: Seq) -> Completion {
+        Completion { seq, ..Completion::new(Outcome::Ok, TxnOutcome::Committed) }
+    }
+
+    /// Which records have no end, as the next start would find them.
+    fn open_after(thread: RecorderThread, disk: &FaultyMemory) -> Vec<Seq> {
+        thread.close();
+        let (_, recovery) = Journal::open(Arc::new(disk.copied()), Options::default()).unwrap();
+        recovery.open
+    }
+
+    #[tokio::test]
+    async fn an_end_that_the_journal_refuses_is_dropped_alone_and_blocks_nobody() {
+        let (recorder, thread, disk) = start(Durability::Batch);
+        let first = recorder.admit(vec![record()]).await.unwrap().first();
+        let second = recorder.admit(vec![record()]).await.unwrap().first();
+        recorder.finish(end(first));
+        recorder.finish(end(Seq(77)));
+        recorder.settle(Settlement { seqs: vec![first], txn_outcome: TxnOutcome::Committed });
+        recorder.finish(end(second));
+        let third = recorder.admit(vec![record()]).await.unwrap().first();
+        assert_eq!(third, Seq(3));
+        assert_eq!(open_after(thread, &disk), [third]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_end_in_an_idle_gateway_is_dropped_by_the_journal_thread() {
+        let (recorder, thread, disk) = start(Durability::Batch);
+        let first = recorder.admit(vec![record()]).await.unwrap().first();
+        recorder.finish(end(Seq(77)));
+        recorder.finish(end(first));
+        assert_eq!(open_after(thread, &disk), []);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_with_space_all_goes_on() {
+        let (recorder, thread, disk) = start(Durability::Batch);
+        let first = recorder.admit(vec![record()]).await.unwrap().first();
+        disk.set_faults(Faults { capacity: Some(10), ..Faults::default() });
+        recorder.finish(end(first));
+        for _ in 0..3 {
+            let refused = recorder.admit(vec![record()]).await.unwrap_err();
+            assert!(matches!(refused, RecordError::Write(_)), "{refused}");
+        }
+        assert_eq!(recorder.failure(), None);
+        disk.set_faults(Faults::default());
+        let second = recorder.admit(vec![record()]).await.unwrap().first();
+        assert_eq!(second, Seq(2));
+        assert_eq!(open_after(thread, &disk), [second]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_refuses_everything_from_then_on() {
+        for durability in [Durability::Strict, Durability::Held, Durability::Batch] {
+            let (recorder, thread, disk) = start(durability);
+            disk.set_faults(Faults { sync: Some(1), ..Faults::default() });
+            match recorder.admit(vec![record()]).await {
+                Ok(receipt) => {
+                    let held = recorder.released(&receipt).await.unwrap_err();
+                    assert!(matches!(held, RecordError::Stopped(_)), "{held}");
+                }
+                Err(error) => assert!(matches!(error, RecordError::Stopped(_)), "{error}"),
+            }
+            assert!(recorder.failure().is_some());
+            assert!(matches!(recorder.admit(vec![record()]).await, Err(RecordError::Stopped(_))));
+            thread.close();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_cannot_be_taken_back_stops_the_log_for_all_to_see() {
+        let (recorder, thread, disk) = start(Durability::Batch);
+        let faults =
+            Faults { write: Some((1, WriteFault::Short(3))), truncate: Some(1), ..Faults::default() };
+        disk.set_faults(faults);
+        recorder.admit(vec![record()]).await.unwrap_err();
+        let refused = recorder.admit(vec![record()]).await.unwrap_err();
+        assert!(matches!(refused, RecordError::Stopped(_)), "{refused}");
+        assert!(recorder.failure().is_some());
+        thread.close();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_middle_of_a_write_stops_the_log() {
+        let (recorder, thread, _) = start(Durability::Held);
+        let receipt = recorder.admit(vec![record()]).await.unwrap();
+        let shared = recorder.shared.clone();
+        let panicked = std::thread::spawn(move || {
+            let _journal = shared.journal.lock().unwrap();
+            panic!("as a defect would");
+        });
+        assert!(panicked.join().is_err());
+        assert!(matches!(recorder.admit(vec![record()]).await, Err(RecordError::Stopped(_))));
+        let _ = recorder.released(&receipt).await;
+        assert!(recorder.failure().is_some());
+        thread.close();
+    }
 }

@@ -183,7 +183,8 @@ fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
     );
     let (mut journal, recovery) = Journal::open(storage.clone(), journal::Options::default())
         .with_context(|| format!("could not open the journal in {}", dir.display()))?;
-    if !recovery.clean {
+    // Sessions that did not end in time leave records open even in an orderly end.
+    if !recovery.clean || !recovery.open.is_empty() || !recovery.unsettled.is_empty() {
         settle_gap(&mut journal, &recovery).context("could not write what was left open to the journal")?;
     }
     Ok((journal, storage))

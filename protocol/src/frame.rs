@@ -78,6 +78,11 @@ impl FrameBuffer {
         self.unseen == 0 && self.cleared == self.bytes.len()
     }
 
+    /// Whether what was cleared ends in the middle of a message.
+    pub fn is_mid_message(&self) -> bool {
+        self.unseen > 0
+    }
+
     /// Looks at the next message. `want` says how many bytes of its body are needed (capped by its
     /// length). `None`: more bytes must come first.
     ///

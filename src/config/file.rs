@@ -456,9 +456,13 @@ impl Reading {
         let mut credentials = Vec::new();
         for credential in table.credentials {
             let key = format!("{key}.credentials {:?} password", credential.role);
+            let before = self.mistakes.len();
             match self.secret(&key, credential.password, credential.password_file) {
                 Some(password) => credentials.push(Credential { role: credential.role, password }),
-                None if self.mistakes.is_empty() => self.wrong(&key, "write password_file (or password)"),
+                // Unless it was told what is wrong with the one that is written.
+                None if self.mistakes.len() == before => {
+                    self.wrong(&key, "write password_file (or password)");
+                }
                 None => {}
             }
         }
@@ -623,6 +627,13 @@ dir = "journal"
         assert_eq!(config.upstreams[0].sslmode, SslMode::VerifyFull);
         assert_eq!((config.upstreams[0].host.as_str(), config.upstreams[0].port), ("db.example.com", 5432));
         assert_eq!(config.oidc.audience, "pgwitness");
+    }
+
+    #[test]
+    fn a_credential_without_password_is_told_among_other_mistakes() {
+        let text = MINIMAL.replace("\"off\"", "\"maybe\"").replace(", password = \"x\"", "");
+        let told = mistakes(&text);
+        assert!(told.contains("listen.tls") && told.contains("\"app_read\" password"), "{told}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pgwitness_index::record::{
     Completion, Event as RecordEvent, Outcome, Param, Record, Seq, Sql, TxnOutcome, Who,
 };
 use pgwitness_protocol::backend::Status;
-use pgwitness_protocol::conversation::{End, Event, ExecId, Execution, How, Slice};
+use pgwitness_protocol::conversation::{Alters, Conversation, End, Event, ExecId, Execution, How, Slice};
 use pgwitness_protocol::frontend::{FunctionCall, Value};
 
 use super::Gateway;
@@ -68,6 +68,8 @@ pub(super) struct Chronicle {
     batch_bytes: usize,
     /// Executions of the batch, in order of its records.
     asked: Vec<Asked>,
+    /// Executions asked since the last look that alter what later messages mean.
+    altering: Vec<(ExecId, Alters)>,
     running: HashMap<ExecId, Running>,
     next: u64,
     transaction: Transaction,
@@ -96,6 +98,7 @@ impl Chronicle {
             batch: Vec::new(),
             batch_bytes: 0,
             asked: Vec::new(),
+            altering: Vec::new(),
             running: HashMap::new(),
             next: 0,
             transaction: Transaction::default(),
@@ -159,7 +162,7 @@ impl Chronicle {
     }
 
     /// The statements of a query string, each with a record in the batch.
-    pub(super) fn query(&mut self, text: &[u8]) -> Vec<Slice> {
+    pub(super) fn query(&mut self, text: &[u8], conversation: &Conversation) -> Vec<Slice> {
         let ranges = self.context.split(text);
         let single = ranges.len() == 1;
         let (mut slices, mut characters, mut counted) = (Vec::with_capacity(ranges.len()), 0, 0);
@@ -170,14 +173,15 @@ impl Chronicle {
                 counted = range.start;
             }
             let reading = self.gateway.readings.read(statement, &self.context);
-            let exec = self.add(Some(Sql::Once(statement.into())), reading, Vec::new(), String::new());
+            let exec =
+                self.add_sql(Sql::Once(statement.into()), reading, Vec::new(), String::new(), conversation);
             slices.push(Slice { exec, start: characters });
         }
         slices
     }
 
     /// The first run of a portal: its execution, or none for an empty statement.
-    pub(super) fn execution(&mut self, execution: &Execution) -> Option<ExecId> {
+    pub(super) fn execution(&mut self, execution: &Execution, conversation: &Conversation) -> Option<ExecId> {
         let portal = String::from_utf8_lossy(&execution.portal).into_owned();
         let Some(prepared) = &execution.prepared else {
             // Made by SQL: a cursor has a portal of its name, PREPARE a statement.
@@ -193,8 +197,8 @@ impl Chronicle {
         let reading = self.read_prepared(&prepared.text)?;
         let params = execution.bind().map(|bind| self.params(&bind.values, &prepared.types));
         let name = String::from_utf8_lossy(&prepared.name).into_owned();
-        let sql = Some(Sql::Shared(prepared.text.clone()));
-        Some(self.add(sql, reading, params.unwrap_or_default(), name))
+        let sql = Sql::Shared(prepared.text.clone());
+        Some(self.add_sql(sql, reading, params.unwrap_or_default(), name, conversation))
     }
 
     fn read_prepared(&mut self, text: &Arc<[u8]>) -> Option<Arc<Reading>> {
@@ -236,12 +240,33 @@ impl Chronicle {
         values.iter().enumerate().map(decode).collect()
     }
 
-    fn add(&mut self, sql: Option<Sql>, reading: Arc<Reading>, params: Vec<Param>, detail: String) -> ExecId {
+    /// An execution of which the text is known. What it names may have been made by SQL or, of
+    /// statements, by the protocol: they share their names.
+    fn add_sql(
+        &mut self,
+        sql: Sql,
+        reading: Arc<Reading>,
+        params: Vec<Param>,
+        detail: String,
+        conversation: &Conversation,
+    ) -> ExecId {
         let reading = match &reading.effect {
-            Effect::ExecutePrepared { name } => Readings::leaning(&reading, self.state.prepared(name)),
+            Effect::ExecutePrepared { name } => {
+                let prepared = conversation.statement(name.as_bytes()).map(|prepared| prepared.text.clone());
+                let known = prepared.and_then(|text| self.read_prepared(&text));
+                Readings::leaning(&reading, known.as_ref().or(self.state.prepared(name)))
+            }
             Effect::Fetch { cursor } => Readings::leaning(&reading, self.state.cursor(cursor)),
             _ => reading,
         };
+        self.add(Some(sql), reading, params, detail)
+    }
+
+    fn add(&mut self, sql: Option<Sql>, reading: Arc<Reading>, params: Vec<Param>, detail: String) -> ExecId {
+        if reading.shape.analysis_notes.iter().any(|note| note.starts_with("unknown relation")) {
+            // It may have been made past the gateway: whoever asks next finds it.
+            self.catalog.may_have_changed();
+        }
         let redacted = sql.as_ref().and_then(|sql| self.context.redact(sql.as_bytes()));
         let secret = redacted.is_some();
         let sql = redacted.map(|bytes| Sql::Once(bytes.into())).or(sql);
@@ -260,6 +285,7 @@ impl Chronicle {
         self.batch.push(record);
         let exec = ExecId(self.next);
         self.next += 1;
+        self.altering.extend(reading.alters().map(|alters| (exec, alters)));
         let changed = self.state.asked(&reading);
         self.asked.push(Asked { exec, reading, secret });
         if changed {
@@ -285,6 +311,11 @@ impl Chronicle {
         Sql::Once(kept.into())
     }
 
+    /// What the conversation must know of the executions just added.
+    pub(super) fn take_altering(&mut self) -> std::vec::Drain<'_, (ExecId, Alters)> {
+        self.altering.drain(..)
+    }
+
     /// The records that must be admitted before anything is forwarded.
     pub(super) fn take_batch(&mut self) -> Vec<Record> {
         self.batch_bytes = 0;
@@ -300,23 +331,27 @@ impl Chronicle {
         }
     }
 
-    /// The batch could not be recorded and will not be forwarded.
+    /// The batch will not be forwarded.
     pub(super) fn refused(&mut self) {
+        self.batch.clear();
+        self.batch_bytes = 0;
         self.asked.clear();
+        if self.state.retracted() {
+            self.settings_changed();
+        }
     }
 
-    /// Writes down what the server's answers say. Returns SQL-made changes to prepared statements
-    /// that the conversation must hear of.
-    pub(super) fn answered(&mut self, events: &mut Vec<Event>, idle: bool, forget: &mut Vec<Forget>) {
+    /// Writes down what the server's answers say.
+    pub(super) fn answered(&mut self, events: &mut Vec<Event>, idle: bool) {
         let mut ends = Ends::default();
         let mut ready = false;
         for event in events.drain(..) {
             match event {
-                Event::Finished(exec, end) => self.finished(exec, end, &mut ends, forget),
+                Event::Finished(exec, end) => self.finished(exec, end, &mut ends),
                 Event::Unannounced(end) => self.unannounced(end),
-                Event::Failed(_) => {
+                Event::TransactionFailed(_) => {
                     self.failed = true;
-                    self.transaction.failed();
+                    self.transaction.fail();
                 }
                 Event::Ready(status) => {
                     ready = true;
@@ -342,7 +377,7 @@ impl Chronicle {
         self.write(ends);
     }
 
-    fn finished(&mut self, exec: ExecId, end: End, ends: &mut Ends, forget: &mut Vec<Forget>) {
+    fn finished(&mut self, exec: ExecId, end: End, ends: &mut Ends) {
         let Some(running) = self.running.remove(&exec) else { return };
         let Asked { reading, secret, .. } = running.asked;
         let outcome = match end.how {
@@ -353,7 +388,7 @@ impl Chronicle {
             How::Lost => Outcome::Unknown,
         };
         if outcome == Outcome::Ok {
-            self.took_effect(&reading, &end, forget);
+            self.took_effect(&reading, &end);
         } else {
             self.failed = true;
         }
@@ -381,12 +416,10 @@ impl Chronicle {
         self.transaction.finished(completion, reading.control.clone(), ends);
     }
 
-    fn took_effect(&mut self, reading: &Arc<Reading>, end: &End, forget: &mut Vec<Forget>) {
+    fn took_effect(&mut self, reading: &Arc<Reading>, end: &End) {
         match &reading.effect {
             Effect::Ddl => self.catalog.changed(),
             Effect::MayHideDdl => self.catalog.may_have_changed(),
-            Effect::DiscardAll | Effect::Deallocate { name: None } => forget.push(Forget::All),
-            Effect::Deallocate { name: Some(name) } => forget.push(Forget::One(name.clone())),
             _ => {}
         }
         self.state.succeeded(reading, end.command == "ROLLBACK");
@@ -447,13 +480,6 @@ impl Chronicle {
             tracing::error!(%error, "could not record a session's end");
         }
     }
-}
-
-/// A prepared statement that SQL has deallocated.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Forget {
-    All,
-    One(String),
 }
 
 /// Characters of UTF-8 text: bytes that do not continue another.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use pgwitness_index::record::{Certainty, Class, Shape};
+use pgwitness_protocol::conversation::Alters;
 use sha2::{Digest, Sha256};
 
 use super::state::Settings;
@@ -48,6 +49,24 @@ impl Reading {
                 | Effect::CopyToStdout
                 | Effect::CopyServerSide
         )
+    }
+
+    /// What later messages must not be read without knowing the end of.
+    pub(super) fn alters(&self) -> Option<Alters> {
+        Some(match &self.effect {
+            Effect::DiscardAll => Alters::Everything,
+            Effect::Deallocate { name: None } => Alters::Statements,
+            Effect::Deallocate { name: Some(name) } | Effect::Prepare { name, .. } => {
+                Alters::Statement(name.clone().into_bytes())
+            }
+            Effect::CloseCursor { cursor: None } => Alters::Portals,
+            Effect::CloseCursor { cursor: Some(cursor) } | Effect::Declare { cursor, .. } => {
+                Alters::Portal(cursor.clone().into_bytes())
+            }
+            Effect::Ddl | Effect::DiscardTemp => Alters::Meaning,
+            _ if self.changes_session() => Alters::Meaning,
+            _ => return None,
+        })
     }
 
     fn weight(&self) -> u32 {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
 use super::Gateway;
-use super::chronicle::{Chronicle, Forget};
+use super::chronicle::Chronicle;
 use super::databases::Catalog;
 use super::relay::{Gate, Harmless};
 use super::stream::Stream;
@@ -77,6 +77,7 @@ enum Turn {
     FromClient,
     FromServer,
     ClientGone,
+    ClientSilent,
     ServerGone,
     /// The gateway is shutting down.
     Stop,
@@ -84,11 +85,20 @@ enum Turn {
     Deadline,
 }
 
+/// A client that has closed its side may still be reading: what it has asked gets this long.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A full pipeline must not be shorter than the answers that PostgreSQL gathers in its buffer of 8 kB
+/// before it speaks, 5 bytes each.
+const PIPELINE_MIN: usize = 4096;
+
 /// Why a session ends.
 #[derive(Debug)]
 enum Ending {
-    /// The client said so, or just left.
+    /// The client said so, or cannot be written to.
     Client(&'static str),
+    /// The client sends no more: it has left, or waits for its answers.
+    ClientSilent,
     /// The server closed the connection.
     Server,
     /// We end it, and tell the client.
@@ -112,9 +122,17 @@ pub(super) struct Session {
     hold: Option<Receipt>,
     /// The next message of the client waits for answers of the server.
     waiting: bool,
+    /// What waited may be looked at again though the server has said nothing.
+    again: bool,
     terminated: bool,
+    /// The client sends no more, and may still read.
+    silent: bool,
     flush: Flush,
     room: Room,
+    /// The last read of results went on in the middle of a message.
+    mid_result: bool,
+    /// Results were kept from the client.
+    withheld: bool,
     /// When the session must end at the latest.
     deadline: Instant,
     parting: Option<Say>,
@@ -148,7 +166,7 @@ impl Session {
         let bounds = Bounds {
             message: limits.max_message,
             names: limits.max_statements,
-            pipeline: limits.max_pipeline,
+            pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
         let asked = asked_settings(message);
         let server = catalog.server().clone();
@@ -167,9 +185,13 @@ impl Session {
             status: Status::Idle,
             hold: None,
             waiting: false,
+            again: false,
             terminated: false,
+            silent: false,
             flush: Flush::default(),
             room: Room { client: READ_MIN, server: READ_MIN },
+            mid_result: false,
+            withheld: false,
             deadline: Instant::now() + left,
             parting: None,
             events: Vec::new(),
@@ -242,6 +264,11 @@ impl Session {
         match turn {
             Turn::FromClient => self.hear_client().await?,
             Turn::FromServer => self.hear_server().await?,
+            Turn::ClientSilent => {
+                self.silent = true;
+                timer.reset(Instant::now() + HALF_CLOSED_TIMEOUT);
+            }
+            Turn::Deadline if self.silent => return Err(Ending::ClientSilent),
             Turn::ClientGone if self.terminated => return Err(Ending::Client("")),
             Turn::ClientGone => return Err(Ending::Client("the client left without saying so")),
             Turn::ServerGone => return Err(Ending::Server),
@@ -269,7 +296,12 @@ impl Session {
     }
 
     fn leave_if_parting(&mut self) -> Result<(), Ending> {
-        let at_rest = self.status == Status::Idle && self.conversation.is_idle() && self.results.is_empty();
+        if self.silent && !self.waiting && (self.conversation.is_idle() || self.conversation.awaits_client())
+        {
+            return Err(Ending::ClientSilent);
+        }
+        // Results that are still here go out before the farewell.
+        let at_rest = self.status == Status::Idle && self.conversation.is_idle();
         match self.parting.take_if(|_| at_rest) {
             Some(say) => Err(Ending::Us(say)),
             None => Ok(()),
@@ -290,11 +322,16 @@ impl Session {
                 Poll::Ready(Err(_)) => return Poll::Ready(Turn::ClientGone),
                 Poll::Pending => {}
             }
-            if self.gate.permitted().is_empty() && !self.waiting && !self.terminated {
+            if self.again && self.gate.permitted().is_empty() {
+                self.again = false;
+                return Poll::Ready(Turn::FromClient);
+            }
+            if self.gate.permitted().is_empty() && !self.waiting && !self.terminated && !self.silent {
                 let space = self.gate.buffer.space(self.room.client);
                 if let Poll::Ready(read) = poll_read_buf(Pin::new(client), cx, space) {
                     return Poll::Ready(match read {
-                        Ok(0) | Err(_) => Turn::ClientGone,
+                        Ok(0) => Turn::ClientSilent,
+                        Err(_) => Turn::ClientGone,
                         Ok(count) => {
                             adapt(&mut self.room.client, count);
                             Turn::FromClient
@@ -347,11 +384,17 @@ impl Session {
             catalog.refresh(&self.chronicle.login_role()).await;
         }
         self.chronicle.look_at_catalog();
-        let was_idle = self.conversation.is_idle();
-        self.look().map_err(|error| self.turn_down(&error))?;
+        let mark = self.conversation.mark();
+        if let Err(error) = self.look() {
+            // What came before it in the same read was not forwarded either.
+            self.chronicle.refused();
+            self.conversation.retract(mark);
+            return Err(self.turn_down(&error));
+        }
         let batch = self.chronicle.take_batch();
         if let Some(harmless) = Harmless::no_records(&batch) {
             self.gate.pass(&harmless);
+            self.skip_ahead();
             return Ok(());
         }
         match self.gateway.recorder.admit(batch).await {
@@ -359,10 +402,18 @@ impl Session {
                 self.chronicle.admitted(receipt.first());
                 self.gate.forward(&receipt);
                 self.hold = self.gateway.recorder.holds_results().then_some(receipt);
+                self.skip_ahead();
                 Ok(())
             }
-            Err(error) => self.refuse(&error, was_idle),
+            Err(error) => self.refuse(&error, mark),
         }
+    }
+
+    /// What the server ignores without a word is told at once, and stands in nobody's way.
+    fn skip_ahead(&mut self) {
+        self.conversation.skip_ahead(&mut self.events);
+        self.again = self.waiting && self.conversation.is_idle();
+        self.write_down();
     }
 
     /// Looks at every whole message that is here.
@@ -378,11 +429,11 @@ impl Session {
             match conversation.ask(&frame)? {
                 Ask::Pass => {}
                 Ask::Query(text) => {
-                    let slices = chronicle.query(text);
+                    let slices = chronicle.query(text, conversation);
                     conversation.started_query(slices);
                 }
                 Ask::Execute(execution) => {
-                    let exec = chronicle.execution(&execution);
+                    let exec = chronicle.execution(&execution, conversation);
                     conversation.started(tag, &execution.portal, exec);
                 }
                 Ask::Call(call) => {
@@ -398,6 +449,9 @@ impl Session {
                     self.waiting = true;
                     return Ok(());
                 }
+            }
+            for (exec, alters) in chronicle.take_altering() {
+                conversation.alters(exec, alters);
             }
         }
     }
@@ -416,16 +470,17 @@ impl Session {
 
     /// Nothing could be recorded, so nothing passes. Where the session is at rest it may go on: the
     /// next statement may find space again.
-    fn refuse(&mut self, error: &RecordError, was_idle: bool) -> Result<(), Ending> {
-        self.chronicle.refused();
+    fn refuse(&mut self, error: &RecordError, mark: u64) -> Result<(), Ending> {
         let text = format!("the gateway {error}, so the statement was not run");
         let say = |severity| {
             Say::new(severity, "58030", text.clone())
                 .hint("No statement passes while access cannot be recorded. Whoever runs the gateway sees the cause in its log.")
         };
-        let at_rest = was_idle && self.status == Status::Idle && self.results.is_empty();
-        let owed = if at_rest { self.conversation.refuse() } else { None };
-        let Some(owed) = owed else { return Err(Ending::Us(say(Severity::Fatal))) };
+        let owed = self.conversation.retract(mark);
+        let at_rest = self.conversation.is_idle() && self.status == Status::Idle && self.results.is_empty();
+        self.chronicle.refused();
+        let Some(owed) = owed.filter(|_| at_rest) else { return Err(Ending::Us(say(Severity::Fatal))) };
+        self.again = self.waiting;
         self.gate.discard();
         self.terminated = false;
         let mut out = BytesMut::new();
@@ -440,11 +495,25 @@ impl Session {
     }
 
     async fn hear_server(&mut self) -> Result<(), Ending> {
+        self.hear_and_hold().await?;
+        if self.waiting {
+            self.hear_client().await?;
+        }
+        Ok(())
+    }
+
+    /// Hears what the server said; results pass once the records they belong to may be relied on.
+    async fn hear_and_hold(&mut self) -> Result<(), Ending> {
+        self.mid_result = self.results.is_mid_message();
         let answered = self.hear();
         self.write_down();
         if let Some(receipt) = self.hold.take()
             && let Err(error) = self.gateway.recorder.released(&receipt).await
         {
+            // What is here must not be shown.
+            let count = self.results.cleared().len();
+            self.results.passed(count);
+            self.withheld = true;
             let text = format!("the gateway {error}, so the result is not shown");
             return Err(Ending::Us(Say::new(Severity::Fatal, "58030", text)));
         }
@@ -453,9 +522,6 @@ impl Session {
             let say =
                 Say::new(Severity::Fatal, "08P01", "the gateway could not understand the database's answer");
             return Err(Ending::Us(say));
-        }
-        if self.waiting {
-            self.hear_client().await?;
         }
         Ok(())
     }
@@ -478,35 +544,54 @@ impl Session {
         if self.events.is_empty() {
             return;
         }
-        let mut forget = Vec::new();
-        self.chronicle.answered(&mut self.events, self.conversation.is_idle(), &mut forget);
-        for forgotten in forget {
-            match forgotten {
-                Forget::All => self.conversation.forget_statements(),
-                Forget::One(name) => self.conversation.forget_statement(name.as_bytes()),
-            }
-        }
+        self.chronicle.answered(&mut self.events, self.conversation.is_idle());
     }
 
     async fn end(&mut self, client: &mut Stream, ending: Ending) {
-        let reason = match &ending {
-            Ending::Client(reason) => (*reason).to_owned(),
-            Ending::Server => "the database closed the connection".to_owned(),
-            Ending::Us(say) => say.message.clone(),
+        let (reason, say) = match ending {
+            Ending::Client(reason) => (reason.to_owned(), None),
+            Ending::ClientSilent => ("the client left without saying so".to_owned(), None),
+            Ending::Server => ("the database closed the connection".to_owned(), None),
+            Ending::Us(ref say) => (say.message.clone(), Some(say)),
         };
-        let say = match ending {
-            Ending::Us(say) => Some(say),
-            Ending::Client(_) | Ending::Server => None,
-        };
-        if say.is_some() || reason.starts_with("the client") {
+        match ending {
+            Ending::Client(_) => {}
+            // A database that hears no more may have spoken.
+            Ending::Server => self.last_words(client).await,
+            Ending::ClientSilent | Ending::Us(_) => {
+                let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.farewell(client, say)).await;
+            }
+        }
+        if !matches!(ending, Ending::Server) {
             self.stop_backend().await;
         }
-        let farewell = self.farewell(client, say);
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, async {
+            let _ = client.shutdown().await;
+            // Terminate, in case the client did not say it.
+            let _ = self.server.send(b"X\0\0\0\x04").await;
+            let _ = self.server.shutdown().await;
+        })
+        .await;
         let clean = self.conversation.is_idle();
         self.conversation.abandon(&mut self.events);
         self.write_down();
         self.chronicle.end(clean, &reason);
+    }
+
+    /// Passes on what the database said before it closed.
+    async fn last_words(&mut self, client: &mut Stream) {
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, async {
+            loop {
+                client.send(self.results.cleared()).await?;
+                let count = self.results.cleared().len();
+                self.results.passed(count);
+                self.server.read_more(self.results.space(READ_MIN)).await?;
+                if self.hear_and_hold().await.is_err() {
+                    return io::Result::Ok(());
+                }
+            }
+        })
+        .await;
     }
 
     /// Nobody waits for the answer any more: what still runs is cancelled, and its end heard.
@@ -518,6 +603,8 @@ impl Session {
             tracing::debug!(%error, "could not cancel what a client left behind");
         }
         let _ = tokio::time::timeout(CANCEL_TIMEOUT, async {
+            // A server that waits for more of a pipeline or of COPY data hears that none will come.
+            let _ = self.server.shutdown().await;
             while !self.conversation.is_idle() {
                 let count = self.results.cleared().len();
                 self.results.passed(count);
@@ -531,21 +618,19 @@ impl Session {
         .await;
     }
 
-    async fn farewell(&mut self, client: &mut Stream, say: Option<Say>) {
-        // What the database said last belongs to the client; then our own words, at a boundary only.
-        if client.send(self.results.cleared()).await.is_ok() {
-            let count = self.results.cleared().len();
-            self.results.passed(count);
-            if let Some(say) = say.filter(|_| self.results.is_at_boundary()) {
-                let mut out = BytesMut::new();
-                say.encode(&mut out);
-                let _ = client.send(&out).await;
-            }
+    /// What the database said last belongs to the client; then our own words, between messages only.
+    async fn farewell(&mut self, client: &mut Stream, say: Option<&Say>) {
+        if client.send(self.results.cleared()).await.is_err() {
+            return;
         }
-        let _ = client.shutdown().await;
-        // Terminate, in case the client did not say it.
-        let _ = self.server.send(b"X\0\0\0\x04").await;
-        let _ = self.server.shutdown().await;
+        let count = self.results.cleared().len();
+        self.results.passed(count);
+        let mid_message = if self.withheld { self.mid_result } else { self.results.is_mid_message() };
+        if let Some(say) = say.filter(|_| !mid_message) {
+            let mut out = BytesMut::new();
+            say.encode(&mut out);
+            let _ = client.send(&out).await;
+        }
     }
 }
 

@@ -48,6 +48,9 @@ const MAX_PASSWORD: usize = 70_000;
 /// Telling a client why it is refused may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// PostgreSQL cuts names beyond (NAMEDATALEN - 1).
+const MAX_NAME: usize = 63;
+
 /// Bytes that a client may send before it is let in.
 const MAX_EARLY: usize = 16 * 1024;
 
@@ -165,6 +168,10 @@ impl Wanted {
         let user = text("user")?
             .ok_or_else(|| fatal("28000", "no PostgreSQL user name specified in startup packet"))?;
         let database = text("database")?.unwrap_or_else(|| user.clone());
+        // PostgreSQL would cut it and open another database than the one decided about here.
+        if database.len() > MAX_NAME {
+            return Err(fatal("42622", "the database's name is too long: PostgreSQL keeps 63 bytes"));
+        }
         if text("replication")?.is_some_and(|value| !matches!(value.as_str(), "false" | "off" | "no" | "0")) {
             return Err(fatal("0A000", "replication connections are not allowed through this gateway")
                 .hint("A replication stream reads whole databases without naming a table."));
@@ -594,6 +601,22 @@ mod tests {
     fn a_replication_connection_is_refused() {
         assert!(Wanted::read(&message(&[("user", "a"), ("replication", "database")])).is_err());
         assert!(Wanted::read(&message(&[("user", "a"), ("replication", "false")])).is_ok());
+    }
+
+    #[test]
+    fn a_database_name_that_postgresql_would_cut_is_refused() {
+        let name = |length| "d".repeat(length);
+        assert!(Wanted::read(&message(&[("user", "a"), ("database", &name(63))])).is_ok());
+        assert!(Wanted::read(&message(&[("user", "a"), ("database", &name(64))])).is_err());
+    }
+
+    #[test]
+    fn of_two_users_and_databases_the_last_counts_as_in_postgresql_and_one_is_passed_on() {
+        let message = message(&[("user", "a"), ("database", "x"), ("user", "b"), ("database", "y")]);
+        let wanted = Wanted::read(&message).unwrap();
+        assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("b", "y"));
+        let packet = message.encode_for_server("role", "y");
+        assert_eq!(packet.windows(5).filter(|w| w == b"user\0").count(), 1);
     }
 
     #[test]

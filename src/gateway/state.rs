@@ -243,6 +243,10 @@ impl View {
             _ => self.now = self.kept.clone(),
         }
         self.savepoints.clear();
+        let stays = |reading: &Arc<Reading>| matches!(reading.effect, Effect::Declare { hold: true, .. });
+        if self.cursors.values().any(|reading| !stays(reading)) {
+            Arc::make_mut(&mut self.cursors).retain(|_, reading| stays(reading));
+        }
     }
 }
 
@@ -305,6 +309,15 @@ impl State {
         } else {
             self.confirmed.apply(&reading.effect, reading, &self.login);
         }
+    }
+
+    /// What was asked last will not be forwarded: nothing else is unanswered, or the session ends.
+    /// Says whether settings may have changed.
+    pub(super) fn retracted(&mut self) -> bool {
+        let changed = self.expected.now != self.confirmed.now;
+        self.expected = self.confirmed.clone();
+        self.diverged = false;
+        changed
     }
 
     /// The server reported a parameter. Says whether it is one that matters.

@@ -91,8 +91,8 @@ impl Transaction {
         self.done.extend(own);
     }
 
-    /// Something failed that is no execution: the commit at Sync, a Parse.
-    pub(crate) fn failed(&mut self) {
+    /// It failed outside of any execution: a Bind was turned down, or the commit at Sync.
+    pub(crate) fn fail(&mut self) {
         self.failed = true;
     }
 
@@ -253,7 +253,7 @@ mod tests {
                 t.finished(done(2, Outcome::Error, ""), Control::Commit, e);
                 t.ready(Status::Idle, e);
                 t.finished(done(3, Outcome::Ok, "INSERT"), Control::None, e);
-                t.failed();
+                t.fail();
                 t.ready(Status::Idle, e);
             },
             &[(1, "rolled_back"), (2, "rolled_back"), (3, "rolled_back")],

@@ -8,3 +8,4 @@ mod login;
 mod pipeline;
 mod relay;
 mod tidy;
+mod wire;

@@ -95,9 +95,9 @@ pub enum Event {
     Finished(ExecId, End),
     /// The server completed a statement that nobody announced: its command words.
     Unannounced(End),
-    /// Something failed that is no execution: the commit at Sync, a Parse or Bind. What ran before
-    /// it in the same implicit transaction is undone.
-    Failed(Report),
+    /// The transaction failed outside of any execution: a Parse or Bind was turned down, or the
+    /// commit at Sync (a deferred constraint).
+    TransactionFailed(Report),
     /// The server is ready for the next query.
     Ready(Status),
     /// A parameter has a new value.
@@ -154,6 +154,50 @@ pub struct Slice {
     pub start: usize,
 }
 
+/// What a statement does, by SQL, to the ground that later messages stand on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alters {
+    /// Settings, objects or the transaction: later statements may mean something else.
+    Meaning,
+    /// A prepared statement of this name is made or forgotten.
+    Statement(Vec<u8>),
+    /// A cursor of this name, which is a portal, is made or closed.
+    Portal(Vec<u8>),
+    /// All cursors are closed.
+    Portals,
+    /// All prepared statements are forgotten.
+    Statements,
+    /// Both.
+    Everything,
+}
+
+impl Alters {
+    fn statement(&self, name: &[u8]) -> bool {
+        match self {
+            Alters::Statement(altered) => altered == name,
+            // The unnamed statement is no business of SQL.
+            Alters::Statements | Alters::Everything => !name.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn portal(&self, name: &[u8]) -> bool {
+        match self {
+            Alters::Portal(altered) => altered == name,
+            Alters::Portals | Alters::Everything => true,
+            _ => false,
+        }
+    }
+}
+
+/// An execution that alters something, and has not been answered.
+#[derive(Debug)]
+struct Altering {
+    exec: ExecId,
+    op: OpId,
+    alters: Alters,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     rows: u64,
@@ -169,11 +213,11 @@ struct Leans {
 
 /// The operation that made the server ignore what follows.
 #[derive(Debug)]
-struct Culprit {
+struct Culprit<'a> {
     op: OpId,
     /// It may stand for any execution that follows (Describe, Close).
     any: bool,
-    report: Report,
+    report: &'a Report,
 }
 
 #[derive(Debug)]
@@ -226,13 +270,15 @@ pub struct Conversation {
     segment: u64,
     /// The server ignores everything up to the next Sync, which has not been asked yet.
     skipping: bool,
-    /// Why, as long as no execution has told it.
-    culprit: Option<Culprit>,
     /// The server is reading COPY data.
     copy_in: bool,
     copy_bytes: u64,
     tally: Tally,
     suspended: HashMap<ExecId, Tally>,
+    /// Asked and not yet answered, oldest first.
+    altering: VecDeque<Altering>,
+    /// The segment of the last of them, until all is answered.
+    altered_segment: Option<u64>,
 }
 
 impl Conversation {
@@ -246,17 +292,26 @@ impl Conversation {
             next_op: 1,
             segment: 0,
             skipping: false,
-            culprit: None,
             copy_in: false,
             copy_bytes: 0,
             tally: Tally::default(),
             suspended: HashMap::new(),
+            altering: VecDeque::new(),
+            altered_segment: None,
         }
     }
 
     /// Whether nothing is unanswered.
     pub fn is_idle(&self) -> bool {
         self.ops.is_empty() && !self.copy_in
+    }
+
+    /// Whether the server says no more before the client does: it reads COPY data, or a pipeline has
+    /// no end yet.
+    pub fn awaits_client(&self) -> bool {
+        let ends =
+            |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. } | Kind::CopyEnd);
+        self.copy_in || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
     }
 
     /// Messages asked and not yet answered.
@@ -295,7 +350,8 @@ impl Conversation {
     /// # Errors
     /// A message that PostgreSQL would refuse, or one beyond the bounds. The session must end.
     pub fn ask<'f>(&mut self, frame: &Frame<'f>) -> Result<Ask<'f>, ProtocolError> {
-        if self.ops.len() >= self.bounds.pipeline && !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'X') {
+        let leans = !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'X');
+        if leans && (self.ops.len() >= self.bounds.pipeline || self.is_altering()) {
             return Ok(Ask::Wait);
         }
         match frame.tag {
@@ -344,6 +400,100 @@ impl Conversation {
         entry.segment != self.segment && self.ops.front().is_some_and(|front| entry.by >= front.id)
     }
 
+    /// Whether a Close of an earlier segment, which the server may yet ignore, has taken a name away.
+    fn is_closing(&self, kind: u8, name: &[u8]) -> bool {
+        let known =
+            if kind == b'S' { self.statements.get(name).is_some() } else { self.portals.get(name).is_some() };
+        if known {
+            return false;
+        }
+        // Only what is before the last end of a segment belongs to an earlier one.
+        let ends = |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. });
+        let earlier = self.ops.iter().rposition(ends).unwrap_or(0);
+        self.ops.iter().take(earlier).any(|op| {
+            matches!(op.kind, Kind::Close { .. })
+                && if kind == b'S' {
+                    op.statement.as_ref().is_some_and(|undo| undo.is_of(name))
+                } else {
+                    op.portal.as_ref().is_some_and(|undo| undo.is_of(name))
+                }
+        })
+    }
+
+    /// Whether a statement of an earlier segment, which may yet fail without stopping what follows,
+    /// alters what the next message means. It is settled when all is answered.
+    fn is_altering(&mut self) -> bool {
+        if self.ops.is_empty() {
+            self.altered_segment = None;
+        }
+        self.altered_segment.is_some_and(|segment| segment != self.segment)
+    }
+
+    fn is_unanswered(&self, altering: &Altering) -> bool {
+        self.ops.front().is_some_and(|front| altering.op >= front.id)
+    }
+
+    /// Says that an execution just started alters something. Within a segment it is taken to succeed:
+    /// else the server ignores what follows.
+    pub fn alters(&mut self, exec: ExecId, alters: Alters) {
+        let Some(op) = self.ops.back().map(|op| op.id) else { return };
+        // A query has ended its segment already.
+        let ended = matches!(self.ops.back(), Some(Op { kind: Kind::Query { .. }, .. }));
+        let segment = self.segment - u64::from(ended);
+        self.altered_segment = Some(segment);
+        self.altering.push_back(Altering { exec, op, alters });
+    }
+
+    /// The statement of this name, if the protocol has made it.
+    pub fn statement(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        self.statements.get(name).map(|entry| &entry.value)
+    }
+
+    /// Applies what executions have altered that ended in the events from `from` on.
+    fn settle_altering(&mut self, from: usize, events: &mut Vec<Event>) {
+        if self.altering.is_empty() {
+            return;
+        }
+        let told = events.get(from..).unwrap_or_default();
+        let ended: Vec<_> = told
+            .iter()
+            .filter_map(|event| match event {
+                Event::Finished(exec, end) => Some((*exec, end.how)),
+                _ => None,
+            })
+            .collect();
+        for (exec, how) in ended {
+            while let Some(at) = self.altering.iter().position(|known| known.exec == exec) {
+                let Some(done) = self.altering.remove(at) else { break };
+                if how == How::Ok {
+                    self.forget(&done, events);
+                }
+            }
+        }
+        while self.altering.front().is_some_and(|first| !self.is_unanswered(first)) {
+            // It was answered, and goes on (a suspended portal): its work is taken as done.
+            if let Some(done) = self.altering.pop_front() {
+                self.forget(&done, events);
+            }
+        }
+    }
+
+    fn forget(&mut self, done: &Altering, events: &mut Vec<Event>) {
+        let Altering { op, alters, .. } = done;
+        if *alters == Alters::Meaning {
+            return;
+        }
+        self.statements.drain_matching(|name, entry| entry.by < *op && alters.statement(name));
+        for portal in self.portals.drain_matching(|name, entry| entry.by < *op && alters.portal(name)) {
+            self.end_suspended(portal.exec, events);
+        }
+    }
+
+    /// Whether SQL of the present segment has altered a name since `by` defined it.
+    fn is_altered(&self, by: Option<OpId>, alters: impl Fn(&Alters) -> bool) -> bool {
+        self.altering.iter().any(|known| by.is_none_or(|by| known.op > by) && alters(&known.alters))
+    }
+
     fn ask_parse<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let parse = frontend::parse(body)?;
         if self.statements.len() >= self.bounds.names && self.statements.get(parse.name).is_none() {
@@ -360,12 +510,15 @@ impl Conversation {
     fn ask_bind<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let bind = frontend::bind(body)?;
         let statement = self.statements.get(bind.statement);
-        if statement.is_some_and(|entry| self.is_open(entry)) {
+        if statement.is_some_and(|entry| self.is_open(entry)) || self.is_closing(b'S', bind.statement) {
             return Ok(Ask::Wait);
         }
         if self.portals.len() >= self.bounds.names && self.portals.get(bind.portal).is_none() {
             return Err(ProtocolError::TooMany { what: "portals", limit: self.bounds.names });
         }
+        let altered =
+            self.is_altered(statement.map(|entry| entry.by), |alters| alters.statement(bind.statement));
+        let statement = statement.filter(|_| !altered);
         let portal = Portal {
             prepared: statement.map(|entry| entry.value.clone()),
             parsed_by: statement.map(|entry| entry.by),
@@ -382,10 +535,11 @@ impl Conversation {
     fn ask_execute<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let (name, _limit) = frontend::execute(body)?;
         let entry = self.portals.get(name);
-        if entry.is_some_and(|entry| self.is_open(entry)) {
+        if entry.is_some_and(|entry| self.is_open(entry)) || self.is_closing(b'P', name) {
             return Ok(Ask::Wait);
         }
-        match entry.map(|entry| &entry.value) {
+        let altered = self.is_altered(entry.map(|entry| entry.by), |alters| alters.portal(name));
+        match entry.filter(|_| !altered).map(|entry| &entry.value) {
             Some(Portal { exec: Some(exec), .. }) => {
                 let exec = Some(*exec);
                 self.push(Kind::Execute { exec, first: false, leans: Leans::default() });
@@ -461,22 +615,18 @@ impl Conversation {
         self.segment += 1;
     }
 
-    /// Forgets all prepared statements (DISCARD ALL, DEALLOCATE ALL were seen to succeed).
-    pub fn forget_statements(&mut self) {
-        let front = self.ops.front().map_or(OpId::MAX, |op| op.id);
-        self.statements.retain(|entry| entry.by >= front);
-    }
-
-    /// Forgets one prepared statement (DEALLOCATE was seen to succeed).
-    pub fn forget_statement(&mut self, name: &[u8]) {
-        self.statements.remove(name);
-    }
-
     /// Reads the server's next message.
     ///
     /// # Errors
     /// A message that PostgreSQL does not send. The session must end.
     pub fn answer(&mut self, frame: &Frame<'_>, events: &mut Vec<Event>) -> Result<(), ProtocolError> {
+        let before = events.len();
+        self.hear(frame, events)?;
+        self.settle_altering(before, events);
+        Ok(())
+    }
+
+    fn hear(&mut self, frame: &Frame<'_>, events: &mut Vec<Event>) -> Result<(), ProtocolError> {
         match frame.tag {
             b'D' => {
                 self.tally.rows += 1;
@@ -491,7 +641,7 @@ impl Conversation {
             b't' => self.answer_types(frame.body)?,
             b'T' | b'n' => self.answer_simple(|kind| matches!(kind, Kind::Describe { .. })),
             b'I' => self.answer_empty(events),
-            b's' => self.answer_suspended(),
+            b's' => self.answer_suspended(events),
             b'V' => self.answer_call(frame.length, events),
             b'G' => self.answer_copy_in(),
             b'S' => {
@@ -537,11 +687,12 @@ impl Conversation {
 
     fn answer_types(&mut self, body: &[u8]) -> Result<(), ProtocolError> {
         let types = parameter_description(body)?;
-        let Some(Op { kind: Kind::Describe { statement: Some(name) }, .. }) = self.front() else {
+        let Some(Op { id, kind: Kind::Describe { statement: Some(name) }, .. }) = self.front() else {
             return Ok(());
         };
-        let name = name.clone();
-        if let Some(entry) = self.statements.get_mut(&name) {
+        let (id, name) = (*id, name.clone());
+        // Not one that was made under the same name since.
+        if let Some(entry) = self.statements.get_mut(&name).filter(|entry| entry.by < id) {
             let known = &entry.value;
             entry.value = Arc::new(Prepared { name, text: known.text.clone(), types });
         }
@@ -573,12 +724,11 @@ impl Conversation {
                         tally.rows += before.rows;
                         tally.bytes += before.bytes;
                     }
-                    // A portal that had ended answers again with nothing.
-                    None if !first => return Ok(()),
-                    None if exec.is_none() => return Ok(()),
+                    // A portal that had ended answers again with nothing; if not, it is another one.
+                    None if !first && tally.rows == 0 && rows.is_none_or(|rows| rows == 0) => return Ok(()),
                     None => {}
                 }
-                exec
+                exec.filter(|_| first || resumed)
             }
             _ => None,
         };
@@ -602,12 +752,18 @@ impl Conversation {
         }
     }
 
-    fn answer_suspended(&mut self) {
+    fn answer_suspended(&mut self, events: &mut Vec<Event>) {
         let tally = self.take_tally();
-        if let Some(Kind::Execute { exec, .. }) = self.front().map(|op| &op.kind) {
-            let exec = *exec;
+        if let Some(Kind::Execute { exec, first, .. }) = self.front().map(|op| &op.kind) {
+            let (exec, first) = (*exec, *first);
+            let known = exec.filter(|exec| first || self.suspended.contains_key(exec));
             self.ops.pop_front();
-            if let Some(exec) = exec {
+            if known.is_none() && tally.rows > 0 {
+                // A portal that had ended has rows again: it is another one.
+                let end = End { rows: Some(tally.rows), ..End::new(How::Ok, tally) };
+                events.push(Event::Unannounced(End { command: "SELECT".into(), ..end }));
+            }
+            if let Some(exec) = known {
                 let sum = self.suspended.entry(exec).or_default();
                 sum.rows += tally.rows;
                 sum.bytes += tally.bytes;
@@ -657,7 +813,7 @@ impl Conversation {
                     events.push(failed(exec, &report, tally));
                 }
             }
-            Some(Kind::Sync) => events.push(Event::Failed(report.clone())),
+            Some(Kind::Sync) => events.push(Event::TransactionFailed(report.clone())),
             None => {}
             Some(_) => self.fail_segment(&report, tally, events),
         }
@@ -668,13 +824,15 @@ impl Conversation {
 
     /// An operation of the extended protocol failed: the server ignores the rest up to Sync.
     fn fail_segment(&mut self, report: &Report, tally: Tally, events: &mut Vec<Event>) {
-        if self.skipping {
-            return;
-        }
+        let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync));
+        self.skipping = end.is_none();
+        let end = end.unwrap_or(self.ops.len());
+        let mut told = false;
         if let Some(Kind::Execute { exec, first, .. }) = self.ops.front().map(|op| &op.kind) {
             let (exec, first) = (*exec, *first);
             let before = exec.and_then(|exec| self.suspended.remove(&exec));
             if let Some(exec) = exec.filter(|_| first || before.is_some()) {
+                told = true;
                 let before = before.unwrap_or_default();
                 let sum = Tally { rows: tally.rows + before.rows, bytes: tally.bytes + before.bytes };
                 events.push(failed(exec, report, sum));
@@ -683,36 +841,46 @@ impl Conversation {
             if let Some(Op { kind: Kind::Execute { exec, .. }, .. }) = self.ops.front_mut() {
                 *exec = None;
             }
-        } else if let Some(op) = self.ops.front() {
-            let any = matches!(op.kind, Kind::Describe { .. } | Kind::Close { .. });
-            self.culprit = Some(Culprit { op: op.id, any, report: report.clone() });
-            events.push(Event::Failed(report.clone()));
         }
-        match self.ops.iter().position(|op| matches!(op.kind, Kind::Sync)) {
-            Some(end) => {
-                self.skip(end, events);
-                self.culprit = None;
-            }
-            // What is asked up to the Sync may still lean on what failed: it is taken back then.
-            None => self.skipping = true,
+        let mut culprit = None;
+        if !told {
+            events.push(Event::TransactionFailed(report.clone()));
+            culprit = self.ops.front().map(|op| Culprit {
+                op: op.id,
+                any: matches!(op.kind, Kind::Describe { .. } | Kind::Close { .. }),
+                report,
+            });
         }
+        let later = self.ops.split_off(end);
+        let mut ignored = std::mem::replace(&mut self.ops, later);
+        self.take_back(&mut ignored, culprit, events);
     }
 
     /// Takes back the first `count` operations, which the server turned down or ignored.
     fn skip(&mut self, count: usize, events: &mut Vec<Event>) {
         let later = self.ops.split_off(count);
         let mut ignored = std::mem::replace(&mut self.ops, later);
+        self.take_back(&mut ignored, None, events);
+    }
+
+    /// The first execution that leans on the culprit failed; the others never ran.
+    fn take_back(
+        &mut self,
+        ignored: &mut VecDeque<Op>,
+        mut culprit: Option<Culprit<'_>>,
+        events: &mut Vec<Event>,
+    ) {
         let skipped = |exec| Event::Finished(exec, End::new(How::Skipped, Tally::default()));
-        for op in &mut ignored {
+        for op in ignored.iter_mut() {
             match &mut op.kind {
                 Kind::Execute { exec: Some(exec), first: true, leans } => {
                     // The portal, if it survives, has not run.
                     self.portals.for_each(|portal| portal.exec = portal.exec.filter(|ran| ran != exec));
-                    let at_fault = |culprit: &mut Culprit| {
+                    let at_fault = |culprit: &mut Culprit<'_>| {
                         culprit.any || [leans.parse, leans.bind].contains(&Some(culprit.op))
                     };
-                    events.push(match self.culprit.take_if(at_fault) {
-                        Some(culprit) => failed(*exec, &culprit.report, Tally::default()),
+                    events.push(match culprit.take_if(at_fault) {
+                        Some(culprit) => failed(*exec, culprit.report, Tally::default()),
                         None => skipped(*exec),
                     });
                 }
@@ -748,13 +916,14 @@ impl Conversation {
             let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync)).unwrap_or(self.ops.len());
             self.skipping = false;
             self.skip(end, events);
-            self.culprit = None;
             self.ops.pop_front();
         } else if let Some(end) = end {
             for op in self.ops.drain(..=end) {
                 lost(op.kind, &mut self.suspended, events);
             }
         }
+        // Ends of COPY data that nobody asked for are ignored by the server.
+        self.front();
         if status == Status::Idle {
             self.end_portals(events);
         }
@@ -765,31 +934,43 @@ impl Conversation {
     /// The transaction is over and with it its portals.
     fn end_portals(&mut self, events: &mut Vec<Event>) {
         let front = self.ops.front().map_or(OpId::MAX, |op| op.id);
-        let ended = self.portals.drain_matching(|entry| entry.by < front);
+        let ended = self.portals.drain_matching(|_, entry| entry.by < front);
         for portal in ended {
             self.end_suspended(portal.exec, events);
         }
     }
 
-    /// Takes back everything that is unanswered, none of which was forwarded. Says how many
-    /// ReadyForQuery the client now waits for; `None`, and nothing is taken back, if the client has
-    /// not come to a Sync.
-    pub fn refuse(&mut self) -> Option<usize> {
+    /// Where the conversation stands, for [`Conversation::retract`].
+    pub fn mark(&self) -> u64 {
+        self.next_op
+    }
+
+    /// Takes back what was asked since `mark`, none of which was forwarded. Says how many
+    /// ReadyForQuery the client waits for on its account; `None` if it has not come to a Sync.
+    pub fn retract(&mut self, mark: u64) -> Option<usize> {
         let ends = |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. });
-        if self.skipping || self.copy_in || !self.ops.back().is_some_and(ends) {
-            return None;
+        let first = self.ops.iter().position(|op| op.id >= mark).unwrap_or(self.ops.len());
+        let mut taken = self.ops.split_off(first);
+        let rest = !self.skipping && !self.copy_in && taken.back().is_some_and(ends);
+        let owed = taken.iter().filter(|op| ends(op)).count();
+        self.altering.retain(|altering| altering.op < mark);
+        self.take_back(&mut taken, None, &mut Vec::new());
+        rest.then_some(owed)
+    }
+
+    /// While the server ignores everything up to a Sync that has not come: tells at once what is
+    /// skipped, for no answer will ever speak of it. Only for what was forwarded.
+    pub fn skip_ahead(&mut self, events: &mut Vec<Event>) {
+        if self.skipping && !self.ops.iter().any(|op| matches!(op.kind, Kind::Sync)) {
+            let before = events.len();
+            self.skip(self.ops.len(), events);
+            self.settle_altering(before, events);
         }
-        let owed = self.ops.iter().filter(|op| ends(op)).count();
-        self.skip(self.ops.len(), &mut Vec::new());
-        Some(owed)
     }
 
     /// The connection is gone: what was unanswered is lost.
     pub fn abandon(&mut self, events: &mut Vec<Event>) {
         let tally = self.take_tally();
-        if std::mem::take(&mut self.skipping) {
-            self.skip(self.ops.len(), events);
-        }
         let mut first = Some(tally);
         for op in self.ops.drain(..) {
             let from = events.len();

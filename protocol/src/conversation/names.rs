@@ -36,6 +36,14 @@ pub(super) struct Undo<T> {
     previous: Option<Entry<T>>,
 }
 
+/// PostgreSQL keeps names of statements and portals in tables whose keys are this long: what is
+/// beyond does not tell two names apart (NAMEDATALEN - 1, `string_compare` in `dynahash.c`).
+const NAME_MAX: usize = 63;
+
+fn key(name: &[u8]) -> &[u8] {
+    name.get(..NAME_MAX).unwrap_or(name)
+}
+
 /// A table of names.
 #[derive(Debug)]
 pub(super) struct Names<T> {
@@ -54,14 +62,15 @@ impl<T> Names<T> {
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&Entry<T>> {
-        self.entries.get(name)
+        self.entries.get(key(name))
     }
 
     pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut Entry<T>> {
-        self.entries.get_mut(name)
+        self.entries.get_mut(key(name))
     }
 
     pub(super) fn set(&mut self, name: &[u8], entry: Entry<T>) -> Undo<T> {
+        let name = key(name);
         // An unnamed or known name keeps its key: no allocation for the common re-bind.
         match self.entries.get_mut(name) {
             Some(slot) => Undo { name: name.into(), previous: Some(std::mem::replace(slot, entry)) },
@@ -73,6 +82,7 @@ impl<T> Names<T> {
     }
 
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Undo<T>> {
+        let name = key(name);
         let previous = self.entries.remove(name)?;
         Some(Undo { name: name.into(), previous: Some(previous) })
     }
@@ -103,19 +113,18 @@ impl<T> Names<T> {
         self.entries.values_mut().map(|entry| &mut entry.value).for_each(visit);
     }
 
-    /// Keeps the entries that `keep` wants.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry<T>) -> bool) {
-        self.entries.retain(|_, entry| keep(entry));
-    }
-
-    pub(super) fn drain_matching(&mut self, mut leave: impl FnMut(&Entry<T>) -> bool) -> Vec<T> {
-        let names: Vec<_> =
-            self.entries.iter().filter(|(_, e)| leave(e)).map(|(name, _)| name.clone()).collect();
-        names.iter().filter_map(|name| self.entries.remove(name)).map(|entry| entry.value).collect()
+    /// Takes the entries out that `leave` points at.
+    pub(super) fn drain_matching(&mut self, mut leave: impl FnMut(&[u8], &Entry<T>) -> bool) -> Vec<T> {
+        self.entries.extract_if(|name, entry| leave(name, entry)).map(|(_, entry)| entry.value).collect()
     }
 }
 
 impl<T> Undo<T> {
+    /// Whether it is about this name.
+    pub(super) fn is_of(&self, name: &[u8]) -> bool {
+        &*self.name == key(name)
+    }
+
     pub(super) fn previous(&self) -> Option<&T> {
         self.previous.as_ref().map(|entry| &entry.value)
     }

@@ -75,6 +75,13 @@ impl Talk {
     fn execute(&mut self, portal: &str) -> &mut Self {
         self.ask(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
     }
+    fn alters(&mut self, alters: Alters) -> &mut Self {
+        self.conversation.alters(ExecId(self.next - 1), alters);
+        self
+    }
+    fn close(&mut self, kind: &str, name: &str) -> &mut Self {
+        self.ask(b'C', format!("{kind}{name}\0").as_bytes())
+    }
     fn sync(&mut self) -> &mut Self {
         self.ask(b'S', b"")
     }
@@ -95,7 +102,7 @@ impl Talk {
                 }
                 Event::Unannounced(end) => format!("unannounced {}", end.command),
                 Event::Ready(status) => format!("{status:?}"),
-                Event::Failed(report) => format!("failed {}", report.code),
+                Event::TransactionFailed(report) => format!("transaction failed {}", report.code),
                 Event::Parameter { .. } => "parameter".to_owned(),
                 Event::Fatal(_) => "fatal".to_owned(),
             });
@@ -154,9 +161,10 @@ fn a_pipeline_with_an_error_in_the_middle_skips_the_rest() {
 #[test]
 fn a_statement_sent_after_the_error_and_before_the_sync_is_skipped() {
     let mut talk = Talk::new();
-    talk.parse("", "a").bind("", "").execute("").error("42601", 0).told(&["failed 42601"]);
+    talk.parse("", "a").bind("", "").execute("").error("42601", 0);
+    talk.told(&["transaction failed 42601", "a: Error"]);
     talk.parse("", "b").bind("", "").execute("").query("c").sync().ready("I");
-    talk.told(&["a: Error", "b: Skipped", "c: Skipped", "Idle"]);
+    talk.told(&["b: Skipped", "c: Skipped", "Idle"]);
     talk.parse("", "d").bind("", "").execute("").sync();
     talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I").told(&["d: Ok 0", "Idle"]);
 }
@@ -172,8 +180,12 @@ fn a_named_statement_turned_down_leaves_the_older_text_in_force() {
     talk.error("42P05", 0).ready("I");
     talk.bind("", "s").execute("").sync();
     assert!(!talk.waited);
-    talk.answer(b'2', b"").done("SELECT 0").ready("I");
-    talk.told(&["failed 42P05", "Idle", "old: Ok 0", "Idle"]);
+    talk.answer(b'2', b"").done("SELECT 0").ready("I").told(&[
+        "transaction failed 42P05",
+        "Idle",
+        "old: Ok 0",
+        "Idle",
+    ]);
 }
 
 #[test]
@@ -183,7 +195,7 @@ fn definitions_of_a_later_segment_survive_the_failure_of_an_earlier_one() {
     talk.parse("", "second").bind("", "").execute("").sync();
     talk.error("42601", 0).ready("I");
     talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I");
-    talk.told(&["failed 42601", "first: Error", "Idle", "second: Ok 0", "Idle"]);
+    talk.told(&["transaction failed 42601", "first: Error", "Idle", "second: Ok 0", "Idle"]);
 }
 
 #[test]
@@ -281,7 +293,7 @@ fn a_failed_commit_at_sync_is_told() {
     let mut talk = Talk::new();
     talk.parse("", "insert").bind("", "").execute("").sync();
     talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1").error("23503", 0).ready("I");
-    talk.told(&["insert: Ok 1", "failed 23503", "Idle"]);
+    talk.told(&["insert: Ok 1", "transaction failed 23503", "Idle"]);
 }
 
 #[test]
@@ -317,14 +329,180 @@ fn a_full_pipeline_makes_the_client_wait() {
 }
 
 #[test]
+fn names_are_told_apart_by_as_many_bytes_as_the_server_keeps() {
+    let name = |last: &str| "n".repeat(63) + last;
+    let mut talk = Talk::new();
+    talk.parse(&name("1"), "harmless").close("S", &name("2")).parse(&name("3"), "secret").sync();
+    talk.answer(b'1', b"").answer(b'3', b"").answer(b'1', b"").ready("I");
+    talk.bind("", &name("1")).execute("").sync();
+    talk.answer(b'2', b"").done("SELECT 0").ready("I").told(&["Idle", "secret: Ok 0", "Idle"]);
+}
+
+#[test]
+fn a_close_that_the_server_may_ignore_makes_the_next_segment_wait() {
+    let mut talk = Talk::new();
+    talk.parse("s", "kept").sync().answer(b'1', b"").ready("I");
+    talk.parse("bad", "selec").close("S", "s").sync().bind("", "s");
+    assert!(talk.waited);
+    talk.error("42601", 0).ready("I").bind("", "s").execute("").sync();
+    talk.answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["Idle", "transaction failed 42601", "Idle", "kept: Ok 0", "Idle"]);
+}
+
+#[test]
+fn a_statement_renamed_by_sql_is_not_recorded_under_its_old_text() {
+    let mut talk = Talk::new();
+    talk.parse("s", "old").sync().answer(b'1', b"").ready("I");
+    talk.query("deallocate s; prepare s").alters(Alters::Statement(b"s".to_vec()));
+    talk.bind("", "s");
+    assert!(talk.waited, "whether s is gone is not known yet");
+    talk.done("DEALLOCATE").done("PREPARE").ready("I").bind("", "s").execute("").sync();
+    talk.answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["Idle", "deallocate s: Ok", "prepare s: Ok", "Idle", "?: Ok 0", "Idle"]);
+}
+
+#[test]
+fn within_a_segment_sql_that_forgets_a_statement_is_taken_to_succeed() {
+    let mut talk = Talk::new();
+    talk.parse("s", "old").sync().answer(b'1', b"").ready("I");
+    talk.parse("", "deallocate s").bind("", "").execute("").alters(Alters::Statement(b"s".to_vec()));
+    talk.bind("", "s").execute("").parse("s", "new").bind("", "s").execute("").sync();
+    assert!(!talk.waited);
+    talk.answer(b'1', b"").answer(b'2', b"").done("DEALLOCATE").answer(b'2', b"").done("SELECT 0");
+    talk.answer(b'1', b"").answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.bind("", "s").execute("").sync().answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["Idle", "deallocate s: Ok", "?: Ok 0", "new: Ok 0", "Idle", "new: Ok 0", "Idle"]);
+}
+
+#[test]
+fn a_cursor_under_the_name_of_a_portal_is_not_taken_for_it() {
+    let mut talk = Talk::new();
+    talk.query("begin").done("BEGIN").ready("T");
+    talk.parse("", "harmless").bind("c", "").execute("c").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").rows(1).done("SELECT 1").ready("T");
+    talk.query("close c").alters(Alters::Portal(b"c".to_vec())).done("CLOSE CURSOR").ready("T");
+    talk.query("declare c").alters(Alters::Portal(b"c".to_vec())).done("DECLARE CURSOR").ready("T");
+    talk.execute("c").sync().rows(5).done("SELECT 5").ready("T");
+    talk.told(&[
+        "begin: Ok",
+        "Transaction",
+        "harmless: Ok 1",
+        "Transaction",
+        "close c: Ok",
+        "Transaction",
+        "declare c: Ok",
+        "Transaction",
+        "?: Ok 5",
+        "Transaction",
+    ]);
+}
+
+#[test]
+fn a_portal_that_had_ended_and_has_rows_again_is_told() {
+    let mut talk = Talk::new();
+    talk.query("begin").done("BEGIN").ready("T");
+    talk.parse("", "q").bind("c", "").execute("c").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").rows(1).done("SELECT 1").ready("T");
+    talk.execute("c").sync().rows(5).done("SELECT 5").ready("T");
+    talk.execute("c").sync().rows(5).answer(b's', b"").ready("T");
+    talk.told(&[
+        "begin: Ok",
+        "Transaction",
+        "q: Ok 1",
+        "Transaction",
+        "unannounced SELECT",
+        "Transaction",
+        "unannounced SELECT",
+        "Transaction",
+    ]);
+}
+
+#[test]
+fn an_execution_taken_for_empty_that_completes_is_told() {
+    let mut talk = Talk::new();
+    talk.parse("", "/* ? */").bind("", "");
+    let frame = Frame { tag: b'E', length: 5, body: b"\0\0\0\0\0" };
+    assert!(matches!(talk.conversation.ask(&frame).unwrap(), Ask::Execute(_)));
+    talk.conversation.started(b'E', b"", None);
+    talk.sync().answer(b'1', b"").answer(b'2', b"").done("DELETE 1").ready("I");
+    talk.told(&["unannounced DELETE", "Idle"]);
+}
+
+#[test]
+fn a_setting_that_may_fail_makes_the_next_segment_wait_until_all_is_answered() {
+    let mut talk = Talk::new();
+    talk.query("set role x").alters(Alters::Meaning).query("select");
+    assert!(talk.waited);
+    talk.error("22023", 0).query("select");
+    assert!(talk.waited);
+    talk.ready("I").query("select");
+    assert!(!talk.waited);
+}
+
+#[test]
+fn a_bind_that_fails_is_the_end_of_what_ran_before_it() {
+    let mut talk = Talk::new();
+    talk.parse("", "insert").bind("", "").execute("").bind("", "").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1").error("22P02", 0).ready("I");
+    talk.told(&["insert: Ok 1", "transaction failed 22P02", "insert: Error", "Idle"]);
+}
+
+#[test]
+fn a_description_that_comes_late_does_not_type_a_statement_made_since() {
+    let mut talk = Talk::new();
+    talk.parse("s", "a").ask(b'D', b"Ss\0").close("S", "s").parse("s", "b").sync();
+    talk.answer(b'1', b"").answer(b't', b"\0\x01\0\0\0\x17").answer(b'T', b"\0\0");
+    talk.answer(b'3', b"").answer(b'1', b"").ready("I");
+    assert_eq!(talk.conversation.statement(b"s").unwrap().types, [0; 0]);
+}
+
+#[test]
+fn ends_of_copy_data_that_nobody_wanted_leave_the_session_at_rest() {
+    let mut talk = Talk::new();
+    talk.query("copy nothing").ask(b'd', b"1\n").ask(b'c', b"").error("42P01", 0).ready("I");
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn after_an_error_a_pipeline_without_sync_is_skipped_as_it_comes() {
+    let mut talk = Talk::new();
+    talk.parse("", "bad").error("42601", 0).told(&["transaction failed 42601"]);
+    for _ in 0..600 {
+        talk.bind("", "").execute("");
+        assert!(!talk.waited);
+        let mut events = Vec::new();
+        talk.conversation.skip_ahead(&mut events);
+        talk.tell(events);
+        talk.told(&["?: Skipped"]);
+    }
+    talk.sync().ready("I").told(&["Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn what_was_not_forwarded_is_taken_back_and_what_was_stays() {
+    let mut talk = Talk::new();
+    talk.query("running");
+    let mark = talk.conversation.mark();
+    talk.parse("s", "new").bind("", "s").execute("").sync();
+    assert_eq!(talk.conversation.retract(mark), Some(1));
+    assert!(talk.conversation.statement(b"s").is_none());
+    talk.done("SELECT 0").ready("I").told(&["running: Ok 0", "Idle"]);
+    let mark = talk.conversation.mark();
+    talk.parse("s", "new");
+    assert_eq!(talk.conversation.retract(mark), None);
+}
+
+#[test]
 fn an_error_at_parse_or_bind_is_the_error_of_the_execution_that_leans_on_it() {
     let mut talk = Talk::new();
     talk.parse("", "a").bind("", "").execute("").parse("", "b").bind("", "").execute("");
     talk.parse("", "c").bind("", "").execute("").sync();
     talk.answer(b'1', b"").answer(b'2', b"").done("INSERT 0 1").error("42P01", 0).ready("I");
-    talk.told(&["a: Ok 1", "failed 42P01", "b: Error", "c: Skipped", "Idle"]);
+    talk.told(&["a: Ok 1", "transaction failed 42P01", "b: Error", "c: Skipped", "Idle"]);
     talk.parse("", "d").bind("", "").ask(b'D', b"P\0").execute("").sync();
-    talk.answer(b'1', b"").error("42501", 0).ready("I").told(&["failed 42501", "d: Error", "Idle"]);
+    talk.answer(b'1', b"").error("42501", 0).ready("I");
+    talk.told(&["transaction failed 42501", "d: Error", "Idle"]);
 }
 
 #[test]
@@ -332,12 +510,5 @@ fn an_error_at_parse_is_not_the_error_of_an_execution_of_something_else() {
     let mut talk = Talk::new();
     talk.parse("s", "kept").sync().answer(b'1', b"").ready("I").told(&["Idle"]);
     talk.parse("t", "wrong").bind("", "s").execute("").sync().error("42601", 0).ready("I");
-    talk.told(&["failed 42601", "kept: Skipped", "Idle"]);
-}
-
-#[test]
-fn an_error_at_parse_is_told_by_the_execution_asked_after_it_came() {
-    let mut talk = Talk::new();
-    talk.parse("", "a").error("42601", 0).told(&["failed 42601"]);
-    talk.bind("", "").execute("").sync().ready("I").told(&["a: Error", "Idle"]);
+    talk.told(&["transaction failed 42601", "kept: Skipped", "Idle"]);
 }

@@ -1,0 +1,429 @@
+//! The relay byte by byte: a client that speaks the protocol itself, and badly where that matters.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::support::gateway::{Settings, TestGateway};
+use super::support::postgres::server;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One message: type, length, body.
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend((body.len() as u32 + 4).to_be_bytes());
+    out.extend(body);
+    out
+}
+
+fn query(sql: &str) -> Vec<u8> {
+    message(b'Q', format!("{sql}\0").as_bytes())
+}
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+
+fn bind(portal: &str, statement: &str, values: &[&str]) -> Vec<u8> {
+    let mut body = format!("{portal}\0{statement}\0\0\0").into_bytes();
+    body.extend((values.len() as u16).to_be_bytes());
+    for value in values {
+        body.extend((value.len() as u32).to_be_bytes());
+        body.extend(value.as_bytes());
+    }
+    body.extend([0, 0]);
+    message(b'B', &body)
+}
+
+fn execute(portal: &str) -> Vec<u8> {
+    message(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
+}
+
+fn close(kind: char, name: &str) -> Vec<u8> {
+    message(b'C', format!("{kind}{name}\0").as_bytes())
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+fn error_code(body: &[u8]) -> String {
+    let field = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&b'C')).unwrap();
+    String::from_utf8(field[1..].to_vec()).unwrap()
+}
+
+struct Wire {
+    stream: TcpStream,
+}
+
+type Messages = Vec<(u8, Vec<u8>)>;
+
+impl Wire {
+    /// Logged in, past the first ReadyForQuery.
+    async fn open(gateway: &TestGateway) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut wire = Self { stream };
+        let mut body = (3u32 << 16).to_be_bytes().to_vec();
+        for (name, value) in
+            [("user", "ann@example.com"), ("database", gateway.database()), ("application_name", "psql")]
+        {
+            body.extend(format!("{name}\0{value}\0").as_bytes());
+        }
+        body.push(0);
+        wire.send(&[&(body.len() as u32 + 4).to_be_bytes(), body.as_slice()].concat()).await;
+        wire.ready().await;
+        wire
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next message; `None` at the end.
+    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let read = async {
+            let tag = self.stream.read_u8().await.ok()?;
+            let length = self.stream.read_u32().await.ok()? as usize - 4;
+            let mut body = vec![0; length];
+            self.stream.read_exact(&mut body).await.ok()?;
+            Some((tag, body))
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("the gateway answers in time")
+    }
+
+    /// Everything up to ReadyForQuery.
+    async fn ready(&mut self) -> Messages {
+        let mut seen = Vec::new();
+        loop {
+            let (tag, body) = self.next().await.unwrap_or_else(|| panic!("cut off after {seen:?}"));
+            seen.push((tag, body));
+            if tag == b'Z' {
+                return seen;
+            }
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    async fn rest(&mut self) -> Messages {
+        let mut seen = Vec::new();
+        while let Some(message) = self.next().await {
+            seen.push(message);
+        }
+        seen
+    }
+
+    async fn tags(&mut self) -> String {
+        self.ready().await.iter().map(|(tag, _)| char::from(*tag)).collect()
+    }
+}
+
+/// Another session ends the backend that runs a statement like this.
+async fn terminate(gateway: &TestGateway, like: &str) {
+    let admin = server().connect(server().superuser(), "postgres").await;
+    let sql = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+         WHERE datname = '{}' AND query LIKE '%{like}%' AND backend_type = 'client backend'",
+        gateway.database()
+    );
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if admin.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    admin.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bind_that_fails_rolls_back_what_ran_before_it_in_its_pipeline() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    let insert = "SELECT 'piped' WHERE $1::int > 0";
+    let bytes =
+        [parse("s", insert), bind("", "s", &["1"]), execute(""), bind("", "s", &["x"]), execute(""), sync()];
+    wire.send(&bytes.concat()).await;
+    assert_eq!(wire.tags().await, "12DCEZ");
+    let records = gateway.records("event:query sql:piped", 2).await;
+    let told: Vec<_> = records.iter().map(|r| (&r["outcome"], &r["txn_outcome"])).collect();
+    let (ok, skipped, back) = (json!("ok"), json!("skipped"), json!("rolled_back"));
+    assert_eq!(told, [(&ok, &back), (&skipped, &back)]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_recorded_as_what_the_server_ran_whatever_their_names_did() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    let name = |last: &str| "n".repeat(63) + last;
+    // The server keeps 63 bytes: all three are one name.
+    let bytes = [
+        parse(&name("1"), "SELECT 'first'"),
+        close('S', &name("2")),
+        parse(&name("3"), "SELECT 'second'"),
+        bind("", &name("1"), &[]),
+        execute(""),
+        sync(),
+    ];
+    wire.send(&bytes.concat()).await;
+    let answer = wire.ready().await;
+    assert!(answer.iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"second")), "{answer:?}");
+    gateway.records("sql:second", 1).await;
+    gateway.records("sql:first", 0).await;
+    // Renamed by SQL, all in one write.
+    wire.send(&[parse("s", "SELECT 'harmless'"), sync()].concat()).await;
+    wire.ready().await;
+    let renamed = "DEALLOCATE s; PREPARE s AS SELECT email FROM customers LIMIT 1";
+    wire.send(&[query(renamed), bind("", "s", &[]), execute(""), sync()].concat()).await;
+    assert_eq!((wire.tags().await, wire.tags().await), ("CCZ".to_owned(), "2DCZ".to_owned()));
+    gateway.records("sql:harmless", 0).await;
+    let records = gateway.records("event:query rows:1 table:customers", 1).await;
+    assert_eq!(records[0]["reads"], json!(["public.customers.email"]), "{records:?}");
+    // Made by the protocol, run by SQL.
+    wire.send(&[parse("t", "SELECT name FROM products LIMIT 1"), sync()].concat()).await;
+    wire.ready().await;
+    wire.send(&query("EXECUTE t")).await;
+    assert_eq!(wire.tags().await, "TDCZ");
+    let records = gateway.records("command:execute table:products", 1).await;
+    assert_eq!(records[0]["analysis"], "exact", "{records:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_took_a_portals_name_is_recorded_when_it_is_executed() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("BEGIN")).await;
+    wire.ready().await;
+    wire.send(&[parse("", "SELECT 'harmless'"), bind("c", "", &[]), execute("c"), sync()].concat()).await;
+    assert_eq!(wire.tags().await, "12DCZ");
+    wire.send(&query("CLOSE c; DECLARE c CURSOR FOR SELECT email FROM customers LIMIT 3")).await;
+    assert_eq!(wire.tags().await, "CCZ");
+    wire.send(&[execute("c"), sync()].concat()).await;
+    assert_eq!(wire.tags().await, "DDDCZ");
+    wire.send(&query("COMMIT")).await;
+    wire.ready().await;
+    gateway.records("sql:harmless", 1).await;
+    let fetched = gateway.records("event:query rows:3", 1).await;
+    assert_eq!(fetched[0]["tables"], json!(["public.customers"]), "{fetched:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_set_role_is_not_believed_by_the_statement_sent_right_behind_it() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&[query("SET ROLE postgres"), query("SELECT 'behind'")].concat()).await;
+    assert_eq!((wire.tags().await, wire.tags().await), ("EZ".to_owned(), "TDCZ".to_owned()));
+    assert_eq!(gateway.records("sql:behind", 1).await[0]["role"], "app_write");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_closes_its_side_still_gets_its_answer() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("SELECT 'last' FROM pg_sleep(0.5)")).await;
+    wire.stream.shutdown().await.unwrap();
+    assert_eq!(wire.tags().await, "TDCZ");
+    assert!(wire.rest().await.is_empty());
+    assert_eq!(gateway.records("sql:last", 1).await[0]["outcome"], "ok");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_leaves_running_is_cancelled_and_recorded_once() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("SELECT 'orphan' FROM pg_sleep(300)")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(wire);
+    let records = gateway.records("event:query sql:orphan", 1).await;
+    assert_eq!(records[0]["outcome"], "canceled");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_a_pipeline_without_sync_holds_no_locks() {
+    let gateway = TestGateway::start().await;
+    let other = gateway.connect("ann@example.com").await;
+    for leave in [
+        [parse("", "LOCK customers IN EXCLUSIVE MODE"), bind("", "", &[]), execute("")].concat(),
+        query("BEGIN; LOCK customers IN EXCLUSIVE MODE"),
+    ] {
+        let mut wire = Wire::open(&gateway).await;
+        wire.send(&query("BEGIN")).await;
+        wire.ready().await;
+        wire.send(&leave).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(wire);
+        let sql = "SET lock_timeout = '1500ms'; BEGIN; LOCK customers IN EXCLUSIVE MODE; ROLLBACK";
+        other.batch_execute(sql).await.unwrap();
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_terminated_says_so_to_the_client_in_its_own_words() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("SELECT 'busy', pg_sleep(300)")).await;
+    terminate(&gateway, "busy").await;
+    let last = wire.rest().await;
+    let (tag, body) = last.last().unwrap();
+    assert_eq!((*tag, error_code(body).as_str()), (b'E', "57P01"), "{last:?}");
+    let text = String::from_utf8_lossy(body);
+    assert!(text.contains("FATAL") && text.contains("Fpostgres.c"), "{text}");
+    let records = gateway.records("event:query sql:busy", 1).await;
+    assert_eq!((&records[0]["outcome"], &records[0]["sqlstate"]), (&json!("error"), &json!("57P01")));
+
+    let mut idle = Wire::open(&gateway).await;
+    idle.send(&query("SELECT 'resting'")).await;
+    idle.ready().await;
+    terminate(&gateway, "resting").await;
+    let last = idle.rest().await;
+    assert_eq!(error_code(&last.last().unwrap().1), "57P01");
+    gateway.records("event:session.end", 2).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_and_odd_traffic_passes_unchanged() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("SELECT repeat('x', 64 * 1024 * 1024)")).await;
+    let answer = wire.ready().await;
+    assert_eq!(answer.iter().find(|(tag, _)| *tag == b'D').unwrap().1.len(), (64 << 20) + 6);
+    wire.send(&query(&format!("SELECT length('{}')", "y".repeat(16 << 20)))).await;
+    let answer = wire.ready().await;
+    assert!(answer.iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"16777216")));
+    for byte in [parse("", "SELECT 'slow'"), bind("", "", &[]), execute(""), sync()].concat() {
+        wire.send(&[byte]).await;
+    }
+    assert_eq!(wire.tags().await, "12DCZ");
+    wire.send(&sync().repeat(100)).await;
+    for _ in 0..100 {
+        assert_eq!(wire.tags().await, "Z");
+    }
+    let list: Vec<_> = (1..=65_535).map(|index| format!("${index}")).collect();
+    let many = format!("SELECT array_length(ARRAY[{}]::text[], 1)", list.join(","));
+    wire.send(&[parse("", &many), bind("", "", &vec!["v"; 65_535]), execute(""), sync()].concat()).await;
+    let answer = wire.ready().await;
+    assert!(answer.iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"65535")));
+    wire.send(&query("DO $$BEGIN FOR i IN 1..20000 LOOP RAISE NOTICE 'n'; END LOOP; END$$")).await;
+    assert_eq!(wire.ready().await.iter().filter(|(tag, _)| *tag == b'N').count(), 20_000);
+    wire.send(&[parse("", "SELECT 'flushed'"), bind("", "", &[]), execute(""), message(b'H', b"")].concat())
+        .await;
+    for tag in *b"12DC" {
+        assert_eq!(wire.next().await.unwrap().0, tag);
+    }
+    wire.send(&sync()).await;
+    assert_eq!(wire.tags().await, "Z");
+    gateway.records("event:query app:psql", 6).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_pipeline_behind_an_error_is_skipped_without_a_hitch() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&parse("", "selec")).await;
+    let one = [bind("", "", &[]), close('P', ""), close('P', "")].concat();
+    for _ in 0..50 {
+        wire.send(&one.repeat(1000)).await;
+    }
+    wire.send(&sync()).await;
+    assert_eq!(wire.tags().await, "EZ");
+    wire.send(&query("SELECT 1")).await;
+    assert_eq!(wire.tags().await, "TDCZ");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_fail_midway_or_are_synced_early_stay_in_step() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("CREATE TEMP TABLE t (a int)")).await;
+    wire.ready().await;
+    // The server refuses a row while the client still sends.
+    let (row, done) = (message(b'd', b"x\n"), message(b'c', b""));
+    wire.send(&[query("COPY t FROM STDIN"), row.repeat(1000), done.clone()].concat()).await;
+    assert_eq!(wire.tags().await, "GEZ");
+    // A Sync right behind the Execute: the server ignores it.
+    let copy = [parse("", "COPY t FROM STDIN"), bind("", "", &[]), execute(""), sync()].concat();
+    wire.send(&copy).await;
+    for tag in *b"12G" {
+        assert_eq!(wire.next().await.unwrap().0, tag);
+    }
+    wire.send(&[message(b'd', b"1\n"), done.clone(), sync()].concat()).await;
+    assert_eq!(wire.tags().await, "CZ");
+    // Given up by the client; then two in one string.
+    wire.send(&[query("COPY t FROM STDIN"), message(b'f', b"no\0")].concat()).await;
+    assert_eq!(wire.tags().await, "GEZ");
+    let two = [message(b'd', b"2\n"), done.clone()].concat().repeat(2);
+    wire.send(&[query("COPY t FROM STDIN; COPY t FROM STDIN"), two].concat()).await;
+    assert_eq!(wire.tags().await, "GCGCZ");
+    wire.send(&query("SELECT count(*) FROM t")).await;
+    let answer = wire.ready().await;
+    assert!(answer.iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"3")));
+    let records = gateway.records("event:query command:copy", 5).await;
+    let outcomes: Vec<_> = records.iter().map(|record| record["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["error", "ok", "error", "ok", "ok"]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_no_known_type_ends_the_session_at_once() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    let started = Instant::now();
+    wire.send(&[query("SELECT 'before'"), message(b'?', b"")].concat()).await;
+    let last = wire.rest().await;
+    assert_eq!(error_code(&last.last().unwrap().1), "08P01");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    gateway.records("sql:before", 0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deferred_constraint_undoes_its_transaction_at_commit_and_at_sync() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("CREATE TEMP TABLE u (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")).await;
+    wire.ready().await;
+    wire.send(&query("BEGIN; INSERT INTO u VALUES (1), (1)")).await;
+    assert_eq!(wire.tags().await, "CCZ");
+    wire.send(&query("COMMIT")).await;
+    assert_eq!(wire.tags().await, "EZ");
+    let piped = [parse("", "INSERT INTO u VALUES (2), (2)"), bind("", "", &[]), execute(""), sync()];
+    wire.send(&piped.concat()).await;
+    assert_eq!(wire.tags().await, "12CEZ");
+    wire.send(&query("INSERT INTO u VALUES (3); COMMIT AND CHAIN")).await;
+    wire.ready().await;
+    wire.send(&query("INSERT INTO u VALUES (4); BEGIN; INSERT INTO u VALUES (5); ROLLBACK")).await;
+    wire.ready().await;
+    let records = gateway.records("event:query command:insert", 5).await;
+    let told: Vec<_> = records.iter().map(|record| record["txn_outcome"].as_str().unwrap()).collect();
+    assert_eq!(told[..2], ["rolled_back"; 2]);
+    assert_eq!(told[3..], ["rolled_back"; 2]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_lets_a_running_query_finish_and_then_ends_the_session() {
+    let gateway = TestGateway::with(Settings::default()).await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("SELECT 'finishing' FROM pg_sleep(1)")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let started = Instant::now();
+    let (answer, ()) = tokio::join!(wire.rest(), gateway.stop());
+    let tags: String = answer.iter().map(|(tag, _)| char::from(*tag)).collect();
+    assert_eq!(tags, "TDCZE");
+    assert_eq!(error_code(&answer.last().unwrap().1), "57P01");
+    assert!(started.elapsed() < Duration::from_millis(1900), "{:?}", started.elapsed());
+}
