@@ -1,13 +1,11 @@
-//! Accepts clients, counts them, refuses beyond the limit, and drains at the end.
+//! Accepts connections up to a limit. (Who is a client is known only later: cancel requests must get
+//! through when all places are taken.)
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use pgwitness_protocol::reply::{Say, Severity};
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -16,16 +14,14 @@ use super::{Gateway, startup};
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections beyond the limit that are being told so; further ones are closed in silence.
-const MAX_REFUSALS: usize = 64;
-
-/// How long a refused client may take to read why.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections beyond the limit of clients: cancel requests, and clients that are being told that
+/// there is no place. Further ones are closed in silence.
+const MAX_BEYOND: usize = 256;
 
 /// Accepts until told to stop. Sessions go on as tasks of the tracker.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(gateway.config.listen.max_clients));
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let connections = gateway.config.listen.max_clients.saturating_add(MAX_BEYOND);
+    let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
     loop {
         let accepted = tokio::select! {
             // Stopping comes first: a busy port must not keep us.
@@ -41,18 +37,12 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
                 continue;
             }
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            let gateway = gateway.clone();
-            gateway.tracker.clone().spawn(async move {
-                serve_client(gateway, stream, address).await;
-                drop(place);
-            });
-        } else if let Ok(refusal) = refusals.clone().try_acquire_owned() {
-            gateway.tracker.spawn(async move {
-                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
-                drop(refusal);
-            });
-        }
+        let Ok(connection) = connections.clone().try_acquire_owned() else { continue };
+        let gateway = gateway.clone();
+        gateway.tracker.clone().spawn(async move {
+            serve_client(gateway, stream, address).await;
+            drop(connection);
+        });
     }
 }
 
@@ -66,13 +56,4 @@ async fn serve_client(gateway: Arc<Gateway>, stream: TcpStream, address: SocketA
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
-}
-
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    let mut out = BytesMut::new();
-    Say::new(Severity::Fatal, "53300", "sorry, too many clients already")
-        .hint("The gateway's limit is listen.max_clients.")
-        .encode(&mut out);
-    stream.write_all(&out).await?;
-    stream.shutdown().await
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
 use rustls::ServerConfig;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +52,8 @@ pub struct Gateway {
     cancel_keys: CancelKeys,
     live: LiveSessions,
     tls: Option<Arc<ServerConfig>>,
+    /// One for each client that may be there at a time.
+    places: Semaphore,
     approver: Option<Arc<dyn Approver>>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -105,6 +108,7 @@ impl Gateway {
             databases,
             cancel_keys: CancelKeys::default(),
             live: LiveSessions::default(),
+            places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
             recorder,
             provider,

@@ -87,8 +87,16 @@ pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream
     let required = matches!(gateway.config.listen.tls, ListenTls::Require(_));
     let greeting = greeting::greet(stream, Offer { tls: gateway.tls.as_ref(), required }).await;
     match greeting {
-        Ok(Greeting::Start { stream, message, early }) => {
-            start(gateway, stream, message, early, address).await;
+        Ok(Greeting::Start { mut stream, message, early }) => {
+            let places = gateway.clone();
+            match places.places.try_acquire() {
+                Ok(_place) => start(gateway, stream, message, early, address).await,
+                Err(_) => {
+                    let say = Say::new(Severity::Fatal, "53300", "sorry, too many clients already")
+                        .hint("The gateway's limit is listen.max_clients.");
+                    tell(&mut stream, &say).await;
+                }
+            }
         }
         Ok(Greeting::Cancel { pid, key }) => cancel(&gateway, pid, &key, address).await,
         Err(GreetingError::Refused { mut stream, code, reason, hint }) => {

@@ -3,9 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use pgwitness::config::{ListenTls, SslMode, TlsFiles};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::support::gateway::{Settings, TestGateway};
 use super::support::postgres::server;
@@ -56,8 +60,11 @@ fn error_code(body: &[u8]) -> String {
     String::from_utf8(field[1..].to_vec()).unwrap()
 }
 
+trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
+
 struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Bytes>,
 }
 
 type Messages = Vec<(u8, Vec<u8>)>;
@@ -65,9 +72,18 @@ type Messages = Vec<(u8, Vec<u8>)>;
 impl Wire {
     /// Logged in, past the first ReadyForQuery.
     async fn open(gateway: &TestGateway) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut wire = Self { stream };
+        let mut wire = Self { stream: Box::new(connect(gateway).await) };
+        wire.log_in(gateway).await;
+        wire
+    }
+
+    async fn log_in(&mut self, gateway: &TestGateway) {
+        self.ask_in(gateway).await;
+        self.ready().await;
+    }
+
+    /// Sends the startup message.
+    async fn ask_in(&mut self, gateway: &TestGateway) {
         let mut body = (3u32 << 16).to_be_bytes().to_vec();
         for (name, value) in
             [("user", "ann@example.com"), ("database", gateway.database()), ("application_name", "psql")]
@@ -75,9 +91,7 @@ impl Wire {
             body.extend(format!("{name}\0{value}\0").as_bytes());
         }
         body.push(0);
-        wire.send(&[&(body.len() as u32 + 4).to_be_bytes(), body.as_slice()].concat()).await;
-        wire.ready().await;
-        wire
+        self.send(&[&(body.len() as u32 + 4).to_be_bytes(), body.as_slice()].concat()).await;
     }
 
     async fn send(&mut self, bytes: &[u8]) {
@@ -119,6 +133,86 @@ impl Wire {
 
     async fn tags(&mut self) -> String {
         self.ready().await.iter().map(|(tag, _)| char::from(*tag)).collect()
+    }
+}
+
+async fn connect(gateway: &TestGateway) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+fn tls_files() -> TlsFiles {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
+    TlsFiles { cert: folder.join("server.crt"), key: folder.join("server.key") }
+}
+
+fn connector(alpn: &[&str]) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(tls_files().cert).unwrap()).unwrap();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    TlsConnector::from(std::sync::Arc::new(config))
+}
+
+fn localhost() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+/// Writes the SSLRequest in one write with what comes first, then swallows the answer to it.
+struct Coalesced {
+    stream: TcpStream,
+    asked: bool,
+    answered: bool,
+}
+
+impl AsyncRead for Coalesced {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        if !this.answered {
+            let mut byte = [0];
+            let mut one = tokio::io::ReadBuf::new(&mut byte);
+            std::task::ready!(std::pin::Pin::new(&mut this.stream).poll_read(cx, &mut one))?;
+            assert_eq!(one.filled(), b"S");
+            this.answered = true;
+        }
+        std::pin::Pin::new(&mut this.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Coalesced {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        let head: &[u8] = if this.asked { &[] } else { &SSL_REQUEST };
+        let both = [head, bytes].concat();
+        let written = std::task::ready!(std::pin::Pin::new(&mut this.stream).poll_write(cx, &both))?;
+        assert!(written >= head.len());
+        this.asked = true;
+        std::task::Poll::Ready(Ok(written - head.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -253,8 +347,8 @@ async fn a_client_that_leaves_a_pipeline_without_sync_holds_no_locks() {
     let gateway = TestGateway::start().await;
     let other = gateway.connect("ann@example.com").await;
     for leave in [
-        [parse("", "LOCK customers IN EXCLUSIVE MODE"), bind("", "", &[]), execute("")].concat(),
-        query("BEGIN; LOCK customers IN EXCLUSIVE MODE"),
+        [parse("", "SELECT pg_advisory_xact_lock(7)"), bind("", "", &[]), execute("")].concat(),
+        query("BEGIN; SELECT pg_advisory_xact_lock(7)"),
     ] {
         let mut wire = Wire::open(&gateway).await;
         wire.send(&query("BEGIN")).await;
@@ -262,7 +356,7 @@ async fn a_client_that_leaves_a_pipeline_without_sync_holds_no_locks() {
         wire.send(&leave).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         drop(wire);
-        let sql = "SET lock_timeout = '1500ms'; BEGIN; LOCK customers IN EXCLUSIVE MODE; ROLLBACK";
+        let sql = "SET lock_timeout = '1500ms'; BEGIN; SELECT pg_advisory_xact_lock(7); ROLLBACK";
         other.batch_execute(sql).await.unwrap();
     }
     gateway.stop().await;
@@ -373,7 +467,7 @@ async fn copies_that_fail_midway_or_are_synced_early_stay_in_step() {
     assert!(answer.iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"3")));
     let records = gateway.records("event:query command:copy", 5).await;
     let outcomes: Vec<_> = records.iter().map(|record| record["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["error", "ok", "error", "ok", "ok"]);
+    assert_eq!(outcomes, ["error", "ok", "canceled", "ok", "ok"]);
     gateway.stop().await;
 }
 
@@ -426,4 +520,122 @@ async fn an_orderly_stop_lets_a_running_query_finish_and_then_ends_the_session()
     assert_eq!(tags, "TDCZE");
     assert_eq!(error_code(&answer.last().unwrap().1), "57P01");
     assert!(started.elapsed() < Duration::from_millis(1900), "{:?}", started.elapsed());
+}
+
+async fn one_query(stream: impl Bytes + 'static, gateway: &TestGateway) {
+    let mut wire = Wire { stream: Box::new(stream) };
+    wire.log_in(gateway).await;
+    wire.send(&query("SELECT 'hidden'")).await;
+    assert_eq!(wire.tags().await, "TDCZ");
+    wire.send(&message(b'X', b"")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_on_request_in_one_packet_with_it_and_directly() {
+    let settings = Settings { tls: ListenTls::Require(tls_files()), ..Settings::default() };
+    let gateway = TestGateway::with(settings).await;
+    let mut stream = connect(&gateway).await;
+    stream.write_all(&SSL_REQUEST).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'S');
+    one_query(connector(&[]).connect(localhost(), stream).await.unwrap(), &gateway).await;
+    let stream = Coalesced { stream: connect(&gateway).await, asked: false, answered: false };
+    one_query(connector(&["postgresql"]).connect(localhost(), stream).await.unwrap(), &gateway).await;
+    let stream = connect(&gateway).await;
+    one_query(connector(&["postgresql"]).connect(localhost(), stream).await.unwrap(), &gateway).await;
+    gateway.records("event:query sql:hidden", 3).await;
+    // Direct TLS needs the protocol's name; plain text is refused in clear words.
+    let stream = connect(&gateway).await;
+    if let Ok(mut stream) = connector(&[]).connect(localhost(), stream).await {
+        assert!(!matches!(stream.read(&mut [0; 8]).await, Ok(1..)));
+    }
+    let mut wire = Wire { stream: Box::new(connect(&gateway).await) };
+    wire.ask_in(&gateway).await;
+    let last = wire.rest().await;
+    assert_eq!(error_code(&last[0].1), "28000");
+    assert!(String::from_utf8_lossy(&last[0].1).contains("only encrypted connections"));
+    gateway.stop().await;
+}
+
+/// TLS in front of the database's socket, as the database itself would speak it.
+async fn tls_database() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let files = tls_files();
+    let chain = vec![CertificateDer::from_pem_file(&files.cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let socket = server().socket_dir().join(format!(".s.PGSQL.{}", server().port()));
+    #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (acceptor, socket) = (acceptor.clone(), socket.clone());
+            tokio::spawn(async move {
+                let mut request = [0; 8];
+                stream.read_exact(&mut request).await.unwrap();
+                assert_eq!(request, SSL_REQUEST);
+                stream.write_all(b"S").await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut database = UnixStream::connect(socket).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut database).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_reached_over_tls_and_only_under_a_trusted_certificate() {
+    let port = tls_database().await;
+    let root = Some(tls_files().cert);
+    for (mode, root) in
+        [(SslMode::Require, None), (SslMode::VerifyCa, root.clone()), (SslMode::VerifyFull, root)]
+    {
+        let settings = Settings { upstream_tls: Some((port, mode, root)), ..Settings::default() };
+        let gateway = TestGateway::with(settings).await;
+        one_query(connect(&gateway).await, &gateway).await;
+        gateway.records("event:query sql:hidden", 1).await;
+        gateway.stop().await;
+    }
+    let other = tls_files().cert.with_file_name("other.crt");
+    let settings =
+        Settings { upstream_tls: Some((port, SslMode::VerifyFull, Some(other))), ..Settings::default() };
+    let gateway = TestGateway::with(settings).await;
+    let mut wire = Wire { stream: Box::new(connect(&gateway).await) };
+    wire.ask_in(&gateway).await;
+    assert_eq!(error_code(&wire.rest().await.last().unwrap().1), "08001");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_while_its_login_waits_is_recorded_once_and_lets_go() {
+    let gateway = TestGateway::with(Settings { auto_approve: false, ..Settings::default() }).await;
+    let mut wire = Wire { stream: Box::new(connect(&gateway).await) };
+    wire.ask_in(&gateway).await;
+    // Bytes that come early are kept, not read.
+    wire.send(&query("SELECT 'early'")).await;
+    assert_eq!((wire.next().await.unwrap().0, wire.next().await.unwrap().0), (b'R', b'N'));
+    drop(wire);
+    let records = gateway.records("event:login.failed", 1).await;
+    assert_eq!(records[0]["outcome"], "canceled");
+    assert_eq!(records[0]["user"], json!(null), "nobody was identified");
+    gateway.records("sql:early", 0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_gateway_says_so_and_still_cancels() {
+    let gateway = TestGateway::with(Settings { max_clients: 1, ..Settings::default() }).await;
+    let client = gateway.connect("ann@example.com").await;
+    let mut wire = Wire { stream: Box::new(connect(&gateway).await) };
+    wire.ask_in(&gateway).await;
+    assert_eq!(error_code(&wire.rest().await[0].1), "53300");
+    let token = client.cancel_token();
+    let (slept, canceled) = tokio::join!(client.batch_execute("SELECT pg_sleep(20)"), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        token.cancel_query(tokio_postgres::NoTls).await
+    });
+    canceled.unwrap();
+    assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+    gateway.stop().await;
 }

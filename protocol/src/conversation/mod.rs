@@ -190,6 +190,13 @@ impl Alters {
     }
 }
 
+/// What a Close has taken away.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Closed {
+    Statement(Box<[u8]>),
+    Portal(Box<[u8]>),
+}
+
 /// An execution that alters something, and has not been answered.
 #[derive(Debug)]
 struct Altering {
@@ -279,6 +286,8 @@ pub struct Conversation {
     altering: VecDeque<Altering>,
     /// The segment of the last of them, until all is answered.
     altered_segment: Option<u64>,
+    /// Names taken away by a Close that is unanswered: its operation and segment.
+    closing: HashMap<Closed, (OpId, u64)>,
 }
 
 impl Conversation {
@@ -298,6 +307,7 @@ impl Conversation {
             suspended: HashMap::new(),
             altering: VecDeque::new(),
             altered_segment: None,
+            closing: HashMap::new(),
         }
     }
 
@@ -351,7 +361,7 @@ impl Conversation {
     /// A message that PostgreSQL would refuse, or one beyond the bounds. The session must end.
     pub fn ask<'f>(&mut self, frame: &Frame<'f>) -> Result<Ask<'f>, ProtocolError> {
         let leans = !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'X');
-        if leans && (self.ops.len() >= self.bounds.pipeline || self.is_altering()) {
+        if leans && (self.is_altering() || self.ops.len() >= self.bounds.pipeline) {
             return Ok(Ask::Wait);
         }
         match frame.tag {
@@ -401,23 +411,15 @@ impl Conversation {
     }
 
     /// Whether a Close of an earlier segment, which the server may yet ignore, has taken a name away.
-    fn is_closing(&self, kind: u8, name: &[u8]) -> bool {
-        let known =
-            if kind == b'S' { self.statements.get(name).is_some() } else { self.portals.get(name).is_some() };
-        if known {
-            return false;
-        }
-        // Only what is before the last end of a segment belongs to an earlier one.
-        let ends = |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. });
-        let earlier = self.ops.iter().rposition(ends).unwrap_or(0);
-        self.ops.iter().take(earlier).any(|op| {
-            matches!(op.kind, Kind::Close { .. })
-                && if kind == b'S' {
-                    op.statement.as_ref().is_some_and(|undo| undo.is_of(name))
-                } else {
-                    op.portal.as_ref().is_some_and(|undo| undo.is_of(name))
-                }
-        })
+    fn is_closing(&self, target: Closed) -> bool {
+        let unknown = match &target {
+            Closed::Statement(name) => self.statements.get(name).is_none(),
+            Closed::Portal(name) => self.portals.get(name).is_none(),
+        };
+        let front = self.ops.front().map_or(OpId::MAX, |op| op.id);
+        unknown
+            && !self.closing.is_empty()
+            && self.closing.get(&target).is_some_and(|(op, segment)| *op >= front && *segment != self.segment)
     }
 
     /// Whether a statement of an earlier segment, which may yet fail without stopping what follows,
@@ -425,6 +427,7 @@ impl Conversation {
     fn is_altering(&mut self) -> bool {
         if self.ops.is_empty() {
             self.altered_segment = None;
+            self.closing.clear();
         }
         self.altered_segment.is_some_and(|segment| segment != self.segment)
     }
@@ -510,7 +513,9 @@ impl Conversation {
     fn ask_bind<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let bind = frontend::bind(body)?;
         let statement = self.statements.get(bind.statement);
-        if statement.is_some_and(|entry| self.is_open(entry)) || self.is_closing(b'S', bind.statement) {
+        if statement.is_some_and(|entry| self.is_open(entry))
+            || self.is_closing(Closed::Statement(bind.statement.into()))
+        {
             return Ok(Ask::Wait);
         }
         if self.portals.len() >= self.bounds.names && self.portals.get(bind.portal).is_none() {
@@ -535,7 +540,7 @@ impl Conversation {
     fn ask_execute<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let (name, _limit) = frontend::execute(body)?;
         let entry = self.portals.get(name);
-        if entry.is_some_and(|entry| self.is_open(entry)) || self.is_closing(b'P', name) {
+        if entry.is_some_and(|entry| self.is_open(entry)) || self.is_closing(Closed::Portal(name.into())) {
             return Ok(Ask::Wait);
         }
         let altered = self.is_altered(entry.map(|entry| entry.by), |alters| alters.portal(name));
@@ -567,10 +572,16 @@ impl Conversation {
         match frontend::target(b'C', body)? {
             Target::Statement(name) => {
                 let undo = self.statements.remove(name);
+                if undo.is_some() {
+                    self.closing.insert(Closed::Statement(name.into()), (self.next_op, self.segment));
+                }
                 self.push(Kind::Close { closed: None }).statement = undo;
             }
             Target::Portal(name) => {
                 let undo = self.portals.remove(name);
+                if undo.is_some() {
+                    self.closing.insert(Closed::Portal(name.into()), (self.next_op, self.segment));
+                }
                 let closed = undo.as_ref().and_then(Undo::previous).and_then(|portal| portal.exec);
                 self.push(Kind::Close { closed }).portal = undo;
             }

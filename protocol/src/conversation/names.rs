@@ -120,11 +120,6 @@ impl<T> Names<T> {
 }
 
 impl<T> Undo<T> {
-    /// Whether it is about this name.
-    pub(super) fn is_of(&self, name: &[u8]) -> bool {
-        &*self.name == key(name)
-    }
-
     pub(super) fn previous(&self) -> Option<&T> {
         self.previous.as_ref().map(|entry| &entry.value)
     }

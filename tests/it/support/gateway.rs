@@ -50,6 +50,11 @@ pub(crate) struct Settings {
     pub(crate) dir: Option<PathBuf>,
     /// Where the database is, if not at the shared server.
     pub(crate) database_port: Option<u16>,
+    /// Towards clients.
+    pub(crate) tls: ListenTls,
+    /// Towards the database: at this port of "localhost", under this root.
+    pub(crate) upstream_tls: Option<(u16, SslMode, Option<PathBuf>)>,
+    pub(crate) max_clients: usize,
 }
 
 impl Default for Settings {
@@ -60,6 +65,9 @@ impl Default for Settings {
             login_timeout: Duration::from_secs(60),
             dir: None,
             database_port: None,
+            tls: ListenTls::Off,
+            upstream_tls: None,
+            max_clients: 100,
         }
     }
 }
@@ -169,11 +177,18 @@ fn people() -> Vec<Person> {
 }
 
 fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Path) -> Config {
+    let (host, port, sslmode, sslrootcert) = match &settings.upstream_tls {
+        Some((port, mode, root)) => ("localhost".into(), *port, *mode, root.clone()),
+        None => {
+            let port = settings.database_port.unwrap_or(server().port());
+            (server().socket_dir().display().to_string(), port, SslMode::Disable, None)
+        }
+    };
     Config {
         listen: Listen {
             address: doors.postgres.local_addr().unwrap(),
-            tls: ListenTls::Off,
-            max_clients: 100,
+            tls: settings.tls.clone(),
+            max_clients: settings.max_clients,
             login_timeout: settings.login_timeout,
         },
         http: Http { address: doors.http.local_addr().unwrap(), public_url: None, tls: None },
@@ -191,10 +206,10 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
         },
         upstreams: vec![Upstream {
             name: "main".into(),
-            host: server().socket_dir().display().to_string(),
-            port: settings.database_port.unwrap_or(server().port()),
-            sslmode: SslMode::Disable,
-            sslrootcert: None,
+            host,
+            port,
+            sslmode,
+            sslrootcert,
             databases: Vec::new(),
             catalog_refresh: Duration::from_secs(60),
             credentials: server().shop().credentials(),
