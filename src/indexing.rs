@@ -1,8 +1,9 @@
 //! The thread that keeps the search index true to the journal.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Records taken between two looks at the clock.
 const STEP: usize = 2_000;
+
+/// Committing may take one part in this many of the time: under load commits are fewer and larger,
+/// because what they cost depends little on how much they carry.
+const COMMIT_SHARE: u32 = 20;
+
+/// However long a commit takes, the next is not put off longer than this.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Niceness of the thread and of Tantivy's, which inherit it: people's statements come first, and
+/// where the processor is fully used the index still gets about a tenth of a share.
+const NICENESS: i32 = 10;
 
 /// After an error, before the index is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -40,24 +52,31 @@ impl Indexing {
         config: &config::Index,
         storage: Arc<dyn Storage>,
     ) -> Result<(Self, Search), IndexError> {
-        let options = Options { memory_bytes: config.memory };
-        let (indexer, search) = Indexer::open(&config.dir, storage.clone(), options)?;
-        match indexer.opened() {
-            Opened::Rebuilt(why) => tracing::warn!(%why, "the search index is built again from the journal"),
-            opened => tracing::debug!(?opened, "search index"),
-        }
         let stop = Arc::new(AtomicBool::new(false));
         let work = Work {
             dir: config.dir.clone(),
             storage,
-            options,
+            options: Options { memory_bytes: config.memory },
             commit_every: config.commit_every,
             stop: stop.clone(),
         };
+        let ended = |source| IndexError::Directory { path: config.dir.clone(), source };
+        let (opened, opening) = mpsc::sync_channel(1);
         let handle = thread::Builder::new()
             .name("index".into())
-            .spawn(move || work.run(indexer))
-            .map_err(|source| IndexError::Directory { path: config.dir.clone(), source })?;
+            .spawn(move || {
+                step_back();
+                match work.open() {
+                    Ok((indexer, search)) => {
+                        if opened.send(Ok(search)).is_ok() {
+                            work.run(indexer);
+                        }
+                    }
+                    Err(error) => _ = opened.send(Err(error)),
+                }
+            })
+            .map_err(ended)?;
+        let search = opening.recv().map_err(|_| ended(io::Error::other("the index thread ended")))??;
         Ok((Self { stop, handle }, search))
     }
 
@@ -70,7 +89,23 @@ impl Indexing {
     }
 }
 
+/// Lowers the priority of this thread and of those it will start.
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "the index runs at the priority of everything else");
+    }
+}
+
 impl Work {
+    fn open(&self) -> Result<(Indexer, Search), IndexError> {
+        let (indexer, search) = Indexer::open(&self.dir, self.storage.clone(), self.options)?;
+        match indexer.opened() {
+            Opened::Rebuilt(why) => tracing::warn!(%why, "the search index is built again from the journal"),
+            opened => tracing::debug!(?opened, "search index"),
+        }
+        Ok((indexer, search))
+    }
+
     fn run(&self, mut indexer: Indexer) {
         loop {
             match self.follow(&mut indexer) {
@@ -94,16 +129,19 @@ impl Work {
 
     fn follow(&self, indexer: &mut Indexer) -> Result<(), IndexError> {
         let mut due: Option<Instant> = None;
+        let mut wait_for_more = self.commit_every;
         loop {
             // Read before the look: what was written before the stop is still taken.
             let stopping = self.stop.load(Ordering::Acquire);
             let progress = indexer.step(STEP)?;
             if progress.records > 0 && due.is_none() {
-                due = Some(Instant::now() + self.commit_every);
+                due = Some(Instant::now() + wait_for_more);
             }
             let now = Instant::now();
             if due.is_some_and(|due| now >= due) || (stopping && progress.caught_up) {
                 indexer.commit()?;
+                let latest = COMMIT_WAIT_MAX.max(self.commit_every);
+                wait_for_more = now.elapsed().saturating_mul(COMMIT_SHARE).clamp(self.commit_every, latest);
                 due = None;
             }
             if progress.caught_up {

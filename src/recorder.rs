@@ -19,7 +19,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgwitness_index::journal::{Appended, Head, Journal, JournalError};
 use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
@@ -255,9 +255,9 @@ impl Recorder {
     fn wake(&self, urgent: bool) {
         if urgent {
             self.shared.urgent.store(true, Ordering::Release);
-            self.shared.wanted.store(true, Ordering::Release);
-            self.thread.unpark();
-        } else if !self.shared.wanted.swap(true, Ordering::AcqRel) {
+        }
+        // Whoever finds it wanted already is taken along: the thread clears it before it looks.
+        if !self.shared.wanted.swap(true, Ordering::AcqRel) || urgent {
             self.thread.unpark();
         }
     }
@@ -379,6 +379,18 @@ impl Shared {
         *waiting = entries;
     }
 
+    /// Waits for one tick, so that one sync serves many; an urgent wish cuts it short.
+    fn gather(&self) {
+        let until = Instant::now() + FLUSH_EVERY;
+        while !self.urgent.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
     fn sync(&self) -> Result<(), JournalError> {
         let Ok(journal) = self.journal() else { return Ok(()) };
         let task = match &*journal {
@@ -407,15 +419,15 @@ impl Drop for Guard<'_> {
 
 fn run(shared: &Shared) {
     loop {
-        if !shared.wanted.swap(false, Ordering::AcqRel) && !shared.closing.load(Ordering::Acquire) {
+        if !shared.wanted.load(Ordering::Acquire) && !shared.closing.load(Ordering::Acquire) {
             thread::park();
             continue;
         }
-        if !shared.urgent.swap(false, Ordering::AcqRel) {
-            // Gather for one tick; an urgent wish cuts it short.
-            thread::park_timeout(FLUSH_EVERY);
-            shared.urgent.store(false, Ordering::Release);
-        }
+        shared.gather();
+        // Before the work: what is wanted from here on is for the next round. While gathering it
+        // stays set, so that nobody wakes us for what will be taken along anyway.
+        shared.urgent.swap(false, Ordering::AcqRel);
+        shared.wanted.swap(false, Ordering::AcqRel);
         let flushed = shared.flush();
         if let Err(error) = shared.sync() {
             shared.fail(error.to_string());

@@ -118,10 +118,7 @@ pub fn is_open(view: &View) -> bool {
 
 /// RFC 3339 in UTC with microseconds. Times outside the years 0 to 9999 are clamped to them.
 pub fn format_time(at: Timestamp) -> String {
-    const FIRST: i64 = -62_167_219_200_000_000;
-    const LAST: i64 = 253_402_300_799_999_999;
-    let micros = at.0.clamp(FIRST, LAST);
-    let Ok(when) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000) else {
+    let Ok(when) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(clamped(at).0) * 1_000) else {
         return String::new();
     };
     format!(
@@ -134,6 +131,13 @@ pub fn format_time(at: Timestamp) -> String {
         when.second(),
         when.microsecond()
     )
+}
+
+/// The nearest time within the years 0 to 9999.
+pub(crate) fn clamped(at: Timestamp) -> Timestamp {
+    const FIRST: i64 = -62_167_219_200_000_000;
+    const LAST: i64 = 253_402_300_799_999_999;
+    Timestamp(at.0.clamp(FIRST, LAST))
 }
 
 /// Reads an RFC 3339 time; fractions below the microsecond are dropped.
@@ -156,7 +160,8 @@ fn is_statement(record: &Record) -> bool {
     record.event == Event::Query || record.sql.is_some() || record.shape.is_some()
 }
 
-fn put_who(view: &mut View, who: &Who) {
+/// The part that tells who.
+pub(crate) fn put_who(view: &mut View, who: &Who) {
     view.insert("user".into(), text(&who.user));
     view.insert("sub".into(), text(&who.sub));
     view.insert("iss".into(), text(&who.iss));
@@ -178,6 +183,7 @@ fn put_who(view: &mut View, who: &Who) {
 fn put_sql(view: &mut View, record: &Record) {
     let Some(sql) = &record.sql else {
         view.insert("sql".into(), Value::Null);
+        view.insert("params".into(), json!([]));
         return;
     };
     let bytes = sql.as_bytes();
@@ -193,9 +199,9 @@ fn put_sql(view: &mut View, record: &Record) {
     view.insert("params".into(), Value::Array(record.params.iter().map(param).collect()));
 }
 
-fn put_shape(view: &mut View, shape: Option<&Shape>) {
+/// The part that tells what is touched.
+pub(crate) fn put_shape(view: &mut View, shape: Option<&Shape>) {
     let lists = |of: fn(&Shape) -> &Vec<String>| shape.map_or_else(|| json!([]), |shape| texts(of(shape)));
-    view.entry("params").or_insert_with(|| json!([]));
     view.insert("fingerprint".into(), shape.map_or(Value::Null, |shape| text(&shape.fingerprint)));
     view.insert("command".into(), shape.map_or(Value::Null, |shape| text(&shape.command)));
     let class = shape.map_or(&[][..], |shape| &shape.class);
@@ -218,7 +224,8 @@ fn columns(shape: &Shape) -> Value {
     all.into_iter().map(|name| Value::from(name.as_str())).collect()
 }
 
-fn param(param: &Param) -> Value {
+/// A parameter as the view shows it.
+pub(crate) fn param(param: &Param) -> Value {
     match param {
         Param::Null => Value::Null,
         Param::Bool(value) => Value::Bool(*value),
@@ -248,19 +255,43 @@ fn refresh_is(view: &mut View) {
         view.get(name).and_then(Value::as_array).is_some_and(|all| all.iter().any(|word| word == wanted))
     };
     let outcome = word(view, "outcome");
-    let rows = view.get("rows").and_then(Value::as_u64).unwrap_or(0);
-    let tagged = view.get("tags").and_then(Value::as_array).is_some_and(|tags| !tags.is_empty());
-    let facts = [
-        ("failed", outcome == Outcome::Error.as_str()),
-        ("denied", outcome == Outcome::Denied.as_str() || word(view, "event") == Event::Denied.as_str()),
-        ("ddl", has("class", Class::Ddl.as_str())),
-        ("write", has("class", Class::Write.as_str())),
-        ("bulk", rows >= BULK_ROWS),
-        ("sensitive", tagged),
-        ("unparsed", word(view, "analysis") == Certainty::Unresolved.as_str()),
-    ];
-    let is = facts.into_iter().filter(|(_, holds)| *holds).map(|(name, _)| Value::from(name)).collect();
-    view.insert("is".into(), is);
+    let facts = Facts {
+        failed: outcome == Outcome::Error.as_str(),
+        denied: outcome == Outcome::Denied.as_str() || word(view, "event") == Event::Denied.as_str(),
+        ddl: has("class", Class::Ddl.as_str()),
+        write: has("class", Class::Write.as_str()),
+        rows: view.get("rows").and_then(Value::as_u64).unwrap_or(0),
+        tagged: view.get("tags").and_then(Value::as_array).is_some_and(|tags| !tags.is_empty()),
+        unparsed: word(view, "analysis") == Certainty::Unresolved.as_str(),
+    };
+    view.insert("is".into(), facts.is().map(Value::from).collect());
+}
+
+/// What `is` is computed from.
+pub(crate) struct Facts {
+    pub(crate) failed: bool,
+    pub(crate) denied: bool,
+    pub(crate) ddl: bool,
+    pub(crate) write: bool,
+    pub(crate) rows: u64,
+    pub(crate) tagged: bool,
+    pub(crate) unparsed: bool,
+}
+
+impl Facts {
+    /// The words of `is`.
+    pub(crate) fn is(&self) -> impl Iterator<Item = &'static str> {
+        let words = [
+            ("failed", self.failed),
+            ("denied", self.denied),
+            ("ddl", self.ddl),
+            ("write", self.write),
+            ("bulk", self.rows >= BULK_ROWS),
+            ("sensitive", self.tagged),
+            ("unparsed", self.unparsed),
+        ];
+        words.into_iter().filter(|(_, holds)| *holds).map(|(word, _)| word)
+    }
 }
 
 fn word<'a>(view: &'a View, name: &str) -> &'a str {

@@ -23,10 +23,11 @@ use tantivy::indexer::IndexWriterOptions;
 use tantivy::{Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError};
 use thiserror::Error;
 
+use super::draft::{Draft, Drafts};
 use super::page::{Search, SearchError};
 use super::schema::{self, Columns, VERSION};
 use crate::journal::{JournalError, Position, ReadFrame, Reader};
-use crate::record::{Digest, Entry, Seq};
+use crate::record::{Completion, Digest, Entry, Seq, TxnOutcome};
 use crate::storage::Storage;
 use crate::view::{self, View};
 
@@ -112,8 +113,9 @@ pub struct Indexer {
     seq: u64,
     /// Records up to here may be in the index.
     committed_seq: u64,
+    drafts: Drafts,
     /// Records to be written at the next commit, because more is expected of them.
-    pending: BTreeMap<u64, View>,
+    pending: BTreeMap<u64, Pending>,
     pending_bytes: usize,
     /// Committed records replaced since: what is stored of them is old.
     replaced: HashSet<u64>,
@@ -148,6 +150,7 @@ impl Indexer {
             journal: found.journal,
             writer,
             search: search.clone(),
+            drafts: Drafts::new(Arc::clone(&columns)),
             columns,
             opened,
             place: found.state.place,
@@ -202,8 +205,8 @@ impl Indexer {
         if !self.changed {
             return Ok(());
         }
-        for (seq, view) in std::mem::take(&mut self.pending) {
-            self.write(seq, &view)?;
+        for (seq, pending) in std::mem::take(&mut self.pending) {
+            self.write(seq, &pending)?;
         }
         self.pending_bytes = 0;
         let state = State { place: self.place, seq: self.seq };
@@ -221,36 +224,36 @@ impl Indexer {
         match (entry, seq) {
             (Entry::Record(record), Some(seq)) => {
                 self.seq = self.seq.max(seq.0);
-                self.keep_or_write(seq.0, view::started(&record, seq))
+                self.keep_or_write(seq.0, Pending::Draft(Draft::new(record)))
             }
             // The journal numbers every record.
             (Entry::Record(_), None) => Ok(()),
             (Entry::Completion(completion), _) => {
-                self.change(completion.seq.0, |view| view::complete(view, &completion))
+                self.change(completion.seq.0, |pending| pending.complete(completion))
             }
             (Entry::Settlement(settlement), _) => {
                 for seq in &settlement.seqs {
-                    self.change(seq.0, |view| view::settle(view, settlement.txn_outcome))?;
+                    self.change(seq.0, |pending| pending.settle(settlement.txn_outcome))?;
                 }
                 Ok(())
             }
         }
     }
 
-    /// Changes the view of an earlier record, wherever it is.
-    fn change(&mut self, seq: u64, change: impl FnOnce(&mut View)) -> Result<(), IndexError> {
-        let view = match self.pending.remove(&seq) {
-            Some(view) => {
-                self.pending_bytes = self.pending_bytes.saturating_sub(weight(&view));
-                Some(view)
+    /// Changes an earlier record, wherever it is.
+    fn change(&mut self, seq: u64, change: impl FnOnce(&mut Pending)) -> Result<(), IndexError> {
+        let pending = match self.pending.remove(&seq) {
+            Some(pending) => {
+                self.pending_bytes = self.pending_bytes.saturating_sub(pending.weight());
+                Some(pending)
             }
-            None => self.stored(seq)?,
+            None => self.stored(seq)?.map(Pending::Stored),
         };
-        let Some(mut view) = view else {
+        let Some(mut pending) = pending else {
             return Ok(());
         };
-        change(&mut view);
-        self.keep_or_write(seq, view)
+        change(&mut pending);
+        self.keep_or_write(seq, pending)
     }
 
     /// A committed view that is still as it was committed.
@@ -261,33 +264,67 @@ impl Indexer {
         Ok(self.search.stored(&self.search.searcher(), seq)?)
     }
 
-    fn keep_or_write(&mut self, seq: u64, view: View) -> Result<(), IndexError> {
-        if view::is_running(&view) || view::is_open(&view) {
-            self.keep(seq, view);
+    fn keep_or_write(&mut self, seq: u64, pending: Pending) -> Result<(), IndexError> {
+        if pending.is_open() {
+            self.pending_bytes += pending.weight();
+            self.pending.insert(seq, pending);
             return Ok(());
         }
-        self.write(seq, &view)
+        self.write(seq, &pending)
     }
 
-    fn keep(&mut self, seq: u64, view: View) {
-        self.pending_bytes += weight(&view);
-        self.pending.insert(seq, view);
-    }
-
-    fn write(&mut self, seq: u64, view: &View) -> Result<(), IndexError> {
+    fn write(&mut self, seq: u64, pending: &Pending) -> Result<(), IndexError> {
         if seq <= self.committed_seq {
             self.writer.delete_term(self.columns.seq_term(seq));
             self.replaced.insert(seq);
         }
-        self.writer.add_document(self.columns.document(seq, view))?;
+        let document = match pending {
+            Pending::Draft(draft) => self.drafts.document(seq, draft),
+            Pending::Stored(view) => self.columns.document(seq, view),
+        };
+        self.writer.add_document(document)?;
         Ok(())
     }
 }
 
-/// About how many bytes a view holds in memory.
-fn weight(view: &View) -> usize {
-    const FIELDS: usize = 4_096;
-    FIELDS + view.get("sql").and_then(Value::as_str).map_or(0, str::len)
+/// A record of which more is expected.
+enum Pending {
+    /// As the journal gave it.
+    Draft(Draft),
+    /// As an earlier commit stored it.
+    Stored(View),
+}
+
+impl Pending {
+    fn complete(&mut self, completion: Completion) {
+        match self {
+            Pending::Draft(draft) => draft.complete(completion),
+            Pending::Stored(view) => view::complete(view, &completion),
+        }
+    }
+
+    fn settle(&mut self, txn_outcome: TxnOutcome) {
+        match self {
+            Pending::Draft(draft) => draft.settle(txn_outcome),
+            Pending::Stored(view) => view::settle(view, txn_outcome),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        match self {
+            Pending::Draft(draft) => draft.is_open(),
+            Pending::Stored(view) => view::is_running(view) || view::is_open(view),
+        }
+    }
+
+    /// About how many bytes it holds in memory.
+    fn weight(&self) -> usize {
+        const FIELDS: usize = 4_096;
+        match self {
+            Pending::Draft(draft) => draft.weight(),
+            Pending::Stored(view) => FIELDS + view.get("sql").and_then(Value::as_str).map_or(0, str::len),
+        }
+    }
 }
 
 /// Up to where the journal's frames are in the documents of a commit.

@@ -59,7 +59,8 @@ pub(crate) fn texts(view: &View, field: Field) -> Vec<String> {
     params.iter().filter_map(param).collect()
 }
 
-fn param(value: &Value) -> Option<String> {
+/// The text form of a parameter.
+pub(crate) fn param(value: &Value) -> Option<String> {
     match value {
         Value::Null | Value::Array(_) => None,
         Value::Object(object) => object.get("hex").and_then(Value::as_str).map(str::to_owned),

@@ -12,6 +12,7 @@
 //! and no clock.
 
 mod complement;
+mod draft;
 mod field;
 mod indexer;
 mod lower;

@@ -4,6 +4,8 @@
 //! value), `owner` (issuer and subject, exactly, for the caller's scope), `names` (words of object
 //! names, for bare words) and `view` (the whole record, stored).
 
+use std::net::Ipv6Addr;
+
 use serde_json::Value;
 use tantivy::schema::{
     BytesOptions, Field as Column, IndexRecordOption, IpAddrOptions, NumericOptions, Schema,
@@ -14,11 +16,14 @@ use tantivy::{TantivyDocument, Term};
 
 use super::field::{Field, Kind};
 use super::matches;
-use super::words::Cut;
+use super::words::{Cut, Cutter, Fields};
 use crate::view::View;
 
 /// Raised whenever documents or their fields change; an index of another version is rebuilt.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+
+/// About how many bytes a document has, to begin with.
+pub(crate) const DOCUMENT_BYTES: usize = 4096;
 
 /// The columns of the index.
 #[derive(Debug, Clone)]
@@ -51,7 +56,7 @@ impl Columns {
                 Kind::Ip => Some(builder.add_ip_addr_field(name, IpAddrOptions::default().set_fast())),
             });
         }
-        let has = builder.add_text_field("has", exact("raw"));
+        let has = builder.add_text_field("has", exact(Cut::Fields.name()));
         let owner = builder.add_text_field("owner", exact("raw"));
         let names = builder.add_text_field("names", exact(Cut::Names.name()));
         let view = builder.add_bytes_field("view", BytesOptions::default().set_stored());
@@ -67,52 +72,92 @@ impl Columns {
 
     /// The document of a merged record.
     pub(crate) fn document(&self, seq: u64, view: &View) -> TantivyDocument {
-        let mut document = TantivyDocument::default();
-        for field in Field::ALL {
-            if matches::exists(*field, view) {
-                document.add_text(self.has, field.name());
-                self.add(&mut document, *field, view);
-            }
-        }
-        // Not from the view: this is the key by which the document is replaced.
-        document.add_u64(self.seq, seq);
-        if let Some(owner) =
-            matches::strings(view, Field::Iss).next().zip(matches::strings(view, Field::Sub).next())
-        {
-            document.add_text(self.owner, owner_key(owner.0, owner.1));
-        }
-        for name in matches::names(view) {
-            document.add_text(self.names, name);
-        }
-        document.add_bytes(self.view, &encode(view));
+        let parts = self.parts(view);
+        let mut document = TantivyDocument::with_capacity(DOCUMENT_BYTES);
+        parts.add_to(&mut document);
+        self.complete(&mut document, seq, parts.has, &encode(view));
         document
     }
 
-    fn add(&self, document: &mut TantivyDocument, field: Field, view: &View) {
+    /// Adds what a document has once: which fields, its key, and the whole record.
+    pub(crate) fn complete(&self, document: &mut TantivyDocument, seq: u64, has: Fields, view: &[u8]) {
+        document.add_text(self.has, has.text());
+        // Not from the view: this is the key by which the document is replaced.
+        document.add_u64(self.seq, seq);
+        document.add_bytes(self.view, view);
+    }
+
+    /// What a merged record, or a part of one, puts into its document. Issuer and subject must not
+    /// be in different parts.
+    pub(crate) fn parts(&self, view: &View) -> Parts {
+        let mut parts = Parts::default();
+        for field in Field::ALL {
+            if matches::exists(*field, view) {
+                parts.has.insert(*field);
+                self.add(&mut parts.values, *field, view);
+            }
+        }
+        if let Some(owner) =
+            matches::strings(view, Field::Iss).next().zip(matches::strings(view, Field::Sub).next())
+        {
+            parts.values.push((self.owner, Part::Text(owner_key(owner.0, owner.1))));
+        }
+        parts.values.extend(matches::names(view).map(|name| (self.names, Part::Text(name.to_owned()))));
+        parts
+    }
+
+    fn add(&self, values: &mut Vec<(Column, Part)>, field: Field, view: &View) {
         let Some(column) = self.of(field) else {
             return;
         };
         match field.kind() {
             Kind::Text => {
-                matches::texts(view, field).into_iter().for_each(|text| document.add_text(column, text))
+                values.extend(matches::texts(view, field).into_iter().map(|text| (column, Part::Text(text))));
             }
             Kind::Keyword | Kind::Person | Kind::Object => {
-                matches::strings(view, field).for_each(|text| document.add_text(column, text));
+                let texts = matches::strings(view, field);
+                values.extend(texts.map(|text| (column, Part::Text(text.to_owned()))));
             }
             Kind::Count | Kind::Duration => {
-                if let Some(value) =
-                    view.get(field.name()).and_then(Value::as_u64).filter(|_| field != Field::Seq)
-                {
-                    document.add_u64(column, value);
-                }
+                let value = view.get(field.name()).and_then(Value::as_u64).filter(|_| field != Field::Seq);
+                values.extend(value.map(|value| (column, Part::Number(value))));
             }
-            Kind::Time => matches::time(view).into_iter().for_each(|at| document.add_i64(column, at)),
-            Kind::Ip => matches::ip(view).into_iter().for_each(|ip| document.add_ip_addr(column, ip)),
+            Kind::Time => values.extend(matches::time(view).map(|at| (column, Part::Time(at)))),
+            Kind::Ip => values.extend(matches::ip(view).map(|ip| (column, Part::Ip(ip)))),
         }
     }
 
     pub(crate) fn seq_term(&self, seq: u64) -> Term {
         Term::from_field_u64(self.seq, seq)
+    }
+}
+
+/// What a merged record, or a part of one, puts into its document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Parts {
+    pub(crate) values: Vec<(Column, Part)>,
+    pub(crate) has: Fields,
+}
+
+/// One value of one column.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Part {
+    Text(String),
+    Number(u64),
+    Time(i64),
+    Ip(Ipv6Addr),
+}
+
+impl Parts {
+    pub(crate) fn add_to(&self, document: &mut TantivyDocument) {
+        for (column, part) in &self.values {
+            match part {
+                Part::Text(text) => document.add_text(*column, text),
+                Part::Number(number) => document.add_u64(*column, *number),
+                Part::Time(at) => document.add_i64(*column, *at),
+                Part::Ip(ip) => document.add_ip_addr(*column, *ip),
+            }
+        }
     }
 }
 
@@ -136,7 +181,7 @@ pub(crate) fn owner_key(iss: &str, sub: &str) -> String {
 pub(crate) fn tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::default();
     for cut in Cut::ALL {
-        manager.register(cut.name(), TextAnalyzer::from(cut));
+        manager.register(cut.name(), TextAnalyzer::from(Cutter::from(cut)));
     }
     manager
 }

@@ -10,12 +10,16 @@ use std::collections::BTreeSet;
 
 use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 
+use super::field::Field;
+
 /// Longest word kept, in bytes; longer ones are found by their parts only.
 pub(crate) const MAX_WORD: usize = 8 * 1024;
 /// Longest text cut into words, in bytes; the rest of it is not searchable.
 pub(crate) const MAX_TEXT: usize = 1024 * 1024;
 /// Names longer than this are not split at capitals: they are tokens, not words.
 const MAX_CAMEL: usize = 128;
+/// A buffer for words larger than this is given back after use.
+const PIECES_KEEP_MAX: usize = 64 * 1024;
 
 /// One word of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +34,25 @@ pub(crate) struct Word {
 
 /// Cuts a text.
 pub(crate) fn words(text: &str) -> Vec<Word> {
-    let text = head(text, MAX_TEXT);
-    let mut out = Vec::with_capacity(text.len() / 5);
-    let mut position = 0;
-    for compound in compounds(text) {
-        cut_compound(compound, &mut position, &mut out);
-    }
+    let mut out = Vec::with_capacity(text.len().min(MAX_TEXT) / 5);
+    cut(text, &mut |word, position, size| {
+        let mut text = String::with_capacity(word.len());
+        push_lower(&mut text, word);
+        out.push(Word { text, position, smallest: size == Size::Smallest });
+    });
     out
+}
+
+/// Takes each word as it stands in the text, where it is, and whether it is a smallest one.
+trait Take: FnMut(&str, usize, Size) {}
+
+impl<F: FnMut(&str, usize, Size)> Take for F {}
+
+fn cut(text: &str, take: &mut impl Take) {
+    let mut position = 0;
+    for compound in compounds(head(text, MAX_TEXT)) {
+        cut_compound(compound, &mut position, take);
+    }
 }
 
 /// The smallest words only, in order.
@@ -102,53 +118,62 @@ fn compounds(text: &str) -> impl Iterator<Item = &str> {
         .filter(|run| !run.is_empty())
 }
 
-fn cut_compound(compound: &str, position: &mut usize, out: &mut Vec<Word>) {
+fn cut_compound(compound: &str, position: &mut usize, take: &mut impl Take) {
     let first = *position;
     let mut names = 0;
     for name in compound.split(joins).filter(|name| !name.is_empty()) {
         names += 1;
-        cut_name(name, position, out);
+        cut_name(name, position, take);
     }
     if names > 1 && *position > first {
-        push(out, compound, first, Size::Made);
+        give(take, compound, first, Size::Made);
     }
 }
 
-fn cut_name(name: &str, position: &mut usize, out: &mut Vec<Word>) {
+fn cut_name(name: &str, position: &mut usize, take: &mut impl Take) {
     let first = *position;
     let mut longest = 0;
     for part in name.split(['_', '$']).filter(|part| !part.is_empty()) {
-        for word in capitals(part) {
-            push(out, word, *position, Size::Smallest);
+        capitals(part, |word| {
+            give(take, word, *position, Size::Smallest);
             *position += 1;
             longest = longest.max(word.len());
-        }
+        });
     }
     if longest > 0 && longest < name.len() {
-        push(out, name, first, Size::Made);
+        give(take, name, first, Size::Made);
     }
 }
 
-#[derive(PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Size {
     Smallest,
     Made,
 }
 
-fn push(out: &mut Vec<Word>, text: &str, position: usize, size: Size) {
-    if text.len() <= MAX_WORD {
-        let text = if text.is_ascii() { text.to_ascii_lowercase() } else { text.to_lowercase() };
-        out.push(Word { text, position, smallest: size == Size::Smallest });
+fn give(take: &mut impl Take, word: &str, position: usize, size: Size) {
+    if word.len() <= MAX_WORD {
+        take(word, position, size);
+    }
+}
+
+fn push_lower(out: &mut String, text: &str) {
+    if text.is_ascii() {
+        let start = out.len();
+        out.push_str(text);
+        out[start..].make_ascii_lowercase();
+    } else {
+        out.push_str(&text.to_lowercase());
     }
 }
 
 /// Splits `orderItems` into `order`, `Items` and `HTTPServer` into `HTTP`, `Server`.
-fn capitals(part: &str) -> Vec<&str> {
+fn capitals(part: &str, mut take: impl FnMut(&str)) {
     if part.len() > MAX_CAMEL || !part.contains(char::is_uppercase) || !part.contains(char::is_lowercase) {
-        return vec![part];
+        take(part);
+        return;
     }
     let chars: Vec<(usize, char)> = part.char_indices().collect();
-    let mut out = Vec::new();
     let mut start = 0;
     for index in 1..chars.len() {
         let (at, here) = chars[index];
@@ -157,12 +182,11 @@ fn capitals(part: &str) -> Vec<&str> {
         let rises = before.is_lowercase() && here.is_uppercase();
         let turns = before.is_uppercase() && here.is_uppercase() && after.is_some_and(char::is_lowercase);
         if rises || turns {
-            out.push(&part[start..at]);
+            take(&part[start..at]);
             start = at;
         }
     }
-    out.push(&part[start..]);
-    out
+    take(&part[start..]);
 }
 
 /// Which cutting a field of the index uses.
@@ -178,10 +202,13 @@ pub(crate) enum Cut {
     Person,
     /// [`tails`].
     Tails,
+    /// The names of the fields in a [`Fields`].
+    Fields,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Cut; 5] = [Cut::Text, Cut::Names, Cut::Keyword, Cut::Person, Cut::Tails];
+    pub(crate) const ALL: [Cut; 6] =
+        [Cut::Text, Cut::Names, Cut::Keyword, Cut::Person, Cut::Tails, Cut::Fields];
 
     /// The name under which Tantivy knows it. Part of the index's format.
     pub(crate) const fn name(self) -> &'static str {
@@ -191,51 +218,126 @@ impl Cut {
             Cut::Keyword => "pgw_keyword",
             Cut::Person => "pgw_person",
             Cut::Tails => "pgw_tails",
+            Cut::Fields => "pgw_fields",
         }
     }
 
-    fn tokens(self, text: &str) -> Vec<(usize, String)> {
-        let flat = |texts: Vec<String>| texts.into_iter().map(|text| (0, text)).collect();
+    /// Cuts a value into `out`.
+    fn cut(self, text: &str, out: &mut Pieces) {
         match self {
-            Cut::Text => words(text).into_iter().map(|word| (word.position, word.text)).collect(),
-            Cut::Names => flat(name_words(std::iter::once(text)).into_iter().collect()),
-            Cut::Keyword => flat(vec![text.to_lowercase()]),
-            Cut::Person => flat(person(text)),
-            Cut::Tails => flat(tails(text)),
+            Cut::Text => cut(text, &mut |word, position, _| out.push(word, position)),
+            Cut::Names => text.split('.').for_each(|name| cut(name, &mut |word, _, _| out.push(word, 0))),
+            Cut::Keyword => out.push(text, 0),
+            Cut::Person => person(text).iter().for_each(|form| out.push(form, 0)),
+            Cut::Tails => tails(text).iter().for_each(|form| out.push(form, 0)),
+            Cut::Fields => Fields::read(text).names().for_each(|name| out.push(name, 0)),
         }
     }
 }
 
-impl Tokenizer for Cut {
-    type TokenStream<'a> = Cuts;
+/// A set of fields. Its text is one value of the index, which costs far less than one for each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Fields(u64);
 
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> Cuts {
-        Cuts { rest: self.tokens(text).into_iter(), token: Token::default() }
+const _: () = assert!(Field::ALL.len() <= u64::BITS as usize, "a set of fields is one number");
+
+impl Fields {
+    pub(crate) fn insert(&mut self, field: Field) {
+        self.0 |= 1 << field as u64;
+    }
+
+    pub(crate) fn join(&mut self, other: Fields) {
+        self.0 |= other.0;
+    }
+
+    /// The text in the index.
+    pub(crate) fn text(self) -> String {
+        format!("{:x}", self.0)
+    }
+
+    fn read(text: &str) -> Fields {
+        Fields(u64::from_str_radix(text, 16).unwrap_or(0))
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        Field::ALL.iter().filter(move |field| self.0 >> **field as u64 & 1 == 1).map(|field| field.name())
+    }
+}
+
+/// The words of one value, one after the other.
+#[derive(Clone, Default)]
+struct Pieces {
+    /// All of them, lower-case.
+    text: String,
+    /// Position, and where in `text` it ends.
+    words: Vec<(usize, usize)>,
+    token: Token,
+}
+
+impl Pieces {
+    fn clear(&mut self) {
+        if self.text.capacity() > PIECES_KEEP_MAX {
+            *self = Pieces::default();
+        }
+        self.text.clear();
+        self.words.clear();
+    }
+
+    fn push(&mut self, word: &str, position: usize) {
+        push_lower(&mut self.text, word);
+        self.words.push((position, self.text.len()));
+    }
+}
+
+/// A [`Cut`] with its buffers, which are used again for each value.
+#[derive(Clone)]
+pub(crate) struct Cutter {
+    cut: Cut,
+    pieces: Pieces,
+}
+
+impl From<Cut> for Cutter {
+    fn from(cut: Cut) -> Cutter {
+        Cutter { cut, pieces: Pieces::default() }
+    }
+}
+
+impl Tokenizer for Cutter {
+    type TokenStream<'a> = Cuts<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Cuts<'a> {
+        self.pieces.clear();
+        self.cut.cut(text, &mut self.pieces);
+        Cuts { pieces: &mut self.pieces, next: 0, start: 0 }
     }
 }
 
 /// The words of one value, as Tantivy takes them.
-pub(crate) struct Cuts {
-    rest: std::vec::IntoIter<(usize, String)>,
-    token: Token,
+pub(crate) struct Cuts<'a> {
+    pieces: &'a mut Pieces,
+    next: usize,
+    start: usize,
 }
 
-impl TokenStream for Cuts {
+impl TokenStream for Cuts<'_> {
     fn advance(&mut self) -> bool {
-        let Some((position, text)) = self.rest.next() else {
+        let Pieces { text, words, token } = &mut *self.pieces;
+        let Some((position, end)) = words.get(self.next).copied() else {
             return false;
         };
-        self.token.position = position;
-        self.token.text = text;
+        token.position = position;
+        token.text.clear();
+        token.text.push_str(text.get(self.start..end).unwrap_or_default());
+        (self.next, self.start) = (self.next + 1, end);
         true
     }
 
     fn token(&self) -> &Token {
-        &self.token
+        &self.pieces.token
     }
 
     fn token_mut(&mut self) -> &mut Token {
-        &mut self.token
+        &mut self.pieces.token
     }
 }
 

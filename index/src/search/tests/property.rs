@@ -5,11 +5,18 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use tantivy::TantivyDocument;
+use tantivy::schema::{OwnedValue, Value};
+
 use super::support::*;
 use crate::record::{
-    Certainty, Class, Completion, Entry, Event, Outcome, Param, Record, Shape, Sql, TxnOutcome,
+    Certainty, Class, Completion, Entry, Event, Outcome, Param, Record, Seq, Settlement, Shape, Sql,
+    TxnOutcome,
 };
 use crate::search::Query;
+use crate::search::draft::{Draft, Drafts};
+use crate::search::schema::Columns;
+use crate::view::merged;
 
 const WORDS: &[&str] = &[
     "select",
@@ -100,6 +107,16 @@ prop_compose! {
     }
 }
 
+/// The values of a document by column; in order within each.
+fn values(document: &TantivyDocument) -> Vec<(u32, String)> {
+    let mut values: Vec<_> = document
+        .field_values()
+        .map(|(column, value)| (column.field_id(), format!("{:?}", OwnedValue::from(value.as_value()))))
+        .collect();
+    values.sort_by_key(|(column, _)| *column);
+    values
+}
+
 fn condition() -> impl Strategy<Value = String> {
     let words = || select(WORDS).prop_map(|word| word.replace('\'', ""));
     let cut = |name: String, length: usize| name.chars().take(length.max(1)).collect::<String>();
@@ -187,6 +204,32 @@ proptest! {
             let plain: Vec<u64> = seqs(&views.iter().filter(|view| query.matches(view)).cloned().collect::<Vec<_>>());
             let found = page(&search, &text, 1000, None);
             prop_assert_eq!(seqs(&found.items), plain, "{}", text);
+        }
+    }
+
+    #[test]
+    fn the_short_way_makes_the_same_document_as_the_merged_view(
+        records in prop::collection::vec(record(), 1..20),
+        tags in some(&["pii", "Pci"], 2),
+        ends in prop::collection::vec((select(Outcome::ALL), select(TxnOutcome::ALL), prop::option::of(0..30_000u64), text(), any::<bool>()), 20),
+        settled in select(TxnOutcome::ALL),
+    ) {
+        let columns = Arc::new(Columns::new());
+        let mut drafts = Drafts::new(Arc::clone(&columns));
+        for ((mut record, (outcome, txn_outcome, rows, error, noted)), seq) in records.into_iter().zip(ends).zip(1..) {
+            if let Some(shape) = record.shape.as_mut().map(Arc::make_mut) {
+                shape.tags.clone_from(&tags);
+            }
+            let notes = if noted { vec!["a cast failed".to_owned()] } else { Vec::new() };
+            let sqlstate = if rows.is_none() { "22012".to_owned() } else { String::new() };
+            let end = Completion { rows, error, notes, sqlstate, ..Completion::new(outcome, txn_outcome) };
+            let settlement = Settlement { seqs: vec![Seq(seq)], txn_outcome: settled };
+            let view = merged(&record, Seq(seq), Some(&end), Some(&settlement));
+            let mut draft = Draft::new(Box::new(record));
+            draft.complete(end);
+            draft.settle(settled);
+            prop_assert_eq!(&draft.view(seq), &view);
+            prop_assert_eq!(values(&drafts.document(seq, &draft)), values(&columns.document(seq, &view)));
         }
     }
 
