@@ -30,6 +30,8 @@ struct Work {
     dir: PathBuf,
     storage: Arc<dyn Storage>,
     options: Options,
+    /// What others hold; it must follow when the index is opened again.
+    search: Search,
     commit_every: Duration,
     stop: Arc<AtomicBool>,
 }
@@ -51,6 +53,7 @@ impl Indexing {
             dir: config.dir.clone(),
             storage,
             options,
+            search: search.clone(),
             commit_every: config.commit_every,
             stop: stop.clone(),
         };
@@ -84,8 +87,8 @@ impl Work {
                     return;
                 }
                 thread::sleep(RETRY_AFTER);
-                match Indexer::open(&self.dir, self.storage.clone(), self.options) {
-                    Ok((again, _)) => break again,
+                match Indexer::reopen(&self.dir, self.storage.clone(), self.options, &self.search) {
+                    Ok(again) => break again,
                     Err(error) => tracing::error!(%error, "could not open the search index"),
                 }
             };
