@@ -42,6 +42,8 @@ struct Work {
     dir: PathBuf,
     storage: Arc<dyn Storage>,
     options: Options,
+    /// What others hold; it must follow when the index is opened again.
+    search: Search,
     commit_every: Duration,
     stop: Arc<AtomicBool>,
 }
@@ -56,7 +58,12 @@ impl Indexing {
         let work = Work {
             dir: config.dir.clone(),
             storage,
+<<<<<<< HEAD
             options: Options { memory_bytes: config.memory },
+=======
+            options,
+            search: search.clone(),
+>>>>>>> review
             commit_every: config.commit_every,
             stop: stop.clone(),
         };
@@ -119,8 +126,8 @@ impl Work {
                     return;
                 }
                 thread::sleep(RETRY_AFTER);
-                match Indexer::open(&self.dir, self.storage.clone(), self.options) {
-                    Ok((again, _)) => break again,
+                match Indexer::reopen(&self.dir, self.storage.clone(), self.options, &self.search) {
+                    Ok(again) => break again,
                     Err(error) => tracing::error!(%error, "could not open the search index"),
                 }
             };

@@ -164,6 +164,19 @@ impl Indexer {
         Ok((indexer, search))
     }
 
+    /// Opens the index again after an error; those who hold `search` see what this indexer commits.
+    pub fn reopen(
+        dir: &Path,
+        storage: Arc<dyn Storage>,
+        options: Options,
+        search: &Search,
+    ) -> Result<Indexer, IndexError> {
+        let (mut indexer, newer) = Self::open(dir, storage, options)?;
+        search.follow(&newer);
+        indexer.search = search.clone();
+        Ok(indexer)
+    }
+
     /// Removes the index in `dir`, so that opening builds it again. Touches no other file.
     pub fn erase(dir: &Path) -> Result<(), IndexError> {
         erase(dir).map_err(|source| IndexError::Directory { path: dir.to_owned(), source })

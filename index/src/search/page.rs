@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest as _, Sha256};
 use tantivy::collector::{Collector, Count as CountAll, SegmentCollector, TopDocs};
@@ -178,7 +178,8 @@ pub enum SearchError {
 /// The index, as those who ask see it. Cheap to clone, shared between threads.
 #[derive(Clone)]
 pub struct Search {
-    reader: IndexReader,
+    /// Another one once the index had to be opened again.
+    reader: Arc<RwLock<IndexReader>>,
     columns: Arc<Columns>,
     indexed: Arc<AtomicU64>,
 }
@@ -191,18 +192,29 @@ impl fmt::Debug for Search {
 
 impl Search {
     pub(crate) fn new(reader: IndexReader, columns: Arc<Columns>, indexed: u64) -> Search {
+        let reader = Arc::new(RwLock::new(reader));
         Search { reader, columns, indexed: Arc::new(AtomicU64::new(indexed)) }
+    }
+
+    /// Looks from now on, with all its clones, into the index that `newer` looks into.
+    pub(crate) fn follow(&self, newer: &Search) {
+        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = newer.reader();
+        self.indexed.store(newer.newest().0, Ordering::Release);
+    }
+
+    fn reader(&self) -> IndexReader {
+        self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Shows what was committed last.
     pub(crate) fn reload(&self, indexed: u64) -> Result<(), tantivy::TantivyError> {
-        self.reader.reload()?;
+        self.reader().reload()?;
         self.indexed.store(indexed, Ordering::Release);
         Ok(())
     }
 
     pub(crate) fn searcher(&self) -> Searcher {
-        self.reader.searcher()
+        self.reader().searcher()
     }
 
     /// The newest record that can be found.

@@ -329,3 +329,19 @@ fn the_indexer_may_live_on_its_own_thread_and_the_search_on_all() {
     send::<Indexer>();
     share::<crate::search::Search>();
 }
+
+#[test]
+fn who_holds_the_search_sees_what_is_found_after_the_index_was_opened_again() {
+    let mut place = Place::new();
+    place.append((1..=5).map(simple));
+    let (indexer, search, _) = place.caught_up();
+    drop(indexer);
+    fs::remove_dir_all(place.index_dir()).unwrap();
+    place.append((6..=7).map(simple));
+    let mut indexer =
+        Indexer::reopen(&place.index_dir(), place.storage(), Options::default(), &search).unwrap();
+    while !indexer.step(100).unwrap().caught_up {}
+    indexer.commit().unwrap();
+    assert_eq!(seqs(&everything(&search)), [7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(search.newest(), Seq(7));
+}
