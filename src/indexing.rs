@@ -23,7 +23,7 @@ const STEP: usize = 2_000;
 const COMMIT_SHARE: u32 = 20;
 
 /// However long a commit takes, the next is not put off longer than this.
-const COMMIT_WAIT_MAX: Duration = Duration::from_secs(2);
+const COMMIT_WAIT_MAX: Duration = Duration::from_millis(800);
 
 /// Niceness of the thread and of Tantivy's, which inherit it: people's statements come first, and
 /// where the processor is fully used the index still gets about a tenth of a share.
@@ -42,8 +42,6 @@ struct Work {
     dir: PathBuf,
     storage: Arc<dyn Storage>,
     options: Options,
-    /// What others hold; it must follow when the index is opened again.
-    search: Search,
     commit_every: Duration,
     stop: Arc<AtomicBool>,
 }
@@ -58,12 +56,7 @@ impl Indexing {
         let work = Work {
             dir: config.dir.clone(),
             storage,
-<<<<<<< HEAD
             options: Options { memory_bytes: config.memory },
-=======
-            options,
-            search: search.clone(),
->>>>>>> review
             commit_every: config.commit_every,
             stop: stop.clone(),
         };
@@ -75,8 +68,8 @@ impl Indexing {
                 step_back();
                 match work.open() {
                     Ok((indexer, search)) => {
-                        if opened.send(Ok(search)).is_ok() {
-                            work.run(indexer);
+                        if opened.send(Ok(search.clone())).is_ok() {
+                            work.run(indexer, &search);
                         }
                     }
                     Err(error) => _ = opened.send(Err(error)),
@@ -113,7 +106,8 @@ impl Work {
         Ok((indexer, search))
     }
 
-    fn run(&self, mut indexer: Indexer) {
+    /// `search` is what others hold: it follows when the index is opened again.
+    fn run(&self, mut indexer: Indexer, search: &Search) {
         loop {
             match self.follow(&mut indexer) {
                 Ok(()) => return,
@@ -126,7 +120,7 @@ impl Work {
                     return;
                 }
                 thread::sleep(RETRY_AFTER);
-                match Indexer::reopen(&self.dir, self.storage.clone(), self.options, &self.search) {
+                match Indexer::reopen(&self.dir, self.storage.clone(), self.options, search) {
                     Ok(again) => break again,
                     Err(error) => tracing::error!(%error, "could not open the search index"),
                 }
