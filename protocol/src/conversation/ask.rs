@@ -1,0 +1,106 @@
+//! The client's side of the extended protocol: what each message will mean to the server.
+
+use super::*;
+
+impl Conversation {
+    pub(super) fn ask_parse<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
+        let parse = frontend::parse(body)?;
+        if self.statements.len() >= self.bounds.names && self.statements.get(parse.name).is_none() {
+            return Err(ProtocolError::TooMany { what: "prepared statements", limit: self.bounds.names });
+        }
+        let prepared =
+            Arc::new(Prepared { name: parse.name.into(), text: parse.text.into(), types: parse.types });
+        let entry = Entry { value: prepared, by: self.next_op, segment: self.segment };
+        let undo = self.statements.set(parse.name, entry);
+        self.push(Kind::Parse).statement = Some(undo);
+        Ok(Ask::Pass)
+    }
+
+    pub(super) fn ask_bind<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
+        let bind = frontend::bind(body)?;
+        let statement = self.statements.get(bind.statement);
+        if statement.is_some_and(|entry| self.is_open(entry))
+            || self.is_closing(Closed::Statement(bind.statement.into()))
+        {
+            return Ok(Ask::Wait);
+        }
+        if self.portals.len() >= self.bounds.names && self.portals.get(bind.portal).is_none() {
+            return Err(ProtocolError::TooMany { what: "portals", limit: self.bounds.names });
+        }
+        let altered =
+            self.is_altered(statement.map(|entry| entry.by), |alters| alters.statement(bind.statement));
+        let statement = statement.filter(|_| !altered);
+        let portal = Portal {
+            prepared: statement.map(|entry| entry.value.clone()),
+            parsed_by: statement.map(|entry| entry.by),
+            bind: body.into(),
+            exec: None,
+        };
+        let entry = Entry { value: portal, by: self.next_op, segment: self.segment };
+        let undo = self.portals.set(bind.portal, entry);
+        let replaced = undo.previous().and_then(|portal| portal.exec);
+        self.push(Kind::Bind { replaced }).portal = Some(undo);
+        Ok(Ask::Pass)
+    }
+
+    pub(super) fn ask_execute<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
+        let (name, _limit) = frontend::execute(body)?;
+        let entry = self.portals.get(name);
+        if entry.is_some_and(|entry| self.is_open(entry)) || self.is_closing(Closed::Portal(name.into())) {
+            return Ok(Ask::Wait);
+        }
+        let altered = self.is_altered(entry.map(|entry| entry.by), |alters| alters.portal(name));
+        match entry.filter(|_| !altered).map(|entry| &entry.value) {
+            Some(Portal { exec: Some(exec), .. }) => {
+                let exec = Some(*exec);
+                self.push(Kind::Execute { exec, first: false, leans: Leans::default() });
+                Ok(Ask::Pass)
+            }
+            Some(portal) => Ok(Ask::Execute(Execution {
+                prepared: portal.prepared.clone(),
+                portal: name.into(),
+                bind: Some(portal.bind.clone()),
+            })),
+            None => Ok(Ask::Execute(Execution { prepared: None, portal: name.into(), bind: None })),
+        }
+    }
+
+    pub(super) fn ask_describe<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
+        let statement = match frontend::target(b'D', body)? {
+            Target::Statement(name) => Some(name.into()),
+            Target::Portal(_) => None,
+        };
+        self.push(Kind::Describe { statement });
+        Ok(Ask::Pass)
+    }
+
+    pub(super) fn ask_close<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
+        match frontend::target(b'C', body)? {
+            Target::Statement(name) => {
+                let undo = self.statements.remove(name);
+                if undo.is_some() {
+                    self.closing.insert(Closed::Statement(name.into()), (self.next_op, self.segment));
+                }
+                self.push(Kind::Close { closed: None }).statement = undo;
+            }
+            Target::Portal(name) => {
+                let undo = self.portals.remove(name);
+                if undo.is_some() {
+                    self.closing.insert(Closed::Portal(name.into()), (self.next_op, self.segment));
+                }
+                let closed = undo.as_ref().and_then(Undo::previous).and_then(|portal| portal.exec);
+                self.push(Kind::Close { closed }).portal = undo;
+            }
+        }
+        Ok(Ask::Pass)
+    }
+
+    pub(super) fn ask_sync(&mut self) {
+        if self.copy_in {
+            // The server ignores it while it reads COPY data.
+            return;
+        }
+        self.push(Kind::Sync);
+        self.segment += 1;
+    }
+}
