@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ServerConfig;
@@ -73,9 +74,9 @@ pub fn server(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, Tls
 pub fn client(mode: SslMode, roots: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, TlsError> {
     let verifier: Arc<dyn ServerCertVerifier> = match mode {
         SslMode::Disable => return Ok(None),
-        SslMode::Require => Arc::new(AnyCertificate),
+        SslMode::Require => Arc::new(Lax::AnyCertificate(ring::default_provider())),
         SslMode::VerifyFull => chain_verifier(roots)?,
-        SslMode::VerifyCa => Arc::new(AnyName(chain_verifier(roots)?)),
+        SslMode::VerifyCa => Arc::new(Lax::AnyName(chain_verifier(roots)?)),
     };
     let config =
         ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
@@ -102,62 +103,16 @@ fn chain_verifier(roots: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, Tls
         .map_err(|error| TlsError::Refused(Error::General(error.to_string())))
 }
 
-/// `require`: encrypted, not authenticated, as libpq's `sslmode=require` without a root file.
+/// Less than `verify-full`, as libpq's modes of these names.
 #[derive(Debug)]
-struct AnyCertificate;
-
-/// `verify-ca`: the chain counts, the name does not.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let provider = rustls::crypto::ring::default_provider();
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let provider = rustls::crypto::ring::default_provider();
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
+enum Lax {
+    /// `require`: encrypted, not authenticated.
+    AnyCertificate(CryptoProvider),
+    /// `verify-ca`: the chain counts, the name does not.
+    AnyName(Arc<WebPkiServerVerifier>),
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lax {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -166,7 +121,8 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let Self::AnyName(chain) = self else { return Ok(ServerCertVerified::assertion()) };
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -180,7 +136,12 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        match self {
+            Self::AnyName(chain) => chain.verify_tls12_signature(message, cert, dss),
+            Self::AnyCertificate(crypto) => {
+                verify_tls12_signature(message, cert, dss, &crypto.signature_verification_algorithms)
+            }
+        }
     }
 
     fn verify_tls13_signature(
@@ -189,10 +150,18 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        match self {
+            Self::AnyName(chain) => chain.verify_tls13_signature(message, cert, dss),
+            Self::AnyCertificate(crypto) => {
+                verify_tls13_signature(message, cert, dss, &crypto.signature_verification_algorithms)
+            }
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        match self {
+            Self::AnyName(chain) => chain.supported_verify_schemes(),
+            Self::AnyCertificate(crypto) => crypto.signature_verification_algorithms.supported_schemes(),
+        }
     }
 }

@@ -5,12 +5,10 @@
 //! was committed (and visible to that connection) when the statement ran: temporary tables of other sessions are
 //! known by their own schema name, those of the loading connection under `pg_temp`.
 
-mod cache;
 mod load;
 
 use std::collections::HashMap;
 
-pub use cache::{Cache, Place};
 pub use load::{CatalogError, read};
 
 /// One SQL statement, for a simple query as any role; it returns nine columns of text.

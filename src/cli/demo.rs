@@ -20,8 +20,8 @@ use super::client::{Client, DemoFile};
 use super::database::Database;
 use super::run::stop_signals;
 use crate::config::{
-    Access, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc, RoleMapping,
-    Secret, SslMode, Upstream,
+    Access, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, RoleMapping, Secret,
+    SslMode, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
 use crate::demo::provider::{DemoProvider, Person};
@@ -37,6 +37,9 @@ const ISSUER_OFFSET: u16 = 1001;
 
 /// Ports tried, one after another, if one is busy.
 const PORTS_TRIED: u16 = 100;
+
+/// A login lasts this long.
+const SESSION_MAX_AGE: Duration = Duration::from_secs(12 * 3600);
 
 /// Life of the token in the demo's file.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -200,7 +203,7 @@ impl Running {
             },
             http: Http { address: doors.http.local_addr()?, public_url: Some(http.clone()), tls: None },
             admin: None,
-            oidc: oidc(provider),
+            oidc: provider.oidc(SESSION_MAX_AGE),
             upstreams: vec![upstream],
             role_map,
             access,
@@ -407,20 +410,6 @@ fn people() -> Vec<Person> {
         groups: person.groups.iter().map(|group| (*group).to_owned()).collect(),
     };
     shop::people().iter().map(person).collect()
-}
-
-fn oidc(provider: &DemoProvider) -> Oidc {
-    Oidc {
-        issuer: provider.issuer().to_owned(),
-        client_id: provider.client_id().to_owned(),
-        client_secret: None,
-        audience: provider.client_id().to_owned(),
-        scopes: ["openid", "email", "groups"].map(str::to_owned).to_vec(),
-        user_claim: "email".into(),
-        group_claim: "groups".into(),
-        require_acr: Vec::new(),
-        session_max_age: Duration::from_secs(12 * 3600),
-    }
 }
 
 async fn private_postgres() -> anyhow::Result<Behind> {

@@ -29,6 +29,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Oidc;
+
 pub(crate) use key::Key;
 
 /// The only client.
@@ -156,6 +158,21 @@ impl DemoProvider {
     /// The client id to configure; it has no secret.
     pub fn client_id(&self) -> &'static str {
         CLIENT_ID
+    }
+
+    /// What a gateway has to know of this provider.
+    pub fn oidc(&self, session_max_age: Duration) -> Oidc {
+        Oidc {
+            issuer: self.issuer().to_owned(),
+            client_id: self.client_id().to_owned(),
+            client_secret: None,
+            audience: self.client_id().to_owned(),
+            scopes: ["openid", "email", "groups"].map(str::to_owned).to_vec(),
+            user_claim: "email".into(),
+            group_claim: "groups".into(),
+            require_acr: Vec::new(),
+            session_max_age,
+        }
     }
 
     /// Who one can be.

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 use uuid::Uuid;
 
-use crate::config::{Access, Oidc};
+use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
 use crate::http::{Api, Parts, Reach, Witness, router, serve, when};
 use crate::identity::{MintedTokens, Provider};
@@ -133,7 +133,7 @@ impl House {
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let api = Api::new(Parts {
             search,
-            provider: Provider::new(oidc(&provider)).unwrap(),
+            provider: Provider::new(provider.oidc(Duration::from_secs(3600))).unwrap(),
             minted: MintedTokens::new(),
             access: Access { auditor: vec!["group:security".into()], admin: vec!["group:platform".into()] },
             public_url: url.clone(),
@@ -181,20 +181,6 @@ fn people() -> Vec<Person> {
         groups: vec![group.into()],
     };
     vec![one("Ana", ANA, "security"), one("Maria", MARIA, "analysts"), one("Tom", TOM, "platform")]
-}
-
-fn oidc(provider: &DemoProvider) -> Oidc {
-    Oidc {
-        issuer: provider.issuer().to_owned(),
-        client_id: provider.client_id().to_owned(),
-        client_secret: None,
-        audience: provider.client_id().to_owned(),
-        scopes: ["openid", "email", "groups"].map(str::to_owned).to_vec(),
-        user_claim: "email".into(),
-        group_claim: "groups".into(),
-        require_acr: Vec::new(),
-        session_max_age: Duration::from_secs(3600),
-    }
 }
 
 /// The demo provider's id of a person.

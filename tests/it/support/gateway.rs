@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwitness::config::{
-    Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc, SslMode, Upstream,
+    Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
 };
 use pgwitness::demo::provider::{DemoProvider, Person};
 use pgwitness::demo::shop;
@@ -193,17 +193,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
         },
         http: Http { address: doors.http.local_addr().unwrap(), public_url: None, tls: None },
         admin: None,
-        oidc: Oidc {
-            issuer: provider.issuer().into(),
-            client_id: provider.client_id().into(),
-            client_secret: None,
-            audience: provider.client_id().into(),
-            scopes: ["openid", "email", "groups"].map(str::to_owned).to_vec(),
-            user_claim: "email".into(),
-            group_claim: "groups".into(),
-            require_acr: Vec::new(),
-            session_max_age: Duration::from_secs(3600),
-        },
+        oidc: provider.oidc(Duration::from_secs(3600)),
         upstreams: vec![Upstream {
             name: "main".into(),
             host,
