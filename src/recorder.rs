@@ -10,13 +10,15 @@
 //!
 //! A record is written by its own session, in one `write` under the journal's lock, together with
 //! all ends that waited: a thread of its own would cost each statement two wake-ups (5 µs), the
-//! write costs less. What may take long, `fdatasync`, and ends that no next record carries along are the
-//! business of the journal thread.
+//! write costs less. While other statements run, a session first lets those go that are ready in the
+//! same turn of the scheduler: the first to go on writes for all of them (a [`round`]). What may take
+//! long, `fdatasync`, and ends that no next record carries along are the business of the journal
+//! thread.
 //!
 //! Ends wait at most [`FLUSH_EVERY`] to be written. If the process is killed in between, the
 //! record stands and its outcome is `unknown`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -26,6 +28,9 @@ use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
 use tokio::sync::watch;
 
 use crate::config::Durability;
+use round::{Place, Waiting};
+
+mod round;
 
 /// Ends wait at most this long, and `batch` syncs this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(5);
@@ -83,7 +88,9 @@ impl From<AppendError> for RecordError {
 
 struct Shared {
     journal: Mutex<Option<Journal>>,
-    waiting: Mutex<Vec<Entry>>,
+    waiting: Mutex<Waiting>,
+    /// Statements that were admitted and have not ended. Only a hint: below zero is harmless.
+    running: AtomicI64,
     /// The journal thread has something to do.
     wanted: AtomicBool,
     /// Somebody waits for durability: sync now rather than at the next tick.
@@ -124,7 +131,8 @@ impl Recorder {
         let last_seq = journal.head().seq.0;
         let shared = Arc::new(Shared {
             journal: Mutex::new(Some(journal)),
-            waiting: Mutex::new(Vec::new()),
+            waiting: Mutex::default(),
+            running: AtomicI64::new(0),
             wanted: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             written: AtomicU64::new(0),
@@ -151,7 +159,15 @@ impl Recorder {
     /// # Errors
     /// The journal could not be written; nothing may pass.
     pub async fn admit(&self, records: Vec<Record>) -> Result<Receipt, RecordError> {
-        let receipt = self.write(records)?;
+        let count = records.len();
+        let place = Place::take(&self.shared, records);
+        if self.shared.running.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        let receipt = place.redeem()?;
+        self.shared.running.fetch_add(count as i64, Ordering::Relaxed);
+        // What will be waited for is synced while the database works.
+        self.wake(self.shared.durability == Durability::Held);
         if self.shared.durability == Durability::Strict {
             self.durable(receipt.position).await?;
         }
@@ -163,58 +179,23 @@ impl Recorder {
     /// # Errors
     /// The journal could not be written.
     pub fn note(&self, record: Record) -> Result<Seq, RecordError> {
-        self.write(vec![record]).map(|receipt| receipt.first)
+        let receipt = Place::take(&self.shared, vec![record]).redeem()?;
+        self.wake(false);
+        Ok(receipt.first)
     }
 
-    fn write(&self, records: Vec<Record>) -> Result<Receipt, RecordError> {
-        if let Some(failed) = &self.shared.durable.borrow().failed {
-            return Err(RecordError::Stopped(failed.clone()));
+    /// Tells how executions, and transactions, ended. It is written with the next record, or within
+    /// [`FLUSH_EVERY`].
+    pub fn tell(&self, completions: Vec<Completion>, settlements: Vec<Settlement>) {
+        if completions.is_empty() && settlements.is_empty() {
+            return;
         }
-        let count = records.len() as u64;
-        let records = records.into_iter().map(|record| Entry::Record(Box::new(record)));
-        let mut journal = self.shared.journal()?;
-        // Ends first: one write carries both.
-        let mut entries = std::mem::take(&mut *lock(&self.shared.waiting));
-        let ends = entries.len();
-        entries.extend(records);
-        let mut appended = self.shared.append(&mut journal, &entries);
-        if matches!(appended, Err(AppendError::Refused(_))) && ends > 0 {
-            // An end that the journal will never take must not stand in the way of a record.
-            let records = entries.split_off(ends);
-            self.shared.write_ends(&mut journal, std::mem::take(&mut entries));
-            appended = self.shared.append(&mut journal, &records);
-        }
-        match appended {
-            Ok(appended) => {
-                let last = appended.first.0 + count.saturating_sub(1);
-                self.shared.last_seq.store(last, Ordering::Release);
-                drop(journal);
-                self.wake(false);
-                Ok(Receipt { first: appended.first, position: appended.end })
-            }
-            Err(error) => {
-                entries.truncate(ends);
-                self.shared.put_back(entries);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Tells how an execution ended. It is written with the next record, or within [`FLUSH_EVERY`].
-    pub fn finish(&self, completion: Completion) {
-        self.wait_with(Entry::Completion(completion));
-    }
-
-    /// Tells how a transaction ended; as [`Recorder::finish`].
-    pub fn settle(&self, settlement: Settlement) {
-        self.wait_with(Entry::Settlement(settlement));
-    }
-
-    fn wait_with(&self, entry: Entry) {
+        self.shared.running.fetch_sub(completions.len() as i64, Ordering::Relaxed);
         let full = {
-            let mut waiting = lock(&self.shared.waiting);
-            waiting.push(entry);
-            waiting.len() >= MAX_WAITING
+            let ends = &mut lock(&self.shared.waiting).ends;
+            ends.extend(completions.into_iter().map(Entry::Completion));
+            ends.extend(settlements.into_iter().map(Entry::Settlement));
+            ends.len() >= MAX_WAITING
         };
         if full {
             self.shared.flush();
@@ -300,6 +281,13 @@ impl Shared {
         })
     }
 
+    fn check_usable(&self) -> Result<(), RecordError> {
+        match &self.durable.borrow().failed {
+            Some(failed) => Err(RecordError::Stopped(failed.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// From now on statements are refused.
     fn fail(&self, reason: String) {
         self.durable.send_if_modified(|durable| {
@@ -340,8 +328,8 @@ impl Shared {
     /// our knowledge of it is late.
     fn flush(&self) -> bool {
         let Ok(mut journal) = self.journal() else { return false };
-        let entries = std::mem::take(&mut *lock(&self.waiting));
-        entries.is_empty() || self.write_ends(&mut journal, entries)
+        let ends = std::mem::take(&mut lock(&self.waiting).ends);
+        ends.is_empty() || self.write_ends(&mut journal, ends)
     }
 
     /// Writes ends in one write; if the journal refuses them for what they say, one by one, so that
@@ -374,9 +362,9 @@ impl Shared {
     }
 
     fn put_back(&self, mut entries: Vec<Entry>) {
-        let mut waiting = lock(&self.waiting);
-        entries.append(&mut waiting);
-        *waiting = entries;
+        let ends = &mut lock(&self.waiting).ends;
+        entries.append(ends);
+        *ends = entries;
     }
 
     /// Waits for one tick, so that one sync serves many; an urgent wish cuts it short.
@@ -460,131 +448,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use pgwitness_index::journal::Options;
-    use pgwitness_index::record::{Event, Outcome, TxnOutcome, Who};
-    use pgwitness_index::storage::{Faults, FaultyMemory, WriteFault};
-
-    use super::*;
-    use crate::clock;
-
-    fn start(durability: Durability) -> (Recorder, RecorderThread, FaultyMemory) {
-        let disk = FaultyMemory::new();
-        let (journal, _) = Journal::open(Arc::new(disk.clone()), Options::default()).unwrap();
-        let (recorder, thread) = Recorder::start(journal, durability).unwrap();
-        (recorder, thread, disk)
-    }
-
-    fn record() -> Record {
-        let time = clock::now();
-        Record {
-            id: clock::new_id(time),
-            time,
-            event: Event::Query,
-            who: Arc::new(Who::default()),
-            sql: None,
-            shape: None,
-            params: Vec::new(),
-            detail: String::new(),
-            done: None,
-        }
-    }
-
-    fn end(seq: Seq) -> Completion {
-        Completion { seq, ..Completion::new(Outcome::Ok, TxnOutcome::Committed) }
-    }
-
-    /// Which records have no end, as the next start would find them.
-    fn open_after(thread: RecorderThread, disk: &FaultyMemory) -> Vec<Seq> {
-        thread.close();
-        let (_, recovery) = Journal::open(Arc::new(disk.copied()), Options::default()).unwrap();
-        recovery.open
-    }
-
-    #[tokio::test]
-    async fn an_end_that_the_journal_refuses_is_dropped_alone_and_blocks_nobody() {
-        let (recorder, thread, disk) = start(Durability::Batch);
-        let first = recorder.admit(vec![record()]).await.unwrap().first();
-        let second = recorder.admit(vec![record()]).await.unwrap().first();
-        recorder.finish(end(first));
-        recorder.finish(end(Seq(77)));
-        recorder.settle(Settlement { seqs: vec![first], txn_outcome: TxnOutcome::Committed });
-        recorder.finish(end(second));
-        let third = recorder.admit(vec![record()]).await.unwrap().first();
-        assert_eq!(third, Seq(3));
-        assert_eq!(open_after(thread, &disk), [third]);
-    }
-
-    #[tokio::test]
-    async fn a_refused_end_in_an_idle_gateway_is_dropped_by_the_journal_thread() {
-        let (recorder, thread, disk) = start(Durability::Batch);
-        let first = recorder.admit(vec![record()]).await.unwrap().first();
-        recorder.finish(end(Seq(77)));
-        recorder.finish(end(first));
-        assert_eq!(open_after(thread, &disk), []);
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_and_with_space_all_goes_on() {
-        let (recorder, thread, disk) = start(Durability::Batch);
-        let first = recorder.admit(vec![record()]).await.unwrap().first();
-        disk.set_faults(Faults { capacity: Some(10), ..Faults::default() });
-        recorder.finish(end(first));
-        for _ in 0..3 {
-            let refused = recorder.admit(vec![record()]).await.unwrap_err();
-            assert!(matches!(refused, RecordError::Write(_)), "{refused}");
-        }
-        assert_eq!(recorder.failure(), None);
-        disk.set_faults(Faults::default());
-        let second = recorder.admit(vec![record()]).await.unwrap().first();
-        assert_eq!(second, Seq(2));
-        assert_eq!(open_after(thread, &disk), [second]);
-    }
-
-    #[tokio::test]
-    async fn a_failed_sync_refuses_everything_from_then_on() {
-        for durability in [Durability::Strict, Durability::Held, Durability::Batch] {
-            let (recorder, thread, disk) = start(durability);
-            disk.set_faults(Faults { sync: Some(1), ..Faults::default() });
-            match recorder.admit(vec![record()]).await {
-                Ok(receipt) => {
-                    let held = recorder.released(&receipt).await.unwrap_err();
-                    assert!(matches!(held, RecordError::Stopped(_)), "{held}");
-                }
-                Err(error) => assert!(matches!(error, RecordError::Stopped(_)), "{error}"),
-            }
-            assert!(recorder.failure().is_some());
-            assert!(matches!(recorder.admit(vec![record()]).await, Err(RecordError::Stopped(_))));
-            thread.close();
-        }
-    }
-
-    #[tokio::test]
-    async fn a_write_that_cannot_be_taken_back_stops_the_log_for_all_to_see() {
-        let (recorder, thread, disk) = start(Durability::Batch);
-        let faults =
-            Faults { write: Some((1, WriteFault::Short(3))), truncate: Some(1), ..Faults::default() };
-        disk.set_faults(faults);
-        recorder.admit(vec![record()]).await.unwrap_err();
-        let refused = recorder.admit(vec![record()]).await.unwrap_err();
-        assert!(matches!(refused, RecordError::Stopped(_)), "{refused}");
-        assert!(recorder.failure().is_some());
-        thread.close();
-    }
-
-    #[tokio::test]
-    async fn a_panic_in_the_middle_of_a_write_stops_the_log() {
-        let (recorder, thread, _) = start(Durability::Held);
-        let receipt = recorder.admit(vec![record()]).await.unwrap();
-        let shared = recorder.shared.clone();
-        let panicked = std::thread::spawn(move || {
-            let _journal = shared.journal.lock().unwrap();
-            panic!("as a defect would");
-        });
-        assert!(panicked.join().is_err());
-        assert!(matches!(recorder.admit(vec![record()]).await, Err(RecordError::Stopped(_))));
-        let _ = recorder.released(&receipt).await;
-        assert!(recorder.failure().is_some());
-        thread.close();
-    }
-}
+mod tests;

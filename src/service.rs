@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::clock;
 use crate::config::Config;
-use crate::gateway::{self, Approver, Gateway};
+use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
 use crate::identity::{MintedTokens, Pairings, Provider};
 use crate::indexing::Indexing;
@@ -74,6 +74,8 @@ pub struct Service {
     tracker: TaskTracker,
     stop: CancellationToken,
     drain_timeout: Duration,
+    /// Last of all: sessions run on them.
+    _workers: Arc<Workers>,
 }
 
 impl std::fmt::Debug for Service {
@@ -137,8 +139,19 @@ impl Service {
         if let Some(admin) = doors.admin {
             tracker.spawn(http::serve(admin, http::health(witness), tracker.clone(), stop.clone()));
         }
-        tracker.spawn(gateway::serve(gateway, doors.postgres));
-        Ok(Self { recorder, recorder_thread, indexing, minted, provider, tracker, stop, drain_timeout })
+        let workers = Arc::new(Workers::start(config.limits.relay_threads)?);
+        tracker.spawn(gateway::serve(gateway, doors.postgres, workers.clone()));
+        Ok(Self {
+            recorder,
+            recorder_thread,
+            indexing,
+            minted,
+            provider,
+            tracker,
+            stop,
+            drain_timeout,
+            _workers: workers,
+        })
     }
 
     /// Tokens minted here.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -181,6 +182,7 @@ struct LimitsTable {
     max_message: Option<String>,
     max_statements: Option<usize>,
     max_pipeline: Option<usize>,
+    relay_threads: Option<NonZeroUsize>,
     max_pending_logins: Option<usize>,
     connect_timeout: Option<String>,
     drain_timeout: Option<String>,
@@ -545,6 +547,7 @@ impl Reading {
             max_message: self.size("limits.max_message", table.max_message.as_deref(), default.max_message),
             max_statements: table.max_statements.unwrap_or(default.max_statements),
             max_pipeline: table.max_pipeline.unwrap_or(default.max_pipeline),
+            relay_threads: table.relay_threads.unwrap_or(default.relay_threads),
             max_pending_logins: table.max_pending_logins.unwrap_or(default.max_pending_logins),
             connect_timeout: self.duration(
                 "limits.connect_timeout",

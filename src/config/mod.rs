@@ -6,6 +6,7 @@ pub mod file;
 mod quantity;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -270,10 +271,18 @@ pub struct Limits {
     pub max_pipeline: usize,
     /// Logins waiting for approval, in all.
     pub max_pending_logins: usize,
+    /// Threads that carry sessions.
+    pub relay_threads: NonZeroUsize,
     /// Connecting to a database.
     pub connect_timeout: Duration,
     /// Draining at shutdown.
     pub drain_timeout: Duration,
+}
+
+/// The other half is for the journal, the index and the API, and for a database on the same machine.
+fn half_of_the_processors() -> NonZeroUsize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN)
 }
 
 impl Default for Limits {
@@ -283,6 +292,7 @@ impl Default for Limits {
             max_statements: 100_000,
             max_pipeline: 100_000,
             max_pending_logins: 1000,
+            relay_threads: half_of_the_processors(),
             connect_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
         }

@@ -2,9 +2,9 @@
 //!
 //! Records gather in a batch that the session admits before it forwards the bytes they came from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgwitness_index::record::{
     Completion, Event as RecordEvent, Outcome, Param, Record, Seq, Sql, TxnOutcome, Who,
@@ -12,6 +12,7 @@ use pgwitness_index::record::{
 use pgwitness_protocol::backend::Status;
 use pgwitness_protocol::conversation::{Alters, Conversation, End, Event, ExecId, Execution, How, Slice};
 use pgwitness_protocol::frontend::{FunctionCall, Value};
+use rustc_hash::FxBuildHasher;
 
 use super::Gateway;
 use super::databases::Catalog;
@@ -21,7 +22,7 @@ use super::state::{Settings, State};
 use super::transaction::{Ends, Transaction};
 use crate::catalog::Schema;
 use crate::clock;
-use crate::sql::Effect;
+use crate::sql::{Effect, Key};
 
 /// Text and parameters of one batch, bytes; beyond, texts are cut and marked. Below the journal's
 /// own limit of one write.
@@ -32,6 +33,13 @@ const MAX_PARAM: usize = 1 << 20;
 
 /// Readings of prepared statements remembered by the session itself.
 const MAX_RECENT: usize = 1024;
+
+/// Readings that a session finds by comparing keys, and the longest such key, bytes.
+const MAX_MEMO: usize = 8;
+const MAX_MEMO_KEY: usize = 1024;
+
+/// The catalog's age is asked for this often; what is told of it is heard at once.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// An execution between its record and its end.
 #[derive(Debug)]
@@ -50,6 +58,9 @@ struct Asked {
     secret: bool,
 }
 
+/// A prepared text and its reading.
+type Prepared = (Arc<[u8]>, Arc<Reading>);
+
 /// Instead of an error that may repeat a password.
 const WITHHELD: &str = "[withheld: the statement holds a password]";
 
@@ -60,17 +71,22 @@ pub(super) struct Chronicle {
     state: State,
     catalog: Arc<Catalog>,
     schema: Option<Arc<Schema>>,
+    /// What the catalog's news were when it was last looked at, and when that was.
+    looked: Option<(u64, Instant)>,
     context: Context,
     /// Readings of prepared texts under the present context, by address; the `Arc` keeps the
     /// address from being used again.
-    recent: HashMap<usize, (Arc<[u8]>, Arc<Reading>)>,
+    recent: HashMap<usize, Prepared, FxBuildHasher>,
+    /// Readings under the present context by the keys of their statements, newest last.
+    memo: VecDeque<(Box<[u8]>, Arc<Reading>)>,
     batch: Vec<Record>,
     batch_bytes: usize,
     /// Executions of the batch, in order of its records.
     asked: Vec<Asked>,
     /// Executions asked since the last look that alter what later messages mean.
     altering: Vec<(ExecId, Alters)>,
-    running: HashMap<ExecId, Running>,
+    /// Admitted and not ended, in the order they were asked: most end in it.
+    running: VecDeque<(ExecId, Running)>,
     next: u64,
     transaction: Transaction,
     failed: bool,
@@ -93,13 +109,15 @@ impl Chronicle {
             state: State::new(settings),
             catalog,
             schema,
+            looked: None,
             context,
-            recent: HashMap::new(),
+            recent: HashMap::default(),
+            memo: VecDeque::new(),
             batch: Vec::new(),
             batch_bytes: 0,
             asked: Vec::new(),
             altering: Vec::new(),
-            running: HashMap::new(),
+            running: VecDeque::new(),
             next: 0,
             transaction: Transaction::default(),
             failed: false,
@@ -117,6 +135,17 @@ impl Chronicle {
 
     pub(super) fn login_role(&self) -> String {
         self.state.settings().session_role.to_string()
+    }
+
+    /// Whether there may be news of the catalog: something was told, or it is time to ask for its age.
+    pub(super) fn should_look_at_catalog(&mut self, now: Instant) -> bool {
+        let news = self.catalog.news();
+        let looked = self.looked.filter(|(known, at)| *known == news && now - *at < LOOK_EVERY);
+        if looked.is_some() {
+            return false;
+        }
+        self.looked = Some((news, now));
+        true
     }
 
     /// Whether the catalog should be loaded before the next statement is read.
@@ -143,6 +172,7 @@ impl Chronicle {
         let place = (self.who.upstream.as_str(), self.who.db.as_str());
         self.context = Context::new(place, self.schema.clone(), settings);
         self.recent.clear();
+        self.memo.clear();
         let role = settings.role.as_deref().unwrap_or("");
         let path = settings.search_path.as_deref().unwrap_or("");
         if self.who.role != role || self.who.search_path != path {
@@ -163,21 +193,36 @@ impl Chronicle {
 
     /// The statements of a query string, each with a record in the batch.
     pub(super) fn query(&mut self, text: &[u8], conversation: &Conversation) -> Vec<Slice> {
-        let ranges = self.context.split(text);
-        let single = ranges.len() == 1;
-        let (mut slices, mut characters, mut counted) = (Vec::with_capacity(ranges.len()), 0, 0);
-        for range in ranges {
+        let scan = self.context.scan(text);
+        let single = scan.len() == 1;
+        let (mut slices, mut characters, mut counted) = (Vec::with_capacity(scan.len()), 0, 0);
+        for (range, key) in scan.iter() {
             let statement = text.get(range.clone()).unwrap_or_default();
             if !single {
                 characters += count_characters(text.get(counted..range.start).unwrap_or_default());
                 counted = range.start;
             }
-            let reading = self.gateway.readings.read(statement, &self.context);
+            let reading = self.read(statement, key);
             let exec =
                 self.add_sql(Sql::Once(statement.into()), reading, Vec::new(), String::new(), conversation);
             slices.push(Slice { exec, start: characters });
         }
         slices
+    }
+
+    /// Reads a statement. What a session asks again and again it finds without a digest.
+    fn read(&mut self, text: &[u8], key: Key<'_>) -> Arc<Reading> {
+        if let Some((_, reading)) = self.memo.iter().find(|(known, _)| **known == *key.as_bytes()) {
+            return reading.clone();
+        }
+        let reading = self.gateway.readings.read(text, key, &self.context);
+        if key.as_bytes().len() <= MAX_MEMO_KEY {
+            if self.memo.len() >= MAX_MEMO {
+                self.memo.pop_front();
+            }
+            self.memo.push_back((key.as_bytes().into(), reading.clone()));
+        }
+        reading
     }
 
     /// The first run of a portal: its execution, or none for an empty statement.
@@ -205,10 +250,9 @@ impl Chronicle {
         if let Some((_, reading)) = self.recent.get(&text.as_ptr().addr()) {
             return Some(reading.clone());
         }
-        if self.context.split(text).is_empty() {
-            return None;
-        }
-        let reading = self.gateway.readings.read(text, &self.context);
+        let scan = self.context.scan(text);
+        let (_, key) = scan.iter().next()?;
+        let reading = self.read(text, key);
         if self.recent.len() >= MAX_RECENT {
             self.recent.clear();
         }
@@ -327,7 +371,7 @@ impl Chronicle {
         let since = Instant::now();
         for (offset, asked) in self.asked.drain(..).enumerate() {
             let seq = Seq(first.0 + offset as u64);
-            self.running.insert(asked.exec, Running { seq, since, asked });
+            self.running.push_back((asked.exec, Running { seq, since, asked }));
         }
     }
 
@@ -378,7 +422,9 @@ impl Chronicle {
     }
 
     fn finished(&mut self, exec: ExecId, end: End, ends: &mut Ends) {
-        let Some(running) = self.running.remove(&exec) else { return };
+        // Numbers only grow, so the order is theirs.
+        let Ok(at) = self.running.binary_search_by_key(&exec, |(exec, _)| *exec) else { return };
+        let Some((_, running)) = self.running.remove(at) else { return };
         let Asked { reading, secret, .. } = running.asked;
         let outcome = match end.how {
             How::Ok => Outcome::Ok,
@@ -457,8 +503,7 @@ impl Chronicle {
     }
 
     fn write(&self, ends: Ends) {
-        ends.completions.into_iter().for_each(|completion| self.gateway.recorder.finish(completion));
-        ends.settlements.into_iter().for_each(|settlement| self.gateway.recorder.settle(settlement));
+        self.gateway.recorder.tell(ends.completions, ends.settlements);
     }
 
     /// The session is over. `clean`: nothing was unanswered, so the server rolls back what is open.
@@ -466,7 +511,7 @@ impl Chronicle {
         let mut ends = Ends::default();
         self.transaction.end(clean, &mut ends);
         // A record without an answer of any kind (the batch was never forwarded).
-        for running in self.running.drain().map(|(_, running)| running) {
+        for running in self.running.drain(..).map(|(_, running)| running) {
             ends.completions.push(Completion {
                 seq: running.seq,
                 ..Completion::new(Outcome::Unknown, TxnOutcome::Unknown)

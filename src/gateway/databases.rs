@@ -1,6 +1,7 @@
 //! The databases behind the gateway: which server serves a name, and what its catalog says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,8 @@ pub(super) struct Catalog {
     server: Arc<Server>,
     database: String,
     state: Mutex<Known>,
+    /// Counts everything that a session should look at: a change, a load.
+    news: AtomicU64,
     /// One load at a time; the others wait for it.
     loading: tokio::sync::Mutex<()>,
 }
@@ -119,6 +122,7 @@ impl Databases {
                     server: server.clone(),
                     database: database.to_owned(),
                     state: Mutex::default(),
+                    news: AtomicU64::new(0),
                     loading: tokio::sync::Mutex::new(()),
                 })
             })
@@ -135,6 +139,15 @@ impl Catalog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A number that differs when there is something to look at.
+    pub(super) fn news(&self) -> u64 {
+        self.news.load(Ordering::Acquire)
+    }
+
+    fn tell(&self) {
+        self.news.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The schema as last loaded, if it was ever.
     pub(super) fn schema(&self) -> Option<Arc<Schema>> {
         self.lock().schema.clone()
@@ -143,6 +156,7 @@ impl Catalog {
     /// Something in the database has changed: the next statement waits for a fresh load.
     pub(super) fn changed(&self) {
         self.lock().changes += 1;
+        self.tell();
     }
 
     /// Something in the database may have changed (a function was called): looked at, but not for
@@ -151,6 +165,8 @@ impl Catalog {
         let mut known = self.lock();
         if known.loaded.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
             known.changes += 1;
+            drop(known);
+            self.tell();
         }
     }
 
@@ -193,6 +209,8 @@ impl Catalog {
                 known.failed = Some(Instant::now());
             }
         }
+        drop(known);
+        self.tell();
     }
 
     async fn load(&self, role: &str) -> Result<Schema, String> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::{Gateway, startup};
+use super::{Gateway, Workers, startup};
 
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -18,15 +18,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// there is no place. Further ones are closed in silence.
 const MAX_BEYOND: usize = 256;
 
-/// Accepts until told to stop. Sessions go on as tasks of the tracker.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
+/// Accepts until told to stop. Sessions go on as tasks of the tracker, each on one of the workers.
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, workers: Arc<Workers>) {
     let connections = gateway.config.listen.max_clients.saturating_add(MAX_BEYOND);
     let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
     loop {
         let accepted = tokio::select! {
             // Stopping comes first: a busy port must not keep us.
             biased;
-            () = gateway.stop.cancelled() => return,
+            () = gateway.stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let (stream, address) = match accepted {
@@ -38,22 +38,29 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener) {
             }
         };
         let Ok(connection) = connections.clone().try_acquire_owned() else { continue };
-        let gateway = gateway.clone();
-        gateway.tracker.clone().spawn(async move {
-            serve_client(gateway, stream, address).await;
-            drop(connection);
-        });
+        // From here on its sockets are watched by the worker.
+        let Ok(stream) = stream.into_std() else { continue };
+        let (gateway, seat) = (gateway.clone(), workers.seat());
+        let handle = seat.handle.clone();
+        gateway.tracker.clone().spawn_on(
+            async move {
+                serve_client(gateway, stream, address).await;
+                drop((connection, seat));
+            },
+            &handle,
+        );
+    }
+    gateway.drain.begin();
+}
+
+async fn serve_client(gateway: Arc<Gateway>, stream: std::net::TcpStream, address: SocketAddr) {
+    match prepare(stream) {
+        Ok(stream) => startup::welcome(gateway, stream, address).await,
+        Err(error) => tracing::debug!(%error, %address, "could not set up the connection"),
     }
 }
 
-async fn serve_client(gateway: Arc<Gateway>, stream: TcpStream, address: SocketAddr) {
-    if let Err(error) = prepare(&stream) {
-        tracing::debug!(%error, %address, "could not set up the connection");
-        return;
-    }
-    startup::welcome(gateway, stream, address).await;
-}
-
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)
+fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
 }

@@ -7,6 +7,7 @@
 mod cancel;
 mod chronicle;
 mod databases;
+mod drain;
 mod greeting;
 mod listener;
 mod params;
@@ -18,6 +19,7 @@ mod state;
 mod stream;
 mod transaction;
 mod upstream;
+mod workers;
 
 use std::sync::Arc;
 
@@ -34,11 +36,13 @@ use crate::recorder::Recorder;
 use crate::tls::{self, TlsError};
 use cancel::CancelKeys;
 use databases::Databases;
+use drain::Drain;
 use reading::Readings;
 
 pub use databases::{Looked, look_up};
 pub use listener::serve;
 pub use session::{LiveSession, LiveSessions};
+pub use workers::Workers;
 
 /// Everything that sessions share. Each part is cheap to clone or behind this one `Arc`.
 pub struct Gateway {
@@ -57,6 +61,7 @@ pub struct Gateway {
     approver: Option<Arc<dyn Approver>>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    drain: Drain,
 }
 
 /// Approves device logins in place of a person (the demo's `--auto-approve`).
@@ -118,6 +123,7 @@ impl Gateway {
             approver,
             tracker,
             stop,
+            drain: Drain::default(),
         }))
     }
 

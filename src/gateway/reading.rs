@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::state::Settings;
 use super::transaction::Control;
 use crate::catalog::Schema;
-use crate::sql::{self, Analysis, Effect};
+use crate::sql::{self, Analysis, Effect, Key, Scan};
 
 /// Memory for readings, bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -135,12 +135,12 @@ impl Context {
     }
 
     /// The statements of a query string.
-    pub(super) fn split(&self, text: &[u8]) -> Vec<std::ops::Range<usize>> {
+    pub(super) fn scan(&self, text: &[u8]) -> Scan {
         if self.encoding == Encoding::Unsafe && !text.is_ascii() {
             // Where a statement ends cannot be told: it stays one, and is not resolved.
-            return std::iter::once(0..text.len()).collect();
+            return Scan::whole(text, self.strings_standard);
         }
-        sql::split(text, self.strings_standard)
+        Scan::new(text, self.strings_standard)
     }
 
     /// A statement without its passwords; `None` if it holds none.
@@ -148,10 +148,12 @@ impl Context {
         sql::redact(text, self.strings_standard)
     }
 
-    fn analyze(&self, text: &[u8]) -> Analysis {
+    /// `key` knows how strings are read: the server reads all statements of a string before it runs
+    /// the first, so a setting that one of them changes is not yet in force.
+    fn analyze(&self, text: &[u8], key: Key<'_>) -> Analysis {
         let settings = sql::Settings {
             search_path: self.path.as_deref().unwrap_or_default(),
-            standard_conforming_strings: self.strings_standard,
+            standard_conforming_strings: key.strings_standard(),
         };
         let empty = Schema::default();
         let schema = self.schema.as_deref().unwrap_or(&empty);
@@ -202,30 +204,31 @@ impl Readings {
         Self { known, tags }
     }
 
-    /// Reads one statement, or remembers it.
-    pub(super) fn read(&self, text: &[u8], context: &Context) -> Arc<Reading> {
-        let print = sql::fingerprint(text, context.strings_standard);
-        let key = (context.id, print.key);
-        if let Some(known) = self.known.get(&key) {
+    /// Reads one statement, of which `key` came from its scan, or remembers it.
+    pub(super) fn read(&self, text: &[u8], key: Key<'_>, context: &Context) -> Arc<Reading> {
+        let place = (context.id, key.digest());
+        if let Some(known) = self.known.get(&place) {
             return known;
         }
-        let work = || self.make(text, context, print.shape_hex());
+        let work = || self.make(text, key, context);
         let reading = if text.len() > sql::INLINE_TEXT_MAX {
             // Milliseconds of work: the other tasks of this thread move on.
             tokio::task::block_in_place(work)
         } else {
             work()
         };
-        self.known.insert(key, reading.clone());
+        self.known.insert(place, reading.clone());
         reading
     }
 
-    fn make(&self, text: &[u8], context: &Context, fingerprint: String) -> Arc<Reading> {
-        let analysis = context.analyze(text);
+    fn make(&self, text: &[u8], key: Key<'_>, context: &Context) -> Arc<Reading> {
+        let analysis = context.analyze(text, key);
         let inner = match &analysis.effect {
-            Effect::Prepare { text: inside, .. } => {
-                text.get(inside.clone()).map(|inside| self.read(inside, context))
-            }
+            Effect::Prepare { text: inside, .. } => text.get(inside.clone()).and_then(|inside| {
+                let scan = Scan::whole(inside, key.strings_standard());
+                let (_, key) = scan.iter().next()?;
+                Some(self.read(inside, key, context))
+            }),
             _ => None,
         };
         let control = match &analysis.effect {
@@ -238,6 +241,7 @@ impl Readings {
             _ => Control::None,
         };
         let effect = analysis.effect.clone();
+        let fingerprint = sql::fingerprint(text, key.strings_standard()).shape_hex();
         Arc::new(Reading { shape: Arc::new(self.shape(analysis, fingerprint)), effect, control, inner })
     }
 

@@ -232,9 +232,11 @@ impl Session {
             return Ending::Client("the client left before it was let in");
         }
         let gateway = self.gateway.clone();
-        let mut stop = pin!(gateway.stop.cancelled());
+        let mut stop = pin!(gateway.drain.begun());
         let mut timer = pin!(tokio::time::sleep_until(self.deadline));
         let mut stopping = false;
+        // Both know our waker once they were polled: from then on a look at their flags is enough.
+        let mut waits = false;
         // Bytes that came before the client was let in.
         let mut turn = if self.gate.buffer.is_empty() { None } else { Some(Turn::FromClient) };
         loop {
@@ -245,15 +247,24 @@ impl Session {
                         if let Poll::Ready(turn) = self.poll_io(client, cx) {
                             return Poll::Ready(turn);
                         }
-                        if !stopping && stop.as_mut().poll(cx).is_ready() {
+                        if (!waits || gateway.drain.has_begun())
+                            && !stopping
+                            && stop.as_mut().poll(cx).is_ready()
+                        {
                             stopping = true;
                             return Poll::Ready(Turn::Stop);
                         }
-                        timer.as_mut().poll(cx).map(|()| Turn::Deadline)
+                        if (!waits || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready() {
+                            return Poll::Ready(Turn::Deadline);
+                        }
+                        waits = true;
+                        Poll::Pending
                     })
                     .await
                 }
             };
+            // The others may set the timer anew.
+            waits &= matches!(now, Turn::FromClient | Turn::FromServer);
             if let Err(ending) = self.take_turn(now, timer.as_mut()).await {
                 return ending;
             }
@@ -380,10 +391,12 @@ impl Session {
     }
 
     async fn hear_client(&mut self) -> Result<(), Ending> {
-        if let Some(catalog) = self.chronicle.stale_catalog() {
-            catalog.refresh(&self.chronicle.login_role()).await;
+        if self.chronicle.should_look_at_catalog(std::time::Instant::now()) {
+            if let Some(catalog) = self.chronicle.stale_catalog() {
+                catalog.refresh(&self.chronicle.login_role()).await;
+            }
+            self.chronicle.look_at_catalog();
         }
-        self.chronicle.look_at_catalog();
         let mark = self.conversation.mark();
         if let Err(error) = self.look() {
             // What came before it in the same read was not forwarded either.

@@ -74,21 +74,40 @@ const AFTER_BY: &[&str] = &["limit", "offset", "fetch", "where", "select", "valu
 #[must_use]
 pub fn fingerprint(text: &[u8], standard_conforming_strings: bool) -> Fingerprint {
     let mut printer = Printer::new(text, standard_conforming_strings);
+    printer.shape = Some(Vec::with_capacity(printer.key.capacity()));
     for token in Lexer::new(text, standard_conforming_strings) {
         printer.push(token);
     }
-    printer.finish()
+    let shape = head(&Sha256::digest(printer.shape.as_deref().unwrap_or_default()));
+    Fingerprint { shape: u64::try_from(shape >> 64).unwrap_or(0), key: key_digest(&printer.key) }
 }
 
-struct Printer<'a> {
+/// The digest that [`Fingerprint::key`] is, of a key as [`Printer`] writes it.
+pub(super) fn key_digest(key: &[u8]) -> u128 {
+    head(&Sha256::digest(key))
+}
+
+fn head(digest: &[u8]) -> u128 {
+    digest.first_chunk().map_or(0, |half| u128::from_be_bytes(*half))
+}
+
+/// Writes the keys of statements, one behind the other, and the shape if it is wanted.
+pub(super) struct Printer<'a> {
     text: &'a [u8],
-    shape: Vec<u8>,
-    key: Vec<u8>,
+    standard: bool,
+    /// What was written so far.
+    pub(super) key: Vec<u8>,
+    shape: Option<Vec<u8>>,
+    state: State,
+}
+
+/// What is known of the statement that is being written.
+struct State {
     utility: Option<bool>,
     after_by: bool,
     depth: usize,
     telling_from: Option<usize>,
-    /// The last token, when it is a name that could be called.
+    /// Where in the key the last token stands, when it is a name that could be called.
     name: Range<usize>,
     uescape: bool,
     hole: Hole,
@@ -102,15 +121,9 @@ enum Hole {
     Comma,
 }
 
-impl<'a> Printer<'a> {
-    fn new(text: &'a [u8], standard: bool) -> Self {
-        let room = text.len().min(1 << 16) + 16;
-        let mut key = Vec::with_capacity(room);
-        key.push(u8::from(standard));
+impl State {
+    fn new() -> Self {
         Self {
-            text,
-            shape: Vec::with_capacity(room),
-            key,
             utility: None,
             after_by: false,
             depth: 0,
@@ -120,18 +133,35 @@ impl<'a> Printer<'a> {
             hole: Hole::No,
         }
     }
+}
 
-    fn push(&mut self, token: Token) {
+impl<'a> Printer<'a> {
+    /// A printer at the beginning of the first statement of `text`.
+    pub(super) fn new(text: &'a [u8], standard: bool) -> Self {
+        let key = Vec::with_capacity(text.len().min(1 << 16) + 16);
+        let mut printer = Self { text, standard, key, shape: None, state: State::new() };
+        printer.begin();
+        printer
+    }
+
+    /// Begins another statement.
+    pub(super) fn begin(&mut self) {
+        self.key.push(u8::from(self.standard));
+        self.state = State::new();
+    }
+
+    /// Takes the statement's next token.
+    pub(super) fn push(&mut self, token: Token) {
         let bytes = self.text.get(token.range()).unwrap_or_default();
         if token.kind == Kind::Punct(b';') {
             return;
         }
-        if self.utility.is_none() && token.kind != Kind::Punct(b'(') {
-            self.utility = Some(token.kind != Kind::Word || !listed(bytes, DATA));
+        if self.state.utility.is_none() && token.kind != Kind::Punct(b'(') {
+            self.state.utility = Some(token.kind != Kind::Word || !listed(bytes, DATA));
         }
         if token.kind == Kind::UnicodeQuoted {
             // It may spell any name, so every constant from here on counts.
-            self.utility = Some(true);
+            self.state.utility = Some(true);
         }
         match token.kind {
             Kind::Word => self.word(bytes),
@@ -143,88 +173,84 @@ impl<'a> Printer<'a> {
 
     fn word(&mut self, bytes: &[u8]) {
         self.close_hole();
-        let from = self.shape.len();
-        self.shape.extend(bytes.iter().map(u8::to_ascii_lowercase));
-        let folded = self.shape.get(from..).unwrap_or_default();
-        self.key.extend_from_slice(folded);
-        self.uescape = folded == b"uescape";
+        let from = self.key.len();
+        self.key.extend_from_slice(bytes);
+        let folded = self.key.get_mut(from..).unwrap_or_default();
+        folded.make_ascii_lowercase();
+        let state = &mut self.state;
+        state.uescape = folded == b"uescape";
         if folded == b"by" {
-            self.after_by = true;
-        } else if self.after_by && listed(folded, AFTER_BY) {
-            self.after_by = false;
+            state.after_by = true;
+        } else if state.after_by && listed(folded, AFTER_BY) {
+            state.after_by = false;
         }
-        self.name = from..self.shape.len();
-        self.shape.push(b' ');
+        state.name = from..from + bytes.len();
+        if let Some(shape) = &mut self.shape {
+            shape.extend_from_slice(folded);
+            shape.push(b' ');
+        }
         self.key.push(0);
     }
 
     fn constant(&mut self, kind: Kind, bytes: &[u8]) {
-        let keep = self.utility == Some(true)
-            || self.uescape
+        let state = &mut self.state;
+        let keep = state.utility == Some(true)
+            || state.uescape
             || kind == Kind::Param
-            || self.after_by
-            || self.telling_from.is_some();
+            || state.after_by
+            || state.telling_from.is_some();
         self.key.push(if kind == Kind::Number { 1 } else { 2 });
         if keep {
             self.key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             self.key.extend_from_slice(bytes);
         }
-        self.name = 0..0;
-        self.uescape = false;
-        match self.hole {
-            Hole::No => {
-                self.shape.push(b'?');
-                self.hole = Hole::Constant;
-            }
-            Hole::Comma | Hole::Constant => self.hole = Hole::Constant,
+        state.name = 0..0;
+        state.uescape = false;
+        if let (Some(shape), Hole::No) = (&mut self.shape, state.hole) {
+            shape.push(b'?');
         }
+        state.hole = Hole::Constant;
     }
 
     fn other(&mut self, kind: Kind, bytes: &[u8]) {
+        let state = &mut self.state;
         match kind {
             Kind::Punct(b'(') => {
-                self.depth += 1;
-                let name = self.shape.get(self.name.clone()).unwrap_or_default();
-                if self.telling_from.is_none() && listed(name, TELLING) {
-                    self.telling_from = Some(self.depth);
+                state.depth += 1;
+                let name = self.key.get(state.name.clone()).unwrap_or_default();
+                if state.telling_from.is_none() && listed(name, TELLING) {
+                    state.telling_from = Some(state.depth);
                 }
             }
             Kind::Punct(b')') => {
-                if self.telling_from == Some(self.depth) {
-                    self.telling_from = None;
+                if state.telling_from == Some(state.depth) {
+                    state.telling_from = None;
                 }
-                self.depth = self.depth.saturating_sub(1);
+                state.depth = state.depth.saturating_sub(1);
             }
             _ => {}
         }
+        let from = self.key.len();
         self.key.extend_from_slice(bytes);
         self.key.push(0);
-        if kind == Kind::Punct(b',') && self.hole == Hole::Constant {
-            self.hole = Hole::Comma;
+        if kind == Kind::Punct(b',') && state.hole == Hole::Constant {
+            state.hole = Hole::Comma;
             return;
         }
-        self.close_hole();
-        let from = self.shape.len();
-        self.shape.extend_from_slice(bytes);
         let quoted = kind == Kind::Quoted && bytes.len() > 2;
-        self.name = if quoted { from + 1..self.shape.len() - 1 } else { 0..0 };
-        self.shape.push(b' ');
+        state.name = if quoted { from + 1..from + bytes.len() - 1 } else { 0..0 };
+        self.close_hole();
+        if let Some(shape) = &mut self.shape {
+            shape.extend_from_slice(bytes);
+            shape.push(b' ');
+        }
     }
 
     fn close_hole(&mut self) {
-        if self.hole == Hole::Comma {
-            self.shape.push(b',');
+        if let (Some(shape), Hole::Comma) = (&mut self.shape, self.state.hole) {
+            shape.push(b',');
         }
-        self.hole = Hole::No;
-    }
-
-    fn finish(self) -> Fingerprint {
-        let shape = Sha256::digest(&self.shape);
-        let key = Sha256::digest(&self.key);
-        let head =
-            |digest: &[u8]| digest.iter().take(16).fold(0u128, |sum, byte| (sum << 8) | u128::from(*byte));
-        let shape = u64::try_from(head(&shape) >> 64).unwrap_or(0);
-        Fingerprint { shape, key: head(&key) }
+        self.state.hole = Hole::No;
     }
 }
 

@@ -274,8 +274,7 @@ impl<'a> Lexer<'a> {
             self.at += 1;
         }
         let found = self.text.get(start..self.at).unwrap_or_default();
-        let unusual = found.iter().any(|byte| b"~!@#^&|`?%".contains(byte));
-        if !unusual {
+        if !found.iter().any(|byte| is_unusual_op(*byte)) {
             while self.at > start + 1 && matches!(self.text.get(self.at - 1), Some(b'+' | b'-')) {
                 self.at -= 1;
             }
@@ -340,8 +339,13 @@ fn is_word(byte: u8) -> bool {
     is_tag_start(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
+/// Signs behind which an operator may end in `+` or `-`.
+fn is_unusual_op(byte: u8) -> bool {
+    matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%')
+}
+
 fn is_op(byte: u8) -> bool {
-    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+    is_unusual_op(byte) || matches!(byte, b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=')
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a statement touches: relations, columns read, compared and written, functions; and what it does to the session.
 //!
 //! [`analyze`] takes one statement and a [`Schema`] and answers with an [`Analysis`]; [`split`] cuts a simple Query
-//! string into statements; [`fingerprint`] names a statement without its constants. All are pure: no server, no clock,
+//! string into statements; [`fingerprint`] names a statement without its constants; [`Scan`] does both at once. All are pure: no server, no clock,
 //! no state. They never panic and never guess silently: what cannot be resolved makes the answer partial or
 //! unresolved, with a note.
 //!
@@ -21,6 +21,7 @@ mod query;
 mod redact;
 mod resolve;
 mod reword;
+mod scan;
 mod scope;
 mod session;
 mod split;
@@ -31,6 +32,7 @@ mod utility;
 pub use analysis::{Analysis, Certainty, Class, Effect, Sets, What, search_path_items};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use redact::redact;
+pub use scan::{Key, Scan};
 pub use split::split;
 
 use crate::catalog::Schema;

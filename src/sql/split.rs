@@ -37,7 +37,7 @@ enum Shape {
     Plain,
 }
 
-struct Cutter<'a> {
+pub(super) struct Cutter<'a> {
     text: &'a [u8],
     /// Behind the semicolon before.
     from: usize,
@@ -50,11 +50,12 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(text: &'a [u8], from: usize) -> Self {
+    pub(super) fn new(text: &'a [u8], from: usize) -> Self {
         Self { text, from, begun: false, words: 0, shape: Shape::Opening, depth: 0, previous: None }
     }
 
-    fn push(&mut self, token: Token) -> Option<Range<usize>> {
+    /// Takes the next token; the statement that it ended, if it was one's end.
+    pub(super) fn push(&mut self, token: Token) -> Option<Range<usize>> {
         if token.kind == Kind::Punct(b';') && !self.inside() {
             return self.finish(token.start, token.end);
         }
@@ -114,7 +115,7 @@ impl<'a> Cutter<'a> {
     }
 
     /// What stands before `end`; the next statement begins at `next`.
-    fn finish(&mut self, end: usize, next: usize) -> Option<Range<usize>> {
+    pub(super) fn finish(&mut self, end: usize, next: usize) -> Option<Range<usize>> {
         let done = std::mem::replace(self, Self::new(self.text, next));
         let own = self.text.get(done.from..end).filter(|_| done.begun)?;
         let start = done.from + (own.len() - own.trim_ascii_start().len());

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
+
 use super::seqs::SeqSet;
 use super::wire::{put_bytes, put_i64, put_strings, put_time, put_u64};
 use crate::record::{Completion, Entry, Param, Record, Seq, Settlement, Shape, Sql, Timestamp, Who};
@@ -148,7 +150,8 @@ impl Dictionary {
 #[derive(Debug)]
 struct Known<T: ?Sized> {
     kind: u8,
-    ids: HashMap<usize, (Arc<T>, u64)>,
+    /// By address: a number that nobody outside chooses.
+    ids: HashMap<usize, (Arc<T>, u64), FxBuildHasher>,
     bytes: usize,
     next: u64,
     /// Readers remember definitions that we do not: tell them before the next one.
@@ -157,7 +160,7 @@ struct Known<T: ?Sized> {
 
 impl<T: ?Sized> Known<T> {
     fn new(kind: u8, next: u64) -> Self {
-        Self { kind, ids: HashMap::new(), bytes: 0, next, stale: next > 0 }
+        Self { kind, ids: HashMap::default(), bytes: 0, next, stale: next > 0 }
     }
 
     fn id(&mut self, out: &mut Vec<u8>, value: &Arc<T>, put: impl FnOnce(&mut Vec<u8>, &T)) -> u64 {
