@@ -28,7 +28,7 @@ use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
 use tokio::sync::watch;
 
 use crate::config::Durability;
-use round::{Place, Waiting};
+use round::{Place, Turn, Waiting};
 
 mod round;
 
@@ -162,7 +162,7 @@ impl Recorder {
         let count = records.len();
         let place = Place::take(&self.shared, records);
         if self.shared.running.load(Ordering::Relaxed) > 0 {
-            tokio::task::yield_now().await;
+            Turn::default().await;
         }
         let receipt = place.redeem()?;
         self.shared.running.fetch_add(count as i64, Ordering::Relaxed);

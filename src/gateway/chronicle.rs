@@ -31,8 +31,9 @@ const MAX_BATCH: usize = 32 << 20;
 /// Parameters of one record, bytes; beyond, a value is cut and marked.
 const MAX_PARAM: usize = 1 << 20;
 
-/// Readings of prepared statements remembered by the session itself.
+/// Readings of prepared statements remembered by the session itself, and the longest such text, bytes.
 const MAX_RECENT: usize = 1024;
+const MAX_RECENT_TEXT: usize = 4096;
 
 /// Readings that a session finds by comparing keys, and the longest such key, bytes.
 const MAX_MEMO: usize = 8;
@@ -253,10 +254,12 @@ impl Chronicle {
         let scan = self.context.scan(text);
         let (_, key) = scan.iter().next()?;
         let reading = self.read(text, key);
-        if self.recent.len() >= MAX_RECENT {
-            self.recent.clear();
+        if text.len() <= MAX_RECENT_TEXT {
+            if self.recent.len() >= MAX_RECENT {
+                self.recent.clear();
+            }
+            self.recent.insert(text.as_ptr().addr(), (text.clone(), reading.clone()));
         }
-        self.recent.insert(text.as_ptr().addr(), (text.clone(), reading.clone()));
         Some(reading)
     }
 

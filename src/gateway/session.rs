@@ -127,7 +127,9 @@ pub(super) struct Session {
     terminated: bool,
     /// The client sends no more, and may still read.
     silent: bool,
-    flush: Flush,
+    /// Nothing more can have come since a socket was last found empty: it will wake us.
+    empty: Both,
+    flush: Both,
     room: Room,
     /// The last read of results went on in the middle of a message.
     mid_result: bool,
@@ -139,8 +141,9 @@ pub(super) struct Session {
     events: Vec<Event>,
 }
 
+/// Something about each of the sockets.
 #[derive(Debug, Default)]
-struct Flush {
+struct Both {
     client: bool,
     server: bool,
 }
@@ -188,7 +191,8 @@ impl Session {
             again: false,
             terminated: false,
             silent: false,
-            flush: Flush::default(),
+            empty: Both::default(),
+            flush: Both::default(),
             room: Room { client: READ_MIN, server: READ_MIN },
             mid_result: false,
             withheld: false,
@@ -237,6 +241,8 @@ impl Session {
         let mut stopping = false;
         // Both know our waker once they were polled: from then on a look at their flags is enough.
         let mut waits = false;
+        // Since we last looked, what was waited for may have come.
+        let mut asleep = false;
         // Bytes that came before the client was let in.
         let mut turn = if self.gate.buffer.is_empty() { None } else { Some(Turn::FromClient) };
         loop {
@@ -244,6 +250,9 @@ impl Session {
                 Some(turn) => turn,
                 None => {
                     std::future::poll_fn(|cx| {
+                        if std::mem::take(&mut asleep) {
+                            self.empty = Both::default();
+                        }
                         if let Poll::Ready(turn) = self.poll_io(client, cx) {
                             return Poll::Ready(turn);
                         }
@@ -257,7 +266,7 @@ impl Session {
                         if (!waits || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready() {
                             return Poll::Ready(Turn::Deadline);
                         }
-                        waits = true;
+                        (waits, asleep) = (true, true);
                         Poll::Pending
                     })
                     .await
@@ -272,6 +281,10 @@ impl Session {
     }
 
     async fn take_turn(&mut self, turn: Turn, timer: Pin<&mut Sleep>) -> Result<(), Ending> {
+        if !matches!(turn, Turn::FromServer) || self.waiting || self.hold.is_some() {
+            // What is awaited meanwhile may swallow a socket's wake.
+            self.empty = Both::default();
+        }
         match turn {
             Turn::FromClient => self.hear_client().await?,
             Turn::FromServer => self.hear_server().await?,
@@ -337,9 +350,12 @@ impl Session {
                 self.again = false;
                 return Poll::Ready(Turn::FromClient);
             }
-            if self.gate.permitted().is_empty() && !self.waiting && !self.terminated && !self.silent {
+            let listens = !self.waiting && !self.terminated && !self.silent;
+            if listens && !self.empty.client && self.gate.permitted().is_empty() {
                 let space = self.gate.buffer.space(self.room.client);
-                if let Poll::Ready(read) = poll_read_buf(Pin::new(client), cx, space) {
+                let read = poll_read_buf(Pin::new(client), cx, space);
+                self.empty.client = read.is_pending();
+                if let Poll::Ready(read) = read {
                     return Poll::Ready(match read {
                         Ok(0) => Turn::ClientSilent,
                         Err(_) => Turn::ClientGone,
@@ -350,9 +366,11 @@ impl Session {
                     });
                 }
             }
-            if self.results.cleared().is_empty() {
+            if !self.empty.server && self.results.cleared().is_empty() {
                 let space = self.results.space(self.room.server);
-                if let Poll::Ready(read) = poll_read_buf(Pin::new(&mut self.server), cx, space) {
+                let read = poll_read_buf(Pin::new(&mut self.server), cx, space);
+                self.empty.server = read.is_pending();
+                if let Poll::Ready(read) = read {
                     return Poll::Ready(match read {
                         Ok(0) | Err(_) => Turn::ServerGone,
                         Ok(count) => {

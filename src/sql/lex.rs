@@ -123,17 +123,16 @@ impl<'a> Lexer<'a> {
     }
 
     fn until_quote(&mut self, quote: u8, backslashes: bool) {
-        while self.at < self.text.len() {
-            let byte = self.peek(0);
-            if byte == quote {
-                if self.peek(1) == quote {
-                    self.at += 2;
-                    continue;
-                }
+        // Without escapes a backslash is a byte like any other: looking for the quote twice is harmless.
+        let escape = if backslashes { b'\\' } else { quote };
+        while let Some(found) = memchr::memchr2(quote, escape, self.text.get(self.at..).unwrap_or_default()) {
+            self.at += found;
+            if self.peek(0) == quote && self.peek(1) != quote {
                 self.at += 1;
                 return;
             }
-            self.at += if backslashes && byte == b'\\' { 2 } else { 1 };
+            // An escape and what it escapes, or a doubled quote.
+            self.at += 2;
         }
         self.at = self.text.len();
     }
@@ -194,9 +193,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn word(&mut self) -> Kind {
-        while is_word(self.peek(0)) {
-            self.at += 1;
-        }
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        self.at += rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
         Kind::Word
     }
 
@@ -335,8 +333,21 @@ fn is_tag_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
+/// Which bytes continue a word.
+const WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    loop {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
+
 fn is_word(byte: u8) -> bool {
-    is_tag_start(byte) || byte.is_ascii_digit() || byte == b'$'
+    WORD[usize::from(byte)]
 }
 
 /// Signs behind which an operator may end in `+` or `-`.

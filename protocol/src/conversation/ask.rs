@@ -8,8 +8,14 @@ impl Conversation {
         if self.statements.len() >= self.bounds.names && self.statements.get(parse.name).is_none() {
             return Err(ProtocolError::TooMany { what: "prepared statements", limit: self.bounds.names });
         }
-        let prepared =
-            Arc::new(Prepared { name: parse.name.into(), text: parse.text.into(), types: parse.types });
+        // A client that parses the same text again and again under one name shares it: whoever
+        // remembers what the text means finds it by its address.
+        let same = self.statements.get(parse.name).map(|entry| &entry.value.text);
+        let text = match same.filter(|text| ***text == *parse.text) {
+            Some(text) => text.clone(),
+            None => parse.text.into(),
+        };
+        let prepared = Arc::new(Prepared { name: parse.name.into(), text, types: parse.types });
         let entry = Entry { value: prepared, by: self.next_op, segment: self.segment };
         let undo = self.statements.set(parse.name, entry);
         self.push(Kind::Parse).statement = Some(undo);
