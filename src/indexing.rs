@@ -32,10 +32,17 @@ const NICENESS: i32 = 10;
 /// After an error, before the index is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The running thread.
-pub(crate) struct Indexing {
-    stop: Arc<AtomicBool>,
-    handle: JoinHandle<()>,
+/// What is done about the index.
+pub(crate) enum Indexing {
+    /// The running thread.
+    Follows {
+        /// Tells it to end.
+        stop: Arc<AtomicBool>,
+        /// Its end.
+        handle: JoinHandle<()>,
+    },
+    /// Nothing: it stays as it was found.
+    Paused,
 }
 
 struct Work {
@@ -60,6 +67,10 @@ impl Indexing {
             commit_every: config.commit_every,
             stop: stop.clone(),
         };
+        if config.paused {
+            tracing::warn!("the search index is paused: what is recorded from now on is not found");
+            return work.open().map(|(_, search)| (Self::Paused, search));
+        }
         let ended = |source| IndexError::Directory { path: config.dir.clone(), source };
         let (opened, opening) = mpsc::sync_channel(1);
         let handle = thread::Builder::new()
@@ -77,14 +88,23 @@ impl Indexing {
             })
             .map_err(ended)?;
         let search = opening.recv().map_err(|_| ended(io::Error::other("the index thread ended")))??;
-        Ok((Self { stop, handle }, search))
+        Ok((Self::Follows { stop, handle }, search))
     }
 
     /// Takes what the journal still holds, commits, and ends.
     pub(crate) fn stop(self) {
-        self.stop.store(true, Ordering::Release);
-        if self.handle.join().is_err() {
+        let Self::Follows { stop, handle } = self else { return };
+        stop.store(true, Ordering::Release);
+        if handle.join().is_err() {
             tracing::error!("the index thread panicked");
+        }
+    }
+
+    /// What searches must say about their answers.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Follows { .. } => Vec::new(),
+            Self::Paused => vec!["the search index is paused: newer records are missing".into()],
         }
     }
 }

@@ -124,6 +124,7 @@ impl Service {
             access: config.access.clone(),
             public_url,
             reach,
+            warnings: indexing.warnings(),
             witness: witness.clone(),
         });
         let router = http::router(api);

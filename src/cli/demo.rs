@@ -213,6 +213,7 @@ impl Running {
                 dir: place.path().join("index"),
                 commit_every: Duration::from_millis(250),
                 memory: 64 << 20,
+                paused: false,
             },
             login: Vec::new(),
             limits: Limits { drain_timeout: Duration::from_secs(3), ..Limits::default() },

@@ -110,6 +110,9 @@ async fn search(args: &SearchArgs) -> Result<ExitCode, ClientError> {
     let mut found = 0;
     loop {
         let page = question.ask(&client, left.min(PAGE_MAX)).await?;
+        if found == 0 {
+            page.say_warnings();
+        }
         found += page.items.len();
         left = left.saturating_sub(page.items.len());
         printer.print(&page.items)?;
@@ -152,6 +155,14 @@ pub(super) struct Answer {
     pub(super) next_cursor: Option<String>,
     /// Everything up to here can be found.
     pub(super) indexed_seq: u64,
+    /// What the answer says against itself.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Answer {
+    pub(super) fn say_warnings(&self) {
+        self.warnings.iter().for_each(|warning| eprintln!("pgwitness: {warning}"));
+    }
 }
 
 impl Question {
@@ -193,8 +204,13 @@ impl Question {
             items: objects.collect(),
             next_cursor: answer["next_cursor"].as_str().map(str::to_owned),
             indexed_seq: answer["as_of"]["indexed_seq"].as_u64().unwrap_or(0),
+            warnings: texts(&answer["warnings"]),
         })
     }
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Prints records page by page in one format.

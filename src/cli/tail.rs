@@ -56,6 +56,7 @@ async fn follow(args: &TailArgs) -> Result<ExitCode, ClientError> {
     // All fields are asked for: whether a record is new, and still runs, is seen by others than the shown.
     let mut question = Question::new(&args.query, &Range::default(), &[]);
     let first = question.ask(&client, args.lines.max(1)).await?;
+    first.say_warnings();
     let mut place = Place { low: first.indexed_seq, ..Place::default() };
     let mut before = first.items;
     before.truncate(args.lines);
@@ -90,7 +91,7 @@ async fn look(
     let mut indexed = None;
     question.cursor = None;
     for page in 1.. {
-        let Answer { items, next_cursor, indexed_seq } = question.ask(client, PAGE_MAX).await?;
+        let Answer { items, next_cursor, indexed_seq, .. } = question.ask(client, PAGE_MAX).await?;
         // Later pages may know more than the first; that comes with the next look.
         indexed.get_or_insert(indexed_seq);
         all.extend(items);

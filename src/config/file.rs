@@ -174,6 +174,8 @@ struct IndexTable {
     dir: Option<PathBuf>,
     commit_every: Option<String>,
     memory: Option<String>,
+    #[serde(default)]
+    paused: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -538,7 +540,7 @@ impl Reading {
         let commit_every =
             self.duration("index.commit_every", table.commit_every.as_deref(), Duration::from_millis(500));
         let memory = self.size("index.memory", table.memory.as_deref(), 128 << 20);
-        Index { dir, commit_every, memory }
+        Index { dir, commit_every, memory, paused: table.paused }
     }
 
     fn limits(&mut self, table: LimitsTable) -> Limits {
@@ -630,6 +632,14 @@ dir = "journal"
         assert_eq!(config.upstreams[0].sslmode, SslMode::VerifyFull);
         assert_eq!((config.upstreams[0].host.as_str(), config.upstreams[0].port), ("db.example.com", 5432));
         assert_eq!(config.oidc.audience, "pgwitness");
+        assert!(!config.index.paused);
+    }
+
+    #[test]
+    fn the_index_is_paused_where_the_file_says_so() {
+        let config =
+            parse(&format!("{MINIMAL}\n[index]\npaused = true\n"), Path::new("/etc"), std::iter::empty());
+        assert!(config.unwrap().index.paused);
     }
 
     #[test]

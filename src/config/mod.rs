@@ -238,6 +238,8 @@ pub struct Index {
     pub commit_every: Duration,
     /// Memory of the index writer, bytes.
     pub memory: usize,
+    /// Whether the index stays as it is; the journal goes on, and the index catches up when it is on again.
+    pub paused: bool,
 }
 
 /// One `[[login]]`: in order, the first match decides; none: by link.

@@ -63,6 +63,8 @@ impl Reading {
             Effect::CloseCursor { cursor: Some(cursor) } | Effect::Declare { cursor, .. } => {
                 Alters::Portal(cursor.clone().into_bytes())
             }
+            // Whether a Sync among its data is one, only its end tells.
+            Effect::CopyFromStdin => Alters::Meaning,
             Effect::Ddl | Effect::DiscardTemp => Alters::Meaning,
             _ if self.changes_session() => Alters::Meaning,
             _ => return None,

@@ -106,7 +106,7 @@ async fn search(api: Arc<Api>, caller: Caller, ask: Ask) -> Answer {
                 began: ask.began,
             },
         )?;
-        Ok(Json(found(log_seq, page, ask)))
+        Ok(Json(found(log_seq, page, ask, &api.warnings)))
     })
     .await
 }
@@ -118,7 +118,7 @@ pub(super) fn find(api: &Api, caller: &Caller, ask: &Ask) -> Result<Page, Proble
         .map_err(|error| failed(&error))
 }
 
-fn found(log_seq: Value, page: Page, ask: Ask) -> Value {
+fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     let mut answer = Map::new();
     let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
     answer.insert("items".into(), Value::Array(items));
@@ -129,7 +129,7 @@ fn found(log_seq: Value, page: Page, ask: Ask) -> Value {
         answer.insert("total_is_capped".into(), page.total_is_capped.into());
     }
     answer.insert("query".into(), ask.text.into());
-    answer.insert("warnings".into(), json!([]));
+    answer.insert("warnings".into(), json!(warnings));
     Value::Object(answer)
 }
 

@@ -77,6 +77,7 @@ pub struct Api {
     access: Access,
     public_url: Url,
     reach: Reach,
+    warnings: Vec<String>,
     witness: Arc<dyn Witness>,
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
@@ -97,6 +98,8 @@ pub struct Parts {
     pub public_url: Url,
     /// Which cookie.
     pub reach: Reach,
+    /// What every search answer must say about itself.
+    pub warnings: Vec<String>,
     /// The gateway around us.
     pub witness: Arc<dyn Witness>,
 }
@@ -111,6 +114,7 @@ impl Api {
             access: parts.access,
             public_url: parts.public_url,
             reach: parts.reach,
+            warnings: parts.warnings,
             witness: parts.witness,
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),

@@ -48,6 +48,28 @@ async fn a_statement_whose_end_was_not_seen_is_unknown_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_index_says_so_and_catches_up_when_it_is_on_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        |index_paused| Settings { dir: Some(folder.path().to_owned()), index_paused, ..Settings::default() };
+    let gateway = TestGateway::with(settings(true)).await;
+    let client = gateway.connect("ann@example.com").await;
+    client.batch_execute("SELECT 'unseen'").await.unwrap();
+    drop(client);
+    let page = gateway.get("/api/v1/events").await;
+    assert_eq!(page["items"], json!([]));
+    assert_eq!(page["warnings"], json!(["the search index is paused: newer records are missing"]));
+    assert!(page["as_of"]["log_seq"].as_u64() > page["as_of"]["indexed_seq"].as_u64(), "{page}");
+    gateway.stop().await;
+    let gateway = TestGateway::with(settings(false)).await;
+    let found = gateway.records("sql:unseen", 1).await;
+    assert_eq!(found[0]["outcome"], "ok");
+    let page = gateway.get("/api/v1/events").await;
+    assert_eq!(page["warnings"], json!([]));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_stop_leaves_no_gap_and_the_index_can_be_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let settings = || Settings { dir: Some(folder.path().to_owned()), ..Settings::default() };

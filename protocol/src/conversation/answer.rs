@@ -4,6 +4,9 @@ use super::*;
 
 impl Conversation {
     pub(super) fn hear(&mut self, frame: &Frame<'_>, events: &mut Vec<Event>) -> Result<(), ProtocolError> {
+        if self.doubtful > 0 && !matches!(frame.tag, b'Z' | b'S' | b'N' | b'A') {
+            self.drop_doubtful();
+        }
         match frame.tag {
             b'D' => {
                 self.tally.rows += 1;
@@ -90,7 +93,7 @@ impl Conversation {
         let (command, rows) = backend::command_complete(body)?;
         let mut tally = self.take_tally();
         let mut resumed = false;
-        self.copy_in = false;
+        self.settle_copy();
         let exec = match self.front().map(|op| &mut op.kind) {
             Some(Kind::Query { slices, completed }) => {
                 *completed = true;
@@ -163,27 +166,45 @@ impl Conversation {
 
     /// CopyInResponse: from here the server reads COPY data, and ignores Syncs among it.
     pub(super) fn answer_copy_in(&mut self) {
-        self.copy_in = true;
-        if !matches!(self.front().map(|op| &op.kind), Some(Kind::Execute { .. })) {
-            // A simple query: its CopyEnd, if already asked, is next.
-            if matches!(self.ops.get(1), Some(Op { kind: Kind::CopyEnd, .. })) {
-                self.ops.remove(1);
-                self.copy_in = false;
-            }
+        // Ends of data that nobody wanted do not stand before it.
+        self.front();
+        self.copying = true;
+    }
+
+    /// The COPY has read its data to the end: the Syncs among them have no answer.
+    fn settle_copy(&mut self) {
+        if !std::mem::take(&mut self.copying) {
             return;
         }
-        while matches!(self.ops.get(1), Some(Op { kind: Kind::Sync, .. })) {
-            self.ops.remove(1);
+        while let Some(Op { kind: Kind::Sync | Kind::CopyEnd, .. }) = self.ops.get(1) {
+            if matches!(self.ops.remove(1), Some(Op { kind: Kind::CopyEnd, .. })) {
+                return;
+            }
         }
-        if matches!(self.ops.get(1), Some(Op { kind: Kind::CopyEnd, .. })) {
-            self.ops.remove(1);
-            self.copy_in = false;
+    }
+
+    /// The COPY failed: how far it had read is not known, and so whether the Syncs among its data were
+    /// taken for such.
+    fn doubt_copy(&mut self) {
+        if !std::mem::take(&mut self.copying) {
+            return;
+        }
+        let among = self.ops.iter().skip(1).take_while(|op| matches!(op.kind, Kind::Sync)).count();
+        self.doubtful = among;
+        self.ops.retain(|op| !matches!(op.kind, Kind::CopyEnd));
+    }
+
+    /// What was answered just now comes after the Syncs in doubt: they had been read as COPY data.
+    fn drop_doubtful(&mut self) {
+        while self.doubtful > 0 && matches!(self.ops.front(), Some(Op { kind: Kind::Sync, .. })) {
+            self.ops.pop_front();
+            self.doubtful -= 1;
         }
     }
 
     pub(super) fn answer_error(&mut self, report: Report, events: &mut Vec<Event>) {
         let tally = self.take_tally();
-        self.copy_in = false;
+        self.doubt_copy();
         let fatal = report.is_fatal();
         match self.front().map(|op| &mut op.kind) {
             Some(Kind::Query { slices, completed }) => {
@@ -205,9 +226,9 @@ impl Conversation {
 
     /// An operation of the extended protocol failed: the server ignores the rest up to Sync.
     pub(super) fn fail_segment(&mut self, report: &Report, tally: Tally, events: &mut Vec<Event>) {
-        let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync));
-        self.skipping = end.is_none();
-        let end = end.unwrap_or(self.ops.len());
+        let syncs = self.ops.iter().filter(|op| matches!(op.kind, Kind::Sync)).count();
+        self.skipping = syncs <= self.doubtful;
+        let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync)).unwrap_or(self.ops.len());
         let mut told = false;
         if let Some(Kind::Execute { exec, first, .. }) = self.ops.front().map(|op| &op.kind) {
             let (exec, first) = (*exec, *first);
@@ -286,7 +307,7 @@ impl Conversation {
 
     pub(super) fn answer_ready(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), ProtocolError> {
         let status = backend::ready(body)?;
-        self.copy_in = false;
+        self.copying = false;
         self.take_tally();
         let end = self
             .ops
@@ -305,6 +326,9 @@ impl Conversation {
         }
         // Ends of COPY data that nobody asked for are ignored by the server.
         self.front();
+        // If it answered a later Sync than the one in doubt, that one's answer is now in doubt.
+        let left = self.ops.iter().take_while(|op| matches!(op.kind, Kind::Sync)).count();
+        self.doubtful = self.doubtful.min(left);
         if status == Status::Idle {
             self.end_portals(events);
         }

@@ -3,6 +3,35 @@
 use super::*;
 
 impl Conversation {
+    /// Whether a message cannot be understood before the server has said more.
+    pub(super) fn must_wait(&mut self, tag: u8) -> bool {
+        match tag {
+            b'd' | b'H' | b'X' => false,
+            _ if self.ops.len() >= self.bounds.pipeline => true,
+            b'c' | b'f' => false,
+            // The server ignores it, or waits for it.
+            b'S' if self.copying || self.doubtful > 0 => false,
+            _ => self.skips_to_an_unknown_sync() || self.is_altering(),
+        }
+    }
+
+    /// The client has sent no end of the COPY data that the server reads.
+    pub(super) fn reads_copy(&self) -> bool {
+        self.copying && !self.ops.iter().any(|op| matches!(op.kind, Kind::CopyEnd))
+    }
+
+    /// The server may have taken a Sync for a part of COPY data, and ignore everything until another;
+    /// or it stands behind that Sync, and will say so.
+    pub(super) fn skips_to_an_unknown_sync(&self) -> bool {
+        self.skipping && self.doubtful > 0
+    }
+
+    pub(super) fn end_copy(&mut self) {
+        if self.copying || !self.ops.is_empty() {
+            self.push(Kind::CopyEnd);
+        }
+    }
+
     pub(super) fn ask_parse<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let parse = frontend::parse(body)?;
         if self.statements.len() >= self.bounds.names && self.statements.get(parse.name).is_none() {
@@ -102,9 +131,9 @@ impl Conversation {
     }
 
     pub(super) fn ask_sync(&mut self) {
-        if self.copy_in {
-            // The server ignores it while it reads COPY data.
-            return;
+        if self.doubtful > 0 {
+            // One that the server will surely heed.
+            self.skipping = false;
         }
         self.push(Kind::Sync);
         self.segment += 1;

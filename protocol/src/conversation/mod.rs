@@ -253,7 +253,7 @@ enum Kind {
     Call {
         exec: Option<ExecId>,
     },
-    /// The client ended COPY data before we saw the server ask for it.
+    /// The client ended COPY data.
     CopyEnd,
     Sync,
 }
@@ -279,9 +279,12 @@ pub struct Conversation {
     segment: u64,
     /// The server ignores everything up to the next Sync, which has not been asked yet.
     skipping: bool,
-    /// The server is reading COPY data.
-    copy_in: bool,
+    /// The server has asked for COPY data, and has not said how that ended.
+    copying: bool,
     copy_bytes: u64,
+    /// So many of the oldest Syncs may have been read among the data of a COPY that failed: then they
+    /// have no answer.
+    doubtful: usize,
     tally: Tally,
     suspended: HashMap<ExecId, Tally>,
     /// Asked and not yet answered, oldest first.
@@ -303,8 +306,9 @@ impl Conversation {
             next_op: 1,
             segment: 0,
             skipping: false,
-            copy_in: false,
+            copying: false,
             copy_bytes: 0,
+            doubtful: 0,
             tally: Tally::default(),
             suspended: HashMap::new(),
             altering: VecDeque::new(),
@@ -315,7 +319,7 @@ impl Conversation {
 
     /// Whether nothing is unanswered.
     pub fn is_idle(&self) -> bool {
-        self.ops.is_empty() && !self.copy_in
+        self.ops.len() <= self.doubtful && !self.copying && !self.skips_to_an_unknown_sync()
     }
 
     /// Whether the server says no more before the client does: it reads COPY data, or a pipeline has
@@ -323,7 +327,7 @@ impl Conversation {
     pub fn awaits_client(&self) -> bool {
         let ends =
             |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. } | Kind::CopyEnd);
-        self.copy_in || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
+        self.reads_copy() || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
     }
 
     /// Messages asked and not yet answered.
@@ -362,8 +366,7 @@ impl Conversation {
     /// # Errors
     /// A message that PostgreSQL would refuse, or one beyond the bounds. The session must end.
     pub fn ask<'f>(&mut self, frame: &Frame<'f>) -> Result<Ask<'f>, ProtocolError> {
-        let leans = !matches!(frame.tag, b'd' | b'c' | b'f' | b'H' | b'X');
-        if leans && (self.is_altering() || self.ops.len() >= self.bounds.pipeline) {
+        if self.must_wait(frame.tag) {
             return Ok(Ask::Wait);
         }
         match frame.tag {
@@ -388,14 +391,6 @@ impl Conversation {
             }
             b'X' => Ok(Ask::Terminate),
             _ => Ok(Ask::Pass),
-        }
-    }
-
-    fn end_copy(&mut self) {
-        if self.copy_in {
-            self.copy_in = false;
-        } else if !self.ops.is_empty() {
-            self.push(Kind::CopyEnd);
         }
     }
 
@@ -427,7 +422,7 @@ impl Conversation {
     /// Whether a statement of an earlier segment, which may yet fail without stopping what follows,
     /// alters what the next message means. It is settled when all is answered.
     fn is_altering(&mut self) -> bool {
-        if self.ops.is_empty() {
+        if self.ops.len() <= self.doubtful {
             self.altered_segment = None;
             self.closing.clear();
         }
@@ -549,7 +544,7 @@ impl Conversation {
         let ends = |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. });
         let first = self.ops.iter().position(|op| op.id >= mark).unwrap_or(self.ops.len());
         let mut taken = self.ops.split_off(first);
-        let rest = !self.skipping && !self.copy_in && taken.back().is_some_and(ends);
+        let rest = !self.skipping && !self.copying && taken.back().is_some_and(ends);
         let owed = taken.iter().filter(|op| ends(op)).count();
         self.altering.retain(|altering| altering.op < mark);
         self.take_back(&mut taken, None, &mut Vec::new());

@@ -268,6 +268,54 @@ fn a_copy_that_fails_while_the_client_still_sends_ends_with_the_ready() {
 }
 
 #[test]
+fn a_sync_sent_before_a_copy_was_heard_of_leaves_the_next_outcome_to_its_own_statement() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").sync().answer(b'G', b"\0\0\0").ask(b'c', b"").done("COPY 0").ready("I");
+    assert!(talk.conversation.is_idle());
+    talk.query("a").error("22012", 0).ready("I").query("b").done("DELETE 1").ready("I");
+    talk.told(&["copy t from stdin: Ok 0", "Idle", "a: Error", "Idle", "b: Ok 1", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_copy_that_fails_before_it_reads_leaves_the_sync_its_answer() {
+    let mut talk = Talk::new();
+    talk.parse("", "copy v from stdin").bind("", "").execute("").alters(Alters::Meaning).sync();
+    talk.parse("", "delete");
+    assert!(talk.waited, "whether the sync is one is not known yet");
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'G', b"\0\0\0").error("42809", 0);
+    talk.parse("", "delete");
+    assert!(talk.waited, "the server may ignore everything up to another sync");
+    talk.ready("I").parse("", "delete").bind("", "").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").done("DELETE 1").ready("I");
+    talk.told(&["copy v from stdin: Error", "Idle", "delete: Ok 1", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_sync_taken_for_copy_data_is_not_waited_for_when_the_copy_fails() {
+    let mut talk = Talk::new();
+    talk.parse("", "copy t from stdin").bind("", "").execute("").alters(Alters::Meaning).sync();
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'G', b"\0\0\0").ask(b'd', b"x\n").ask(b'c', b"");
+    talk.error("22P02", 0).sync().ready("I");
+    assert!(talk.conversation.is_idle());
+    talk.query("select 1").rows(1).done("SELECT 1").ready("I");
+    talk.told(&["copy t from stdin: Error", "Idle", "select 1: Ok 1", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn ends_of_copy_data_without_number_make_the_client_wait() {
+    let mut talk = Talk::new();
+    talk.query("select pg_sleep(10)");
+    for _ in 0..1000 {
+        talk.ask(b'c', b"");
+    }
+    assert!(talk.waited);
+    assert!(talk.conversation.in_flight() <= 1000);
+}
+
+#[test]
 fn a_function_call_is_an_execution() {
     let mut talk = Talk::new();
     talk.ask(b'F', b"\0\0\x03\xbb\0\0\0\0\0\x01").answer(b'V', b"\0\0\0\0").ready("I");

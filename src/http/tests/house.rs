@@ -138,6 +138,7 @@ impl House {
             access: Access { auditor: vec!["group:security".into()], admin: vec!["group:platform".into()] },
             public_url: url.clone(),
             reach: Reach::PlainLoopback,
+            warnings: Vec::new(),
             witness: Arc::clone(&book) as Arc<dyn Witness>,
         });
         tracker.spawn(serve(listener, router(api), tracker.clone(), stop.clone()));

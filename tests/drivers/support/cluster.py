@@ -62,9 +62,12 @@ def find_programs() -> pathlib.Path:
 
 
 class Cluster:
-    """One PostgreSQL server. `passwords` holds the password of every login role made by `add_role`."""
+    """One PostgreSQL server. `passwords` holds the password of every login role made by `add_role`.
 
-    def __init__(self, folder: pathlib.Path, log_statement: str = "all"):
+    `settings` is added to postgresql.conf.
+    """
+
+    def __init__(self, folder: pathlib.Path, log_statement: str = "all", settings: str = ""):
         self.folder = folder
         self.data = folder / "data"
         self.socket_dir = folder / "socket"
@@ -77,10 +80,9 @@ class Cluster:
             self._hand_over(each)
         self._program("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
                       "--locale=C.UTF-8", "--no-sync")
-        settings = SETTINGS.format(log_statement=log_statement)
-        settings += f"port = {self.port}\nunix_socket_directories = '{self.socket_dir}'\n"
         with open(self.data / "postgresql.conf", "a") as conf:
-            conf.write(settings)
+            conf.write(SETTINGS.format(log_statement=log_statement))
+            conf.write(f"port = {self.port}\nunix_socket_directories = '{self.socket_dir}'\n{settings}\n")
         (self.data / "pg_hba.conf").write_text(HBA)
 
     def _hand_over(self, path: pathlib.Path) -> None:

@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     /// Towards the database: at this port of "localhost", under this root.
     pub(crate) upstream_tls: Option<(u16, SslMode, Option<PathBuf>)>,
     pub(crate) max_clients: usize,
+    /// `index.paused`
+    pub(crate) index_paused: bool,
 }
 
 impl Default for Settings {
@@ -68,6 +70,7 @@ impl Default for Settings {
             tls: ListenTls::Off,
             upstream_tls: None,
             max_clients: 100,
+            index_paused: false,
         }
     }
 }
@@ -129,7 +132,7 @@ impl TestGateway {
         Ok(client)
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let client = reqwest::Client::new();
         let answer =
             client.get(format!("{}{path}", self.http)).bearer_auth(&self.token).send().await.unwrap();
@@ -211,7 +214,12 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
         access: shop::access(),
         capture: Capture { parameters: true, max_sql: 1 << 20, tags: shop::tags() },
         log: Log { dir: dir.join("journal"), durability: settings.durability },
-        index: Index { dir: dir.join("index"), commit_every: Duration::from_millis(50), memory: 32 << 20 },
+        index: Index {
+            dir: dir.join("index"),
+            commit_every: Duration::from_millis(50),
+            memory: 32 << 20,
+            paused: settings.index_paused,
+        },
         login: Vec::new(),
         limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
     }

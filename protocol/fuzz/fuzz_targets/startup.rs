@@ -1,0 +1,28 @@
+//! Startup packets of every bad shape: read whole or not at all, and passed on as they came.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgwitness_protocol::startup::{self, Packet};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(Some((packet, length))) = startup::read(data) else { return };
+    assert!((8..=startup::MAX_STARTUP).contains(&length) && length <= data.len());
+    for end in 0..length {
+        assert_eq!(startup::read(&data[..end]), Ok(None), "a part of a packet was read");
+    }
+    assert_eq!(startup::read(&data[..length]), Ok(Some((packet.clone(), length))), "what follows was read");
+    let Packet::Start(message) = packet else { return };
+    let sent = message.encode_for_server("role", "database");
+    let Ok(Some((Packet::Start(heard), all))) = startup::read(&sent) else {
+        // Only the role and database decided here can have made it too long.
+        assert!(sent.len() > startup::MAX_STARTUP, "what we send cannot be read");
+        return;
+    };
+    assert_eq!(all, sent.len());
+    assert_eq!((heard.get("user"), heard.get("database")), (Some(&b"role"[..]), Some(&b"database"[..])));
+    let passed = |name: &[u8]| !name.starts_with(b"_pq_.") && name != b"user" && name != b"database";
+    let kept: Vec<_> = message.parameters.iter().filter(|(name, _)| passed(name)).collect();
+    let there: Vec<_> = heard.parameters.iter().filter(|(name, _)| passed(name)).collect();
+    assert_eq!(there, kept, "the client's own settings were changed");
+    assert_eq!(heard.protocol_options().count(), 0);
+});
