@@ -351,8 +351,13 @@ pub(super) fn failed(exec: ExecId, report: &Report, tally: Tally) -> Event {
     Event::Finished(exec, End { rows, report: report.clone(), ..End::new(How::Error, tally) })
 }
 
+/// What the grammar and its lexer turn a string down with (`gram.y`, `scan.l`): syntax, not
+/// supported, a parameter out of range, reserved names, doubled triggers' events, windows, escapes.
+const OF_THE_GRAMMAR: [&str; 8] = ["42601", "0A000", "22023", "42939", "42710", "42P20", "22025", "22P06"];
+
 /// One statement of a query string failed; those after it never ran. An error of the grammar stops
-/// the whole string before its first statement, wherever it stands: the position tells.
+/// the whole string before its first statement, wherever it stands: the position tells. (Of other
+/// errors the position may be one in another text: that of a statement prepared earlier.)
 fn fail_query(
     slices: &mut VecDeque<Slice>,
     completed: bool,
@@ -361,7 +366,7 @@ fn fail_query(
     events: &mut Vec<Event>,
 ) {
     let culprit = match report.position {
-        Some(position) if !completed && report.code == "42601" => {
+        Some(position) if !completed && OF_THE_GRAMMAR.contains(&&*report.code) => {
             slices.iter().rposition(|slice| slice.start < position).unwrap_or(0)
         }
         _ => 0,
@@ -372,5 +377,19 @@ fn fail_query(
         } else {
             Event::Finished(slice.exec, End::new(How::Skipped, Tally::default()))
         });
+    }
+}
+
+/// An operation that was passed over by an answer to a later one.
+pub(super) fn lost(kind: Kind, suspended: &mut HashMap<ExecId, Tally>, events: &mut Vec<Event>) {
+    let mut tell = |exec| events.push(Event::Finished(exec, End::new(How::Lost, Tally::default())));
+    match kind {
+        Kind::Execute { exec: Some(exec), first: true, .. } => tell(exec),
+        Kind::Execute { exec: Some(exec), first: false, .. } if suspended.remove(&exec).is_some() => {
+            tell(exec)
+        }
+        Kind::Call { exec: Some(exec) } => tell(exec),
+        Kind::Query { slices, .. } => slices.into_iter().for_each(|slice| tell(slice.exec)),
+        _ => {}
     }
 }

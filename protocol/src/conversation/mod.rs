@@ -22,6 +22,7 @@ use crate::backend::{self, Report, Status};
 use crate::frame::Frame;
 use crate::frontend::{self, Bind, FunctionCall, Target};
 use crate::{ProtocolError, backend::parameter_description};
+use answer::lost;
 use names::{Entry, Names, Portal, Undo};
 
 /// Of an error report this much is read; the rest only passes.
@@ -382,7 +383,10 @@ impl Conversation {
                 Ok(Ask::Pass)
             }
             b'd' => {
-                self.copy_bytes += frame.length as u64;
+                // What comes when all is answered was sent for a COPY that failed, and is ignored.
+                if !self.is_idle() {
+                    self.copy_bytes += frame.length as u64;
+                }
                 Ok(Ask::Pass)
             }
             b'c' | b'f' => {
@@ -577,20 +581,6 @@ impl Conversation {
             let end = End { rows: Some(tally.rows), ..End::new(How::Ok, tally) };
             events.push(Event::Finished(exec, end));
         }
-    }
-}
-
-/// An operation that was passed over by an answer to a later one.
-fn lost(kind: Kind, suspended: &mut HashMap<ExecId, Tally>, events: &mut Vec<Event>) {
-    let mut tell = |exec| events.push(Event::Finished(exec, End::new(How::Lost, Tally::default())));
-    match kind {
-        Kind::Execute { exec: Some(exec), first: true, .. } => tell(exec),
-        Kind::Execute { exec: Some(exec), first: false, .. } if suspended.remove(&exec).is_some() => {
-            tell(exec)
-        }
-        Kind::Call { exec: Some(exec) } => tell(exec),
-        Kind::Query { slices, .. } => slices.into_iter().for_each(|slice| tell(slice.exec)),
-        _ => {}
     }
 }
 

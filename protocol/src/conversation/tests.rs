@@ -8,6 +8,7 @@ struct Talk {
     /// Text (or "?" if unknown) of each execution, by number.
     texts: Vec<String>,
     told: Vec<String>,
+    bytes: Vec<u64>,
     waited: bool,
 }
 
@@ -22,6 +23,7 @@ impl Talk {
             next: 0,
             texts: vec![],
             told: vec![],
+            bytes: vec![],
             waited: false,
         }
     }
@@ -97,6 +99,7 @@ impl Talk {
         for event in events {
             self.told.push(match event {
                 Event::Finished(exec, end) => {
+                    self.bytes.push(end.bytes);
                     let rows = end.rows.map(|rows| format!(" {rows}")).unwrap_or_default();
                     format!("{}: {:?}{rows}", self.texts[exec.0 as usize], end.how)
                 }
@@ -229,6 +232,30 @@ fn an_error_of_the_grammar_belongs_to_the_statement_where_it_stands() {
     let mut talk = Talk::new();
     talk.query("select 1; selec 2; select 3").error("42601", 11).ready("I");
     talk.told(&["select 1: Skipped", "selec 2: Error", "select 3: Skipped", "Idle"]);
+}
+
+#[test]
+fn whatever_the_grammar_turns_down_belongs_to_the_statement_where_it_stands() {
+    // A float of precision 0, a window frame that ends before it begins, a reserved role name.
+    for code in ["22023", "42P20", "42939", "0A000", "22025"] {
+        let mut talk = Talk::new();
+        talk.query("select 1; create table t (a float(0)); select 3").error(code, 35).ready("I");
+        talk.told(&["select 1: Skipped", "create table t (a float(0)): Error", "select 3: Skipped", "Idle"]);
+    }
+    // A statement prepared earlier is at fault: the position is one in that text.
+    let mut talk = Talk::new();
+    talk.query("execute p; select 2").error("42703", 15).ready("I");
+    talk.told(&["execute p: Error", "select 2: Skipped", "Idle"]);
+}
+
+#[test]
+fn copy_data_that_comes_too_late_is_not_counted_for_the_next_statement() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").answer(b'G', b"\0\0\0").error("22P02", 0).ready("I");
+    talk.ask(b'd', b"late data\n").ask(b'c', b"");
+    talk.query("delete").done("DELETE 1").ready("I");
+    talk.told(&["copy t from stdin: Error", "Idle", "delete: Ok 1", "Idle"]);
+    assert_eq!(talk.bytes, [0, 0]);
 }
 
 #[test]
