@@ -274,17 +274,21 @@ impl Session {
             };
             // The others may set the timer anew.
             waits &= matches!(now, Turn::FromClient | Turn::FromServer);
-            if let Err(ending) = self.take_turn(now, timer.as_mut()).await {
+            let taken = if matches!(now, Turn::FromServer) && !self.waiting && self.hold.is_none() {
+                // Most turns: there is nothing to wait for.
+                self.hear_whole().and_then(|()| self.leave_if_parting())
+            } else {
+                self.take_turn(now, timer.as_mut()).await
+            };
+            if let Err(ending) = taken {
                 return ending;
             }
         }
     }
 
     async fn take_turn(&mut self, turn: Turn, timer: Pin<&mut Sleep>) -> Result<(), Ending> {
-        if !matches!(turn, Turn::FromServer) || self.waiting || self.hold.is_some() {
-            // What is awaited meanwhile may swallow a socket's wake.
-            self.empty = Both::default();
-        }
+        // What is awaited meanwhile may swallow a socket's wake.
+        self.empty = Both::default();
         match turn {
             Turn::FromClient => self.hear_client().await?,
             Turn::FromServer => self.hear_server().await?,
@@ -411,7 +415,8 @@ impl Session {
     async fn hear_client(&mut self) -> Result<(), Ending> {
         if self.chronicle.should_look_at_catalog(std::time::Instant::now()) {
             if let Some(catalog) = self.chronicle.stale_catalog() {
-                catalog.refresh(&self.chronicle.login_role()).await;
+                // Boxed: a load is rare and large, and would be moved about with every turn.
+                Box::pin(catalog.refresh(&self.chronicle.login_role())).await;
             }
             self.chronicle.look_at_catalog();
         }
@@ -535,9 +540,7 @@ impl Session {
 
     /// Hears what the server said; results pass once the records they belong to may be relied on.
     async fn hear_and_hold(&mut self) -> Result<(), Ending> {
-        self.mid_result = self.results.is_mid_message();
-        let answered = self.hear();
-        self.write_down();
+        let heard = self.hear_whole();
         if let Some(receipt) = self.hold.take()
             && let Err(error) = self.gateway.recorder.released(&receipt).await
         {
@@ -548,13 +551,20 @@ impl Session {
             let text = format!("the gateway {error}, so the result is not shown");
             return Err(Ending::Us(Say::new(Severity::Fatal, "58030", text)));
         }
-        if let Err(error) = answered {
+        heard
+    }
+
+    /// Hears and writes down all that the server said.
+    fn hear_whole(&mut self) -> Result<(), Ending> {
+        self.mid_result = self.results.is_mid_message();
+        let heard = self.hear();
+        self.write_down();
+        heard.map_err(|error| {
             tracing::error!(%error, "the database's answer could not be understood");
             let say =
                 Say::new(Severity::Fatal, "08P01", "the gateway could not understand the database's answer");
-            return Err(Ending::Us(say));
-        }
-        Ok(())
+            Ending::Us(say)
+        })
     }
 
     /// Hears every message of the server that is here.
