@@ -62,10 +62,12 @@ def toml(value) -> str:
 class Gateway:
     """`pgwitness run --config FILE` between a cluster and a provider.
 
-    `settings` adds to or replaces the tables of the configuration, by their name.
+    `settings` adds to or replaces the tables of the configuration, by their name. `role_map` and `login`
+    are lists of tables.
     """
 
-    def __init__(self, folder: pathlib.Path, cluster: Cluster, provider: Provider, **settings: dict):
+    def __init__(self, folder: pathlib.Path, cluster: Cluster, provider: Provider, role_map: list[dict] = ROLE_MAP,
+                 login: list[dict] = (), **settings: dict):
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.provider = provider
@@ -88,13 +90,13 @@ class Gateway:
         credentials = [{"role": role, "password_file": cluster.password_file(role)} for role in cluster.passwords]
         upstream = {"name": "main", "url": f"postgres://{HOST}:{cluster.port}", "sslmode": "disable",
                     "credentials": credentials}
-        self._write(tables, upstream)
+        self._write(tables, {"upstream": [upstream], "role_map": role_map, "login": login})
 
-    def _write(self, tables: dict, upstream: dict) -> None:
+    def _write(self, tables: dict, lists: dict) -> None:
         lines = []
         for name, values in tables.items():
             lines += [f"[{name}]"] + [f"{key} = {toml(value)}" for key, value in values.items()] + [""]
-        for name, entries in (("upstream", [upstream]), ("role_map", ROLE_MAP)):
+        for name, entries in lists.items():
             for entry in entries:
                 lines += [f"[[{name}]]"] + [f"{key} = {toml(value)}" for key, value in entry.items()] + [""]
         self.config.write_text("\n".join(lines))
@@ -152,9 +154,9 @@ class Gateway:
     def psql(self, user: str, *arguments: str, dbname: str = "shop", environment: dict | None = None) -> "Psql":
         return Psql(self, self.dsn(user, dbname), arguments, environment)
 
-    def pair(self, person: str, user: str | None = None, dbname: str = "shop") -> str:
-        """A fresh secret of `person`, approved once."""
-        secret = secrets.token_urlsafe(32)
+    def pair(self, person: str, user: str | None = None, dbname: str = "shop", secret: str | None = None) -> str:
+        """A secret of `person`, fresh unless given, approved once."""
+        secret = secret or secrets.token_urlsafe(32)
         with self.psql(user or email(person), "-c", "select 1", dbname=dbname,
                        environment=self.environment(secret)) as psql:
             psql.approve(person)

@@ -1,0 +1,146 @@
+"""Where the gateway's records differ from the server's own log of the same run."""
+
+import collections
+import csv
+import dataclasses
+import json
+import pathlib
+import re
+import urllib.request
+
+from sides import Side
+
+try:
+    import pglast
+except ImportError:
+    pglast = None
+
+# Columns of the server's CSV log.
+FROM, SESSION, SEVERITY, SQLSTATE, MESSAGE, QUERY, APPLICATION = 4, 5, 11, 12, 13, 19, 22
+SHOWN_MAX = 40
+TEXT_MAX = 100_000
+
+
+@dataclasses.dataclass
+class Account:
+    statements: int
+    complaints: list[str]
+
+
+def compare(side: Side, out: pathlib.Path) -> Account:
+    """Reads both logs; writes what differs to `log.txt`."""
+    gateway = side.gateway
+    api = gateway.api("carol")
+    api.settle(300)
+    records = fetch_records(gateway, out / "records.jsonl")
+    queries = [record for record in records if record["event"] == "query"]
+    complaints = []
+    said = (gateway.folder / "gateway.out").read_text(errors="replace")
+    for line in re.findall(r"(?m)^.*(?:WARN|ERROR|panick).*$", said)[:SHOWN_MAX]:
+        complaints.append(f"gateway said: {line[:400]}")
+    gateway.stop()
+    done = gateway.verify()
+    if done.returncode != 0:
+        complaints.append(f"verify: {done.stdout}{done.stderr}")
+    for record in queries:
+        if record.get("outcome") in (None, "unknown") or record.get("running"):
+            complaints.append(f"unknown outcome: {brief(record)}")
+    numbers = sorted(record["seq"] for record in records)
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        complaints.append("sequence numbers have holes or doubles")
+    side.cluster.stop()
+    complaints += texts(side, queries)
+    complaints += errors(side, queries)
+    (out / "log.txt").write_text("\n".join(complaints))
+    return Account(len(queries), complaints)
+
+
+def brief(record: dict) -> str:
+    return json.dumps({key: record.get(key) for key in ("seq", "session", "outcome", "txn_outcome", "sqlstate", "error",
+                                                       "detail", "sql")})[:500]
+
+
+def fetch_records(gateway, path: pathlib.Path) -> list[dict]:
+    token = gateway.provider.id_token("carol")
+    request = urllib.request.Request(f"{gateway.url}/api/v1/export?q=&format=jsonl",
+                                     headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=600) as answer, open(path, "wb") as out:
+        while part := answer.read(1 << 20):
+            out.write(part)
+    with open(path) as lines:
+        return [json.loads(line) for line in lines]
+
+
+def server_log(side: Side):
+    """What sessions of the suite were logged for: not the gateway's own, nor ours over the socket."""
+    with open(side.cluster.data / "log" / "server.csv", newline="", errors="replace") as log:
+        for row in csv.reader(log):
+            if row[FROM].startswith("127.") and row[APPLICATION] != "pgwitness catalog":
+                yield row
+
+
+def split(text: str) -> list[str]:
+    """As PostgreSQL's own scanner cuts a query string."""
+    for with_parser in (True, False):
+        try:
+            return [piece.strip() for piece in pglast.split(text, with_parser=with_parser)]
+        except Exception:
+            continue
+    return [text.strip().rstrip(";")]
+
+
+def plain(text: str) -> str:
+    """To compare by: without what a splitter may leave at either end, letters outside ASCII (the server logs
+    them in its own encoding), or more than both logs keep of it."""
+    text = re.sub(r"[^\x00-\x7f]+", "?", text[:TEXT_MAX])
+    return re.sub(r"\s+", " ", re.sub(r"^(\s|;|--[^\n]*\n|/\*.*?\*/)+", "", text, flags=re.S)).strip(" ;")
+
+
+def texts(side: Side, queries: list[dict]) -> list[str]:
+    """Statements that only one of the two logs knows, or knows more often."""
+    if pglast is None:
+        return ["pglast is not installed: texts were not compared"]
+    server: collections.Counter = collections.Counter()
+    refused: collections.Counter = collections.Counter()
+    last: dict[str, str] = {}
+    for row in server_log(side):
+        kind, colon, text = row[MESSAGE].partition(": ")
+        if row[SEVERITY] == "LOG" and kind == "statement":
+            last[row[SESSION]] = text
+            server.update(map(plain, split(text)))
+        elif row[SEVERITY] == "LOG" and kind.startswith("execute ") and not kind.startswith("execute fetch from"):
+            last[row[SESSION]] = text
+            server[plain(text)] += 1
+        elif row[SEVERITY] == "ERROR" and row[QUERY] and last.get(row[SESSION]) != row[QUERY]:
+            # Turned down before it ran: not logged as a statement, yet recorded as an error.
+            refused.update(map(plain, {row[QUERY], *split(row[QUERY])}))
+    said = [record for record in queries if record["command"] != "FUNCTION CALL"]
+    ran = collections.Counter(plain(each.get("sql") or "") for each in said if each["outcome"] != "skipped")
+    skipped = collections.Counter(plain(each.get("sql") or "") for each in said if each["outcome"] == "skipped")
+    # A terminated backend says so in answer to whatever comes next, which it does not run.
+    lost = collections.Counter(plain(each.get("sql") or "") for each in said
+                               if each["outcome"] == "unknown" or (each["sqlstate"] or "").startswith("57P"))
+    complaints = []
+    for text in server.keys() | ran.keys():
+        more = ran[text] - server[text]
+        if more < 0:
+            more = min(0, more + skipped[text])
+        elif more > 0:
+            more = max(0, more - refused[text] - lost[text])
+        if more:
+            complaints.append(f"{more:+d} records of {text[:300]!r} (server {server[text]}, ours {ran[text]}, "
+                              f"skipped {skipped[text]}, refused {refused[text]})")
+    return sorted(complaints)
+
+
+def errors(side: Side, queries: list[dict]) -> list[str]:
+    """Errors by code: as the server logged them, and as recorded."""
+    server: collections.Counter = collections.Counter()
+    for row in server_log(side):
+        if row[SEVERITY] in ("ERROR", "FATAL"):
+            server[row[SQLSTATE]] += 1
+    seen = collections.Counter(record["sqlstate"] for record in queries if record.get("sqlstate"))
+    return [f"sqlstate {code}: {server[code]} in the server's log, {seen[code]} records"
+            for code in sorted(server.keys() | seen.keys())
+            # Those of a session's begin and end are not a statement's.
+            if server[code] != seen[code] and not (code[:2] in ("57", "3D", "28", "42") and server[code] > seen[code])]
