@@ -95,7 +95,15 @@ impl Server {
     fn load(&self, database: &str) -> Result<Schema, Failure> {
         let mut command = self.psql(database);
         let found = command
-            .args(["-At", "-F\u{1f}", "-R\u{1e}", "-P", "null=\u{1}", "-c", catalog::LOAD])
+            .args([
+                "-At",
+                "-F\u{1f}",
+                "-R\u{1e}",
+                "-P",
+                "null=\u{1}",
+                "-c",
+                &catalog::statement(catalog::Part::All),
+            ])
             .output()?;
         if !found.status.success() {
             return Err(String::from_utf8_lossy(&found.stderr).into());

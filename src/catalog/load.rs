@@ -28,17 +28,29 @@ pub enum CatalogError {
     },
 }
 
-/// Builds the catalog from the rows that [`super::LOAD`] returned.
+/// What a catalog statement returned.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Builds the catalog from the rows that the [`super::statement`] of everything returned.
 ///
 /// # Errors
 /// When a row has another shape than the query gives it.
 pub fn read(rows: &[Vec<Option<String>>]) -> Result<Schema, CatalogError> {
-    if rows.len() > ROWS_MAX {
-        return Err(CatalogError::TooLarge { rows: rows.len() });
+    read_parts(&[rows])
+}
+
+/// Builds the catalog from the rows of several statements.
+///
+/// # Errors
+/// When a row has another shape than the query gives it.
+pub fn read_parts(parts: &[&[Vec<Option<String>>]]) -> Result<Schema, CatalogError> {
+    let count = parts.iter().map(|rows| rows.len()).sum();
+    if count > ROWS_MAX {
+        return Err(CatalogError::TooLarge { rows: count });
     }
-    let mut schema = Schema { digest: digest(rows), ..Schema::default() };
+    let mut schema = Schema { digest: digest(parts), ..Schema::default() };
     for pass in [Pass::Names, Pass::Details] {
-        for (at, row) in rows.iter().enumerate() {
+        for (at, row) in parts.iter().copied().flatten().enumerate() {
             let row = Row { at, fields: row };
             let known = match pass {
                 Pass::Names => names(&mut schema, &row),
@@ -243,9 +255,9 @@ fn attributes_plain(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogEr
     text.split_ascii_whitespace().map(|n| n.parse().map_err(|_| row.wrong("column numbers"))).collect()
 }
 
-fn digest(rows: &[Vec<Option<String>>]) -> u64 {
+fn digest(parts: &[&[Vec<Option<String>>]]) -> u64 {
     let mut sum = Sha256::new();
-    for field in rows.iter().flatten() {
+    for field in parts.iter().copied().flatten().flatten() {
         let text = field.as_deref();
         sum.update(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
         sum.update(text.unwrap_or_default());
@@ -336,6 +348,24 @@ mod tests {
         assert_eq!(wrong, CatalogError::Row { row: 0, what: "relation oid" });
         assert!(read(&[row(&["surprise", "1"])]).is_err());
         assert!(read(&[vec![]]).is_err());
+    }
+
+    #[test]
+    fn rows_of_two_statements_make_one_catalog() {
+        let system =
+            [row(&["relation", "9", "pg_catalog", "pg_class", "r", "10", r#"[[1,"oid","oid",""]]"#])];
+        let user = [
+            row(&["namespace", "11", "pg_catalog"]),
+            row(&["namespace", "16384", "shop"]),
+            row(&["relation", "16385", "shop", "v", "v", "0", "[]"]),
+            row(&["base", "16385", "9", " 8"]),
+        ];
+        let schema = read_parts(&[&system, &user]).unwrap();
+        let view = schema.relation("shop", "v").unwrap();
+        assert_eq!(view.bases.iter().map(|base| base.oid).collect::<Vec<_>>(), [9]);
+        assert!(schema.relation("pg_catalog", "pg_class").is_some());
+        let wrong = read_parts(&[&system, &[row(&["surprise", "1"])]]).unwrap_err();
+        assert_eq!(wrong, CatalogError::Row { row: 1, what: "kind" });
     }
 
     #[test]

@@ -2,6 +2,7 @@ select 'namespace' as kind, n.oid::text as a,
   case when n.oid = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end as b,
   null::text as c, null::text as d, null::text as e, null::text as f, null::text as g, null::text as h
 from pg_catalog.pg_namespace n
+where 16384 :part
 union all
 select 'relation', c.oid::text,
   case when c.relnamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,
@@ -12,13 +13,13 @@ select 'relation', c.oid::text,
   (select pg_catalog.json_agg(i.inhparent::int8 order by i.inhseqno)::text
     from pg_catalog.pg_inherits i where i.inhrelid = c.oid), null
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 't')
+where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 't') and c.oid :part
 union all
 select 'base', r.ev_class::text, pg_catalog.split_part(p.piece, ' ', 1),
   pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'), r.ev_type::text, null, null, null, null
 from pg_catalog.pg_rewrite r,
   lateral pg_catalog.unnest(pg_catalog.string_to_array(r.ev_action::text, ':relid ')) as p(piece)
-where r.rulename = '_RETURN' and p.piece ~ '^\d+ [^{}]*:requiredPerms [1-9]'
+where r.rulename = '_RETURN' and r.ev_class :part and p.piece ~ '^\d+ [^{}]*:requiredPerms [1-9]'
 union all
 select 'target', r.ev_class::text,
   (select pg_catalog.json_agg(pg_catalog.json_build_array(m.part[1]::int, m.part[2]::int8, m.part[3]::int))::text
@@ -26,15 +27,18 @@ select 'target', r.ev_class::text,
       ':expr \{VAR [^{}]*\} :resno (\d+) [^{}]*:resorigtbl ([1-9]\d*) :resorigcol (\d+) :resjunk false', 'g') as m(part)),
   null, null, null, null, null, null
 from pg_catalog.pg_rewrite r join pg_catalog.pg_class c on c.oid = r.ev_class and c.relkind = 'v'
-where r.rulename = '_RETURN' and (pg_catalog.pg_relation_is_updatable(r.ev_class::regclass, false) & 28) <> 0
+where r.rulename = '_RETURN' and c.oid :part and c.oid >= 16384
+  and r.ev_action::text ~ '^\(\{QUERY [^{}]*:hasAggs false :hasWindowFuncs false :hasTargetSRFs false [^{}]*:cteList <> '
+  and r.ev_action::text ~ ':jointree \{FROMEXPR :fromlist \(\{RANGETBLREF :rtindex \d+\}\) '
+  and r.ev_action::text ~ ':groupClause <> [^{}]*:havingQual <> [^{}]*:distinctClause <> :sortClause (<>|\(\{[^()]*\}\)) :limitOffset <> :limitCount <> [^{}]*:setOperations <> [^{}]*\}\)$'
 union all
 select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead::text, null, null, null, null
-from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN'
+from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :part
 union all
 select 'builtin', n.nspname::text,
   pg_catalog.json_agg(distinct p.proname)::text, null, null, null, null, null, null
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-where n.nspname = 'pg_catalog'
+where n.nspname = 'pg_catalog' and p.oid :part
 group by n.nspname
 union all
 select 'function', p.oid::text,
@@ -49,18 +53,18 @@ select 'function', p.oid::text,
     then pg_catalog.left(p.prosrc, 65536) end
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   join pg_catalog.pg_language l on l.oid = p.prolang
-where n.nspname <> 'pg_catalog' or p.proargmodes is not null
+where (n.nspname <> 'pg_catalog' or p.proargmodes is not null) and p.oid :part
 union all
 select 'constraint', k.conrelid::text, k.conname::text,
   pg_catalog.array_to_string(k.conkey, ' '), k.contype::text, null, null, null, null
-from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.contype in ('p', 'u', 'x')
+from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.conrelid :part and k.contype in ('p', 'u', 'x')
 union all
 select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, null, null, null, null, null
-from pg_catalog.pg_trigger t where not t.tgisinternal
+from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :part
 union all
 select 'setting', coalesce(r.rolname::text, ''), s.setconfig, null, null, null, null, null, null
 from (select x.setrole, x.setdatabase, pg_catalog.unnest(x.setconfig) as setconfig
       from pg_catalog.pg_db_role_setting x) s
   left join pg_catalog.pg_roles r on r.oid = s.setrole
-where s.setdatabase in (0, (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
+where 16384 :part and s.setdatabase in (0, (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
   and (s.setrole = 0 or r.oid is not null)

@@ -1,6 +1,6 @@
 //! What names mean in one database: relations, columns, views, functions, constraints.
 //!
-//! A [`Schema`] is a value. It is read from the rows of one SQL statement ([`LOAD`]) that the caller runs on a
+//! A [`Schema`] is a value. It is read from the rows of SQL statements ([`statement`]) that the caller runs on a
 //! connection of its own; nothing here opens a socket, and nothing here changes after it was built. It knows what
 //! was committed (and visible to that connection) when the statement ran: temporary tables of other sessions are
 //! known by their own schema name, those of the loading connection under `pg_temp`.
@@ -9,13 +9,34 @@ mod load;
 
 use std::collections::HashMap;
 
-pub use load::{CatalogError, read};
+pub use load::{CatalogError, Rows, read, read_parts};
 
-/// One SQL statement, for a simple query as any role; it returns nine columns of text.
+/// Which objects a load reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of them.
+    All,
+    /// Those that came with the server: most of the work, and hardly ever changed.
+    System,
+    /// The others, the names of all schemas, and the settings of roles and databases.
+    User,
+}
+
+/// A SQL statement, for a simple query as any role; it returns nine columns of text.
 ///
-/// Its names are qualified, so that no search path can change their meaning; operators are looked up as usual, so
-/// run it on a connection whose path nobody else has set.
-pub const LOAD: &str = include_str!("load.sql");
+/// It takes no locks on what it tells about: a view that somebody is changing makes nobody wait. Its
+/// names are qualified, so that no search path can change their meaning; operators are looked up as
+/// usual, so run it on a connection whose path nobody else has set.
+#[must_use]
+pub fn statement(part: Part) -> String {
+    // FirstNormalObjectId.
+    let bound = match part {
+        Part::All => ">= 0",
+        Part::System => "< 16384",
+        Part::User => ">= 16384",
+    };
+    include_str!("load.sql").replace(":part", bound)
+}
 
 /// What a relation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

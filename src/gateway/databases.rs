@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pgwitness_protocol::startup::StartupMessage;
 
 use super::upstream::{Server, Upstream, UpstreamError};
-use crate::catalog::{self, Schema};
+use crate::catalog::{self, Part, Rows, Schema};
 use crate::config::{self, Config};
 use crate::tls::TlsError;
 
@@ -44,7 +44,7 @@ pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> 
     let asked = async {
         let mut connection = catalog_connection(&server, role, database).await?;
         let path = connection.ask(PATH).await?;
-        Ok::<_, UpstreamError>((path, connection.ask(catalog::LOAD).await?))
+        Ok::<_, UpstreamError>((path, connection.ask(&catalog::statement(Part::All)).await?))
     };
     let (path, rows) = tokio::time::timeout(LOAD_TIMEOUT, asked)
         .await
@@ -77,8 +77,9 @@ pub(super) struct Catalog {
     state: Mutex<Known>,
     /// Counts everything that a session should look at: a change, a load.
     news: AtomicU64,
-    /// One load at a time; the others wait for it.
-    loading: tokio::sync::Mutex<()>,
+    /// One load at a time; the others wait for it. Holds what came with the server: that is most of
+    /// a load, and read again only with `catalog_refresh`.
+    loading: tokio::sync::Mutex<Option<(Instant, Rows)>>,
 }
 
 #[derive(Default)]
@@ -123,7 +124,7 @@ impl Databases {
                     database: database.to_owned(),
                     state: Mutex::default(),
                     news: AtomicU64::new(0),
-                    loading: tokio::sync::Mutex::new(()),
+                    loading: tokio::sync::Mutex::new(None),
                 })
             })
             .clone()
@@ -183,12 +184,12 @@ impl Catalog {
     /// Loads the schema over a connection of the gateway's own, as `role`. A failure is logged and
     /// remembered: what was known stays, statements go on, marked as partly analysed.
     pub(super) async fn refresh(&self, role: &str) {
-        let _one = self.loading.lock().await;
+        let mut system = self.loading.lock().await;
         if !self.is_stale() {
             return;
         }
         let changes = self.lock().changes;
-        let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role)).await;
+        let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role, &mut system)).await;
         let mut known = self.lock();
         match loaded {
             Ok(Ok(schema)) => {
@@ -213,14 +214,22 @@ impl Catalog {
         self.tell();
     }
 
-    async fn load(&self, role: &str) -> Result<Schema, String> {
-        let rows = self.rows(role).await.map_err(|error| error.to_string())?;
+    async fn load(&self, role: &str, system: &mut Option<(Instant, Rows)>) -> Result<Schema, String> {
+        let user = self.rows(role, system).await.map_err(|error| error.to_string())?;
+        let system = system.as_ref().map(|(_, rows)| rows.as_slice()).unwrap_or_default();
         // Reading ten thousand tables takes longer than a task may.
-        tokio::task::block_in_place(|| catalog::read(&rows)).map_err(|error| error.to_string())
+        tokio::task::block_in_place(|| catalog::read_parts(&[system, &user]))
+            .map_err(|error| error.to_string())
     }
 
-    async fn rows(&self, role: &str) -> Result<Vec<Vec<Option<String>>>, UpstreamError> {
+    /// The rows of what users made; sees to it that those of the server's own are there.
+    async fn rows(&self, role: &str, system: &mut Option<(Instant, Rows)>) -> Result<Rows, UpstreamError> {
         let mut upstream = catalog_connection(&self.server, role, &self.database).await?;
-        upstream.ask(catalog::LOAD).await
+        let aged = |(at, _): &(Instant, Rows)| at.elapsed() >= self.server.config.catalog_refresh;
+        if system.as_ref().is_none_or(aged) {
+            let rows = upstream.ask(&catalog::statement(Part::System)).await?;
+            *system = Some((Instant::now(), rows));
+        }
+        upstream.ask(&catalog::statement(Part::User)).await
     }
 }

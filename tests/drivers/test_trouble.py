@@ -67,6 +67,32 @@ def test_a_terminated_backend_gives_its_own_error(connect, cluster, gateway):
         connection.execute("select 1")
 
 
+def test_an_uncommitted_change_of_a_view_makes_nobody_wait(own_gateway):
+    gateway = own_gateway()
+    secret = gateway.pair("ann", user="app_write")
+    with psycopg.connect(gateway.secret_dsn("app_write", secret)) as connection:
+        connection.execute("create view changed as select 1 as a")
+        connection.commit()
+        connection.execute("create or replace view changed as select 2 as a")
+        # The view is locked now; the catalog, which has changed, is read before this runs.
+        assert connection.execute("select a from changed").fetchone() == (2,)
+        connection.execute("drop view changed")
+    assert "could not load the catalog" not in gateway.said()
+
+
+def test_the_servers_own_views_are_known_after_the_catalog_has_changed(connect, auditor, mark):
+    connection = connect(role="app_write")
+    connection.execute(f"create table {mark} (a int)")
+    connection.execute(f"select /* {mark} view */ tablename from pg_tables where tablename = '{mark}'")
+    connection.execute(f"select /* {mark} table */ a from {mark}")
+    connection.execute(f"drop table {mark}")
+    [record] = auditor.wait(f"{mark} view pg_tables")
+    assert {"pg_catalog.pg_tables", "pg_catalog.pg_class"} <= set(record["tables"])
+    [record] = auditor.wait(f"{mark} table a reads:*.a")
+    assert record["tables"] == [f"public.{mark}"]
+    assert record["analysis"] == "exact"
+
+
 def test_a_database_that_does_not_exist_gives_its_own_error(gateway, provider):
     with Wire(gateway.port) as wire:
         error = fatal(wire.log_in(provider.id_token("ann"), user=email("ann"), database="nowhere", options=PASSWORD_PROMPT))
