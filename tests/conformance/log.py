@@ -108,7 +108,7 @@ def texts(side: Side, queries: list[dict]) -> list[str]:
             server[plain(text)] += 1
         elif row[SEVERITY] == "ERROR" and row[QUERY] and last.get(row[SESSION]) != row[QUERY]:
             # Turned down before it ran: not logged as a statement, yet recorded as an error.
-            refused.update(map(plain, {row[QUERY], *split(row[QUERY])}))
+            refused.update(map(plain, {row[QUERY], *split(row[QUERY]), *row[QUERY].split(";")}))
     said = [record for record in queries if record["command"] != "FUNCTION CALL"]
     ran = collections.Counter(plain(each.get("sql") or "") for each in said if each["outcome"] != "skipped")
     skipped = collections.Counter(plain(each.get("sql") or "") for each in said if each["outcome"] == "skipped")
@@ -116,7 +116,7 @@ def texts(side: Side, queries: list[dict]) -> list[str]:
     lost = collections.Counter(plain(each.get("sql") or "") for each in said
                                if each["outcome"] == "unknown" or (each["sqlstate"] or "").startswith("57P"))
     complaints = []
-    for text in server.keys() | ran.keys():
+    for text in (server.keys() | ran.keys()) - {""}:
         more = ran[text] - server[text]
         if more < 0:
             more = min(0, more + skipped[text])
@@ -129,13 +129,18 @@ def texts(side: Side, queries: list[dict]) -> list[str]:
 
 
 def errors(side: Side, queries: list[dict]) -> list[str]:
-    """Errors by code: as the server logged them, and as recorded."""
-    server: collections.Counter = collections.Counter()
+    """Errors by code: as the server logged them, and as recorded. A Parse that fails and is never executed is no
+    access, and the errors of a session's begin and end are no statement's: of those the server may know more."""
+    least: collections.Counter = collections.Counter()
+    most: collections.Counter = collections.Counter()
+    last: dict[str, str] = {}
     for row in server_log(side):
-        if row[SEVERITY] in ("ERROR", "FATAL"):
-            server[row[SQLSTATE]] += 1
+        kind, _, text = row[MESSAGE].partition(": ")
+        if row[SEVERITY] == "LOG" and (kind == "statement" or kind.startswith("execute ")):
+            last[row[SESSION]] = text
+        elif row[SEVERITY] in ("ERROR", "FATAL"):
+            most[row[SQLSTATE]] += 1
+            least[row[SQLSTATE]] += row[SEVERITY] == "ERROR" and last.get(row[SESSION]) == row[QUERY]
     seen = collections.Counter(record["sqlstate"] for record in queries if record.get("sqlstate"))
-    return [f"sqlstate {code}: {server[code]} in the server's log, {seen[code]} records"
-            for code in sorted(server.keys() | seen.keys())
-            # Those of a session's begin and end are not a statement's.
-            if server[code] != seen[code] and not (code[:2] in ("57", "3D", "28") and server[code] > seen[code])]
+    return [f"sqlstate {code}: {least[code]} to {most[code]} in the server's log, {seen[code]} records"
+            for code in sorted(most.keys() | seen.keys()) if not least[code] <= seen[code] <= most[code]]

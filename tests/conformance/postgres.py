@@ -106,7 +106,7 @@ def run_pipeline(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[st
 
 # The programs that come with the server, one after another on one database.
 PROGRAMS = {
-    "pgbench -i": ["pgbench", "--random-seed=1", "-i", "-q", "-s", "2", "--foreign-keys", "--partitions=3"],
+    "pgbench -i": ["pgbench", "-i", "-q", "-s", "2", "--foreign-keys", "--partitions=3"],
     "pgbench simple": ["pgbench", "-n", "--random-seed=1", "-M", "simple", "-c", "4", "-j", "2", "-t", "50"],
     "pgbench extended": ["pgbench", "-n", "--random-seed=1", "-M", "extended", "-c", "4", "-j", "2", "-t", "50"],
     "pgbench prepared": ["pgbench", "-n", "--random-seed=1", "-M", "prepared", "-c", "4", "-j", "2", "-t", "50"],
