@@ -14,6 +14,9 @@ SUITE_SECONDS_MAX = 40 * MINUTES
 PGXS = pathlib.Path("/usr/lib/postgresql/15/lib/pgxs/src/test")
 BIN = pathlib.Path("/usr/lib/postgresql/15/bin")
 
+# Tests to run instead of the whole schedule of regress and isolation; `run --only` sets it.
+only: list[str] = []
+
 # Not in Debian's packages as tests expect them, or a test of the build alone.
 CONTRIB_LEFT_OUT = {"sepgsql", "start-scripts", "spi", "intagg", "pg_stat_statements", "auto_explain"}
 
@@ -53,7 +56,7 @@ def run_regress(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str
     folder = source / "src/test/regress"
     compiled(folder / "regress.c", folder / "regress.so", "-fPIC", "-shared")
     return regress(side, PGXS / "regress/pg_regress", folder, out, "regression", f"--dlpath={folder}",
-                   "--max-concurrent-tests=20", "--max-connections=8", f"--schedule={folder}/parallel_schedule")
+                   "--max-concurrent-tests=20", "--max-connections=8", *(only or [f"--schedule={folder}/parallel_schedule"]))
 
 
 def run_plpgsql(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
@@ -64,7 +67,7 @@ def run_plpgsql(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str
 def run_isolation(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     folder = source / "src/test/isolation"
     return regress(side, PGXS / "isolation/pg_isolation_regress", folder, out, "isolation",
-                   f"--schedule={folder}/isolation_schedule")
+                   *(only or [f"--schedule={folder}/isolation_schedule"]))
 
 
 def tests_of(folder: pathlib.Path, kind: str = "REGRESS") -> list[str]:
