@@ -519,6 +519,14 @@ impl Conversation {
         // A simple query destroys the unnamed statement and portal.
         let statement = self.statements.remove(b"");
         let portal = self.portals.remove(b"");
+        // Unless it is ignored, since something before it failed.
+        let taken = (self.next_op, self.segment);
+        if statement.is_some() {
+            self.closing.insert(Closed::Statement(Box::default()), taken);
+        }
+        if portal.is_some() {
+            self.closing.insert(Closed::Portal(Box::default()), taken);
+        }
         let slices = slices.into_iter().collect();
         let op = self.push(Kind::Query { slices, completed: false });
         op.statement = statement;

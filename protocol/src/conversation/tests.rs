@@ -425,6 +425,17 @@ fn a_close_that_the_server_may_ignore_makes_the_next_segment_wait() {
 }
 
 #[test]
+fn a_query_that_the_server_may_ignore_has_not_yet_destroyed_the_unnamed_statement() {
+    let mut talk = Talk::new();
+    talk.parse("", "kept").sync().answer(b'1', b"").ready("I");
+    talk.bind("", "missing").query("ignored").sync().bind("", "");
+    assert!(talk.waited);
+    talk.error("26000", 0).ready("I").bind("", "").execute("").sync();
+    talk.answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["Idle", "transaction failed 26000", "ignored: Skipped", "Idle", "kept: Ok 0", "Idle"]);
+}
+
+#[test]
 fn a_statement_renamed_by_sql_is_not_recorded_under_its_old_text() {
     let mut talk = Talk::new();
     talk.parse("s", "old").sync().answer(b'1', b"").ready("I");
