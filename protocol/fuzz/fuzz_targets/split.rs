@@ -34,9 +34,20 @@ fuzz_target!(|data: &[u8]| {
         },
         _ => rest.iter().map(|byte| piece(*byte)).collect::<String>(),
     };
+    if goes_on_after_a_comment(&text) {
+        return;
+    }
     semicolons(&text);
     statements(&text);
 });
+
+/// `'a' -- comment`, a newline, `'b'` is one string to PostgreSQL. libpg_query, which was changed to
+/// return comments as tokens, sees two.
+fn goes_on_after_a_comment(text: &str) -> bool {
+    lex::Lexer::new(text.as_bytes(), true)
+        .filter(|token| token.kind.is_string() && token.kind != lex::Kind::Dollar)
+        .any(|token| text.as_bytes()[token.start..token.end].windows(2).any(|pair| pair == b"--"))
+}
 
 fn piece(byte: u8) -> &'static str {
     PIECES[usize::from(byte) % PIECES.len()]

@@ -450,6 +450,12 @@ impl Server {
                 self.portals.insert(name.into(), portal);
                 Ok(())
             }
+            Verb::Select => {
+                self.rows(portal.rows_left.min(1));
+                self.note(exec, Truth::Failed(stmt.text));
+                self.fail("22012", None);
+                Err(Failed)
+            }
             Verb::CopyIn if !choices.one_in(5) => {
                 portal.ended = true;
                 self.portals.insert(name.into(), portal);
