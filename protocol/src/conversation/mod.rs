@@ -516,9 +516,10 @@ impl Conversation {
 
     /// Says which executions the [`Ask::Query`] just returned has become, in order.
     pub fn started_query(&mut self, slices: impl IntoIterator<Item = Slice>) {
-        // A simple query destroys the unnamed statement and portal.
+        let slices: VecDeque<_> = slices.into_iter().collect();
+        // A simple query destroys the unnamed statement; each statement in it, the unnamed portal.
         let statement = self.statements.remove(b"");
-        let portal = self.portals.remove(b"");
+        let portal = if slices.is_empty() { None } else { self.portals.remove(b"") };
         // Unless it is ignored, since something before it failed.
         let taken = (self.next_op, self.segment);
         if statement.is_some() {
@@ -527,7 +528,6 @@ impl Conversation {
         if portal.is_some() {
             self.closing.insert(Closed::Portal(Box::default()), taken);
         }
-        let slices = slices.into_iter().collect();
         let op = self.push(Kind::Query { slices, completed: false });
         op.statement = statement;
         op.portal = portal;

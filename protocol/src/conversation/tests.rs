@@ -436,6 +436,15 @@ fn a_query_that_the_server_may_ignore_has_not_yet_destroyed_the_unnamed_statemen
 }
 
 #[test]
+fn an_empty_query_leaves_the_unnamed_portal() {
+    let mut talk = Talk::new();
+    talk.query("begin").done("BEGIN").ready("T").parse("", "kept").bind("", "").query("");
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'I', b"").ready("T").execute("").sync();
+    talk.done("SELECT 0").ready("T");
+    talk.told(&["begin: Ok", "Transaction", "Transaction", "kept: Ok 0", "Transaction"]);
+}
+
+#[test]
 fn a_statement_renamed_by_sql_is_not_recorded_under_its_old_text() {
     let mut talk = Talk::new();
     talk.parse("s", "old").sync().answer(b'1', b"").ready("I");
