@@ -320,7 +320,7 @@ impl Conversation {
 
     /// Whether nothing is unanswered.
     pub fn is_idle(&self) -> bool {
-        self.ops.len() <= self.doubtful && !self.copying && !self.skips_to_an_unknown_sync()
+        self.is_settled() && !self.copying && !self.skips_to_an_unknown_sync()
     }
 
     /// Whether the server says no more before the client does: it reads COPY data, or a pipeline has
@@ -426,7 +426,7 @@ impl Conversation {
     /// Whether a statement of an earlier segment, which may yet fail without stopping what follows,
     /// alters what the next message means. It is settled when all is answered.
     fn is_altering(&mut self) -> bool {
-        if self.ops.len() <= self.doubtful {
+        if self.is_settled() {
             self.altered_segment = None;
             self.closing.clear();
         }

@@ -332,6 +332,18 @@ fn a_sync_taken_for_copy_data_is_not_waited_for_when_the_copy_fails() {
 }
 
 #[test]
+fn an_end_of_data_sent_to_a_copy_that_had_failed_holds_nobody_up() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").alters(Alters::Meaning).answer(b'G', b"\0\0\0").sync().ask(b'c', b"");
+    talk.error("23505", 0).ask(b'c', b"").ready("I").ask(b'c', b"");
+    assert!(talk.conversation.is_idle());
+    talk.query("select 1");
+    assert!(!talk.waited);
+    talk.rows(1).done("SELECT 1").ready("I");
+    talk.told(&["copy t from stdin: Error", "Idle", "select 1: Ok 1", "Idle"]);
+}
+
+#[test]
 fn ends_of_copy_data_without_number_make_the_client_wait() {
     let mut talk = Talk::new();
     talk.query("select pg_sleep(10)");

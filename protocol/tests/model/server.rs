@@ -407,6 +407,9 @@ impl Server {
             return Ok(());
         }
         if portal.dead || !self.may_run(&portal.stmt) {
+            if portal.started && !portal.ended {
+                self.note(portal.exec, Truth::Failed(portal.stmt.text)); // it cannot go on
+            }
             self.fail("25P02", None);
             return Err(Failed);
         }
