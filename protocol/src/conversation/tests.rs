@@ -344,6 +344,18 @@ fn an_end_of_data_sent_to_a_copy_that_had_failed_holds_nobody_up() {
 }
 
 #[test]
+fn two_syncs_in_doubt_with_an_end_of_data_behind_them_hold_nobody_up() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").alters(Alters::Meaning).answer(b'G', b"\0\0\0").sync().sync();
+    talk.ask(b'f', b"no\0").error("57014", 0).ask(b'f', b"no\0").ready("I").sync().ready("I");
+    assert!(talk.conversation.is_idle());
+    talk.query("select 1");
+    assert!(!talk.waited);
+    talk.rows(1).done("SELECT 1").ready("I");
+    talk.told(&["copy t from stdin: Error", "Idle", "Idle", "select 1: Ok 1", "Idle"]);
+}
+
+#[test]
 fn ends_of_copy_data_without_number_make_the_client_wait() {
     let mut talk = Talk::new();
     talk.query("select pg_sleep(10)");
