@@ -472,6 +472,31 @@ async fn copies_that_fail_midway_or_are_synced_early_stay_in_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_runs_behind_a_copy_that_fails_before_it_reads_is_recorded_as_it_ended() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.send(&query("CREATE TEMP TABLE t (a int); CREATE TEMP VIEW v AS SELECT count(*) FROM t")).await;
+    wire.ready().await;
+    // The Sync behind the COPY is answered: the server has read no data.
+    let copy = [parse("", "COPY v FROM STDIN"), bind("", "", &[]), execute(""), sync()].concat();
+    let hidden = [parse("", "INSERT INTO t VALUES (1)"), bind("", "", &[]), execute(""), sync()].concat();
+    // An empty query leaves the unnamed portal as it is.
+    let portal =
+        [query("BEGIN"), parse("", "DELETE FROM t"), bind("", "", &[]), query(""), execute(""), sync()];
+    wire.send(&[copy, hidden, portal.concat()].concat()).await;
+    assert_eq!(wire.tags().await, "12GEZ");
+    assert_eq!(wire.tags().await, "12CZ");
+    assert_eq!(wire.tags().await, "CZ");
+    assert_eq!(wire.tags().await, "12IZ");
+    assert_eq!(wire.tags().await, "CZ");
+    for (query, outcome) in [("command:copy", "error"), ("command:insert", "ok"), ("command:delete", "ok")] {
+        let records = gateway.records(&format!("event:query {query}"), 1).await;
+        assert_eq!(records[0]["outcome"], outcome, "{records:#?}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_no_known_type_ends_the_session_at_once() {
     let gateway = TestGateway::start().await;
     let mut wire = Wire::open(&gateway).await;

@@ -196,7 +196,7 @@ impl Conversation {
 
     /// What was answered just now comes after the Syncs in doubt: they had been read as COPY data.
     fn drop_doubtful(&mut self) {
-        while self.doubtful > 0 && matches!(self.ops.front(), Some(Op { kind: Kind::Sync, .. })) {
+        while self.doubtful > 0 && matches!(self.front(), Some(Op { kind: Kind::Sync, .. })) {
             self.ops.pop_front();
             self.doubtful -= 1;
         }
@@ -327,7 +327,8 @@ impl Conversation {
         // Ends of COPY data that nobody asked for are ignored by the server.
         self.front();
         // If it answered a later Sync than the one in doubt, that one's answer is now in doubt.
-        let left = self.ops.iter().take_while(|op| matches!(op.kind, Kind::Sync)).count();
+        let silent = self.ops.iter().take_while(|op| matches!(op.kind, Kind::Sync | Kind::CopyEnd));
+        let left = silent.filter(|op| matches!(op.kind, Kind::Sync)).count();
         self.doubtful = self.doubtful.min(left);
         if status == Status::Idle {
             self.end_portals(events);

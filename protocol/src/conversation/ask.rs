@@ -15,6 +15,16 @@ impl Conversation {
         }
     }
 
+    /// Whether nothing is unanswered but Syncs in doubt, and ends of COPY data, which have no answer.
+    pub(super) fn is_settled(&self) -> bool {
+        let syncs = |op: &Op| usize::from(matches!(op.kind, Kind::Sync));
+        let silent = |op: &Op| matches!(op.kind, Kind::Sync | Kind::CopyEnd);
+        self.ops.is_empty()
+            || (self.doubtful > 0
+                && self.ops.iter().all(silent)
+                && self.ops.iter().map(syncs).sum::<usize>() <= self.doubtful)
+    }
+
     /// The client has sent no end of the COPY data that the server reads.
     pub(super) fn reads_copy(&self) -> bool {
         self.copying && !self.ops.iter().any(|op| matches!(op.kind, Kind::CopyEnd))

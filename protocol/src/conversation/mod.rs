@@ -320,7 +320,7 @@ impl Conversation {
 
     /// Whether nothing is unanswered.
     pub fn is_idle(&self) -> bool {
-        self.ops.len() <= self.doubtful && !self.copying && !self.skips_to_an_unknown_sync()
+        self.is_settled() && !self.copying && !self.skips_to_an_unknown_sync()
     }
 
     /// Whether the server says no more before the client does: it reads COPY data, or a pipeline has
@@ -426,7 +426,7 @@ impl Conversation {
     /// Whether a statement of an earlier segment, which may yet fail without stopping what follows,
     /// alters what the next message means. It is settled when all is answered.
     fn is_altering(&mut self) -> bool {
-        if self.ops.len() <= self.doubtful {
+        if self.is_settled() {
             self.altered_segment = None;
             self.closing.clear();
         }
@@ -516,10 +516,18 @@ impl Conversation {
 
     /// Says which executions the [`Ask::Query`] just returned has become, in order.
     pub fn started_query(&mut self, slices: impl IntoIterator<Item = Slice>) {
-        // A simple query destroys the unnamed statement and portal.
+        let slices: VecDeque<_> = slices.into_iter().collect();
+        // A simple query destroys the unnamed statement; each statement in it, the unnamed portal.
         let statement = self.statements.remove(b"");
-        let portal = self.portals.remove(b"");
-        let slices = slices.into_iter().collect();
+        let portal = if slices.is_empty() { None } else { self.portals.remove(b"") };
+        // Unless it is ignored, since something before it failed.
+        let taken = (self.next_op, self.segment);
+        if statement.is_some() {
+            self.closing.insert(Closed::Statement(Box::default()), taken);
+        }
+        if portal.is_some() {
+            self.closing.insert(Closed::Portal(Box::default()), taken);
+        }
         let op = self.push(Kind::Query { slices, completed: false });
         op.statement = statement;
         op.portal = portal;

@@ -332,6 +332,30 @@ fn a_sync_taken_for_copy_data_is_not_waited_for_when_the_copy_fails() {
 }
 
 #[test]
+fn an_end_of_data_sent_to_a_copy_that_had_failed_holds_nobody_up() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").alters(Alters::Meaning).answer(b'G', b"\0\0\0").sync().ask(b'c', b"");
+    talk.error("23505", 0).ask(b'c', b"").ready("I").ask(b'c', b"");
+    assert!(talk.conversation.is_idle());
+    talk.query("select 1");
+    assert!(!talk.waited);
+    talk.rows(1).done("SELECT 1").ready("I");
+    talk.told(&["copy t from stdin: Error", "Idle", "select 1: Ok 1", "Idle"]);
+}
+
+#[test]
+fn two_syncs_in_doubt_with_an_end_of_data_behind_them_hold_nobody_up() {
+    let mut talk = Talk::new();
+    talk.query("copy t from stdin").alters(Alters::Meaning).answer(b'G', b"\0\0\0").sync().sync();
+    talk.ask(b'f', b"no\0").error("57014", 0).ask(b'f', b"no\0").ready("I").sync().ready("I");
+    assert!(talk.conversation.is_idle());
+    talk.query("select 1");
+    assert!(!talk.waited);
+    talk.rows(1).done("SELECT 1").ready("I");
+    talk.told(&["copy t from stdin: Error", "Idle", "Idle", "select 1: Ok 1", "Idle"]);
+}
+
+#[test]
 fn ends_of_copy_data_without_number_make_the_client_wait() {
     let mut talk = Talk::new();
     talk.query("select pg_sleep(10)");
@@ -422,6 +446,26 @@ fn a_close_that_the_server_may_ignore_makes_the_next_segment_wait() {
     talk.error("42601", 0).ready("I").bind("", "s").execute("").sync();
     talk.answer(b'2', b"").done("SELECT 0").ready("I");
     talk.told(&["Idle", "transaction failed 42601", "Idle", "kept: Ok 0", "Idle"]);
+}
+
+#[test]
+fn a_query_that_the_server_may_ignore_has_not_yet_destroyed_the_unnamed_statement() {
+    let mut talk = Talk::new();
+    talk.parse("", "kept").sync().answer(b'1', b"").ready("I");
+    talk.bind("", "missing").query("ignored").sync().bind("", "");
+    assert!(talk.waited);
+    talk.error("26000", 0).ready("I").bind("", "").execute("").sync();
+    talk.answer(b'2', b"").done("SELECT 0").ready("I");
+    talk.told(&["Idle", "transaction failed 26000", "ignored: Skipped", "Idle", "kept: Ok 0", "Idle"]);
+}
+
+#[test]
+fn an_empty_query_leaves_the_unnamed_portal() {
+    let mut talk = Talk::new();
+    talk.query("begin").done("BEGIN").ready("T").parse("", "kept").bind("", "").query("");
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'I', b"").ready("T").execute("").sync();
+    talk.done("SELECT 0").ready("T");
+    talk.told(&["begin: Ok", "Transaction", "Transaction", "kept: Ok 0", "Transaction"]);
 }
 
 #[test]

@@ -407,6 +407,9 @@ impl Server {
             return Ok(());
         }
         if portal.dead || !self.may_run(&portal.stmt) {
+            if portal.started && !portal.ended {
+                self.note(portal.exec, Truth::Failed(portal.stmt.text)); // it cannot go on
+            }
             self.fail("25P02", None);
             return Err(Failed);
         }
@@ -449,6 +452,12 @@ impl Server {
                 }
                 self.portals.insert(name.into(), portal);
                 Ok(())
+            }
+            Verb::Select => {
+                self.rows(portal.rows_left.min(1));
+                self.note(exec, Truth::Failed(stmt.text));
+                self.fail("22012", None);
+                Err(Failed)
             }
             Verb::CopyIn if !choices.one_in(5) => {
                 portal.ended = true;
