@@ -169,6 +169,7 @@ impl Session {
         let bounds = Bounds {
             message: limits.max_message,
             names: limits.max_statements,
+            memory: limits.max_statement_memory,
             pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
         let asked = asked_settings(message);
@@ -497,11 +498,14 @@ impl Session {
         let reason = error.to_string();
         let who = self.chronicle.who();
         self.gateway.note(RecordEvent::Denied, Outcome::Denied, who, "message".into(), reason.clone());
-        let code = match error {
-            ProtocolError::TooLarge { .. } | ProtocolError::TooMany { .. } => "54000",
-            _ => "08P01",
+        let key = match error {
+            ProtocolError::TooLarge { .. } => "limits.max_message",
+            ProtocolError::TooMany { .. } => "limits.max_statements",
+            ProtocolError::TooMuch { .. } => "limits.max_statement_memory",
+            _ => return Ending::Us(Say::new(Severity::Fatal, "08P01", reason)),
         };
-        Ending::Us(Say::new(Severity::Fatal, code, reason))
+        let hint = format!("Whoever runs the gateway can raise it: {key}.");
+        Ending::Us(Say::new(Severity::Fatal, "54000", reason).hint(hint))
     }
 
     /// Nothing could be recorded, so nothing passes. Where the session is at rest it may go on: the
