@@ -133,7 +133,7 @@ impl Server {
             return Ok(Stream::Unix(UnixStream::connect(path).await.map_err(UpstreamError::Connect)?));
         }
         let mut stream = TcpStream::connect((host.as_str(), *port)).await.map_err(UpstreamError::Connect)?;
-        stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+        super::stream::prepare(&stream).map_err(UpstreamError::Connect)?;
         let Some(tls) = &self.tls else { return Ok(Stream::Tcp(stream)) };
         stream.write_all(&startup::ssl_request()).await.map_err(UpstreamError::Connect)?;
         // Exactly one byte is read in clear: anything after it would be an injection (CVE-2021-23222).
