@@ -172,7 +172,8 @@ impl Session {
             memory: limits.max_statement_memory,
             pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
-        let asked = asked_settings(message);
+        // What the server said of them comes last: it counts.
+        let asked = [asked_settings(message), upstream.settings].concat();
         let server = catalog.server().clone();
         let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
