@@ -3,15 +3,20 @@
 //! Each direction reads, looks, then writes what it read before it reads again: a slow peer slows
 //! the other down and costs no memory. Partial messages live in the buffers, never in a future, so
 //! every wait here may be dropped.
+//!
+//! There is no timer for idleness: who is idle costs little, and PostgreSQL has `idle_session_timeout`. A
+//! peer that is no longer there is found by TCP's keepalive.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use pgwitness_index::record::{Event as RecordEvent, Outcome, Timestamp, Who};
 use pgwitness_protocol::ProtocolError;
 use pgwitness_protocol::backend::Status;
@@ -228,9 +233,24 @@ impl Session {
         let who = self.who();
         let live = LiveSession { who: who.clone(), pid: self.pid, since: clock::now() };
         self.gateway.live.lock().insert(who.session.clone(), live);
-        let ending = self.relay(client).await;
-        self.end(client, ending).await;
+        let life = async {
+            let ending = self.relay(client).await;
+            self.end(client, ending).await;
+        };
+        // What a defect leaves behind is not looked at again, but for the records and the backend.
+        if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+            self.give_up().await;
+        }
         self.gateway.live.lock().remove(&who.session);
+    }
+
+    /// A defect of ours ended the session: its records are settled, and nothing goes on running.
+    async fn give_up(&mut self) {
+        tracing::error!(session = %self.who().session, "a defect of the gateway ended a session");
+        self.chronicle.end(false, "a defect of the gateway ended the session");
+        if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
+            tracing::debug!(%error, "could not cancel what a session left behind");
+        }
     }
 
     async fn relay(&mut self, client: &mut Stream) -> Ending {
