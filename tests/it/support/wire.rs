@@ -11,7 +11,7 @@ use super::gateway::TestGateway;
 use super::postgres::server;
 
 /// An answer must come within this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One message: type, length, body.
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -57,6 +57,43 @@ pub(crate) fn error_code(body: &[u8]) -> String {
     String::from_utf8(field[1..].to_vec()).unwrap()
 }
 
+/// The fields of a DataRow, as text.
+pub(crate) fn fields(body: &[u8]) -> Vec<Option<String>> {
+    let mut rest = &body[2..];
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (length, more) = rest.split_at(4);
+        let length = i32::from_be_bytes(length.try_into().unwrap());
+        let (value, more) = more.split_at(usize::try_from(length).unwrap_or(0));
+        found.push((length >= 0).then(|| String::from_utf8_lossy(value).into_owned()));
+        rest = more;
+    }
+    found
+}
+
+/// Rows of an answer.
+pub(crate) fn rows(answer: &Messages) -> Vec<Vec<Option<String>>> {
+    answer.iter().filter(|(tag, _)| *tag == b'D').map(|(_, body)| fields(body)).collect()
+}
+
+/// `Describe`, of a statement (`S`) or a portal (`P`).
+pub(crate) fn describe(kind: char, name: &str) -> Vec<u8> {
+    message(b'D', format!("{kind}{name}\0").as_bytes())
+}
+
+/// `FunctionCall` with all arguments and the result in binary.
+pub(crate) fn call(function: u32, values: &[&[u8]]) -> Vec<u8> {
+    let mut body = function.to_be_bytes().to_vec();
+    body.extend([0, 1, 0, 1]);
+    body.extend((values.len() as u16).to_be_bytes());
+    for value in values {
+        body.extend((value.len() as u32).to_be_bytes());
+        body.extend(*value);
+    }
+    body.extend([0, 1]);
+    message(b'F', &body)
+}
+
 pub(crate) trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
 
@@ -74,6 +111,14 @@ impl Wire {
         wire
     }
 
+    /// The same, with more startup parameters.
+    pub(crate) async fn open_with(gateway: &TestGateway, more: &[(&str, &str)]) -> Self {
+        let mut wire = Self { stream: Box::new(connect(gateway).await) };
+        wire.ask_with(gateway, more).await;
+        wire.ready().await;
+        wire
+    }
+
     pub(crate) async fn log_in(&mut self, gateway: &TestGateway) {
         self.ask_in(gateway).await;
         self.ready().await;
@@ -81,10 +126,14 @@ impl Wire {
 
     /// Sends the startup message.
     pub(crate) async fn ask_in(&mut self, gateway: &TestGateway) {
+        self.ask_with(gateway, &[]).await;
+    }
+
+    async fn ask_with(&mut self, gateway: &TestGateway, more: &[(&str, &str)]) {
         let mut body = (3u32 << 16).to_be_bytes().to_vec();
-        for (name, value) in
-            [("user", "ann@example.com"), ("database", gateway.database()), ("application_name", "psql")]
-        {
+        let own =
+            [("user", "ann@example.com"), ("database", gateway.database()), ("application_name", "psql")];
+        for (name, value) in own.iter().chain(more) {
             body.extend(format!("{name}\0{value}\0").as_bytes());
         }
         body.push(0);
@@ -126,6 +175,12 @@ impl Wire {
             seen.push(message);
         }
         seen
+    }
+
+    /// Sends a query string and hears it out.
+    pub(crate) async fn run(&mut self, sql: &str) -> Messages {
+        self.send(&query(sql)).await;
+        self.ready().await
     }
 
     pub(crate) async fn tags(&mut self) -> String {
