@@ -44,6 +44,9 @@ const READ_MAX: usize = 128 * 1024;
 /// After the client has gone, a cancelled statement gets this long to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A cancel request that had no effect is made again after this long.
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);
+
 /// Parting words may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -665,23 +668,36 @@ impl Session {
         if self.conversation.is_idle() {
             return;
         }
-        if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
-            tracing::debug!(%error, "could not cancel what a client left behind");
-        }
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, async {
-            // A server that waits for more of a pipeline or of COPY data hears that none will come.
-            let _ = self.server.shutdown().await;
-            while !self.conversation.is_idle() {
-                let count = self.results.cleared().len();
-                self.results.passed(count);
-                self.server.read_more(self.results.space(READ_MIN)).await?;
-                let heard = self.hear();
-                self.write_down();
-                heard.map_err(io::Error::other)?;
+        let until = Instant::now() + CANCEL_TIMEOUT;
+        let mut told = false;
+        while Instant::now() < until {
+            if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
+                tracing::debug!(%error, "could not cancel what a client left behind");
             }
-            io::Result::Ok(())
-        })
-        .await;
+            if !std::mem::replace(&mut told, true) {
+                // A server that waits for more of a pipeline or of COPY data hears that none will come.
+                let _ = self.server.shutdown().await;
+            }
+            // A request that comes before the statement has begun is lost: it is made again.
+            if tokio::time::timeout(CANCEL_AGAIN, self.hear_out()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Hears the server until nothing is unanswered, or it is gone.
+    ///
+    /// Cancel safe: what was read is in the buffer.
+    async fn hear_out(&mut self) -> io::Result<()> {
+        while !self.conversation.is_idle() {
+            let count = self.results.cleared().len();
+            self.results.passed(count);
+            self.server.read_more(self.results.space(READ_MIN)).await?;
+            let heard = self.hear();
+            self.write_down();
+            heard.map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// What the database said last belongs to the client; then our own words, between messages only.
