@@ -181,21 +181,21 @@ pub(crate) fn put_who(view: &mut View, who: &Who) {
 }
 
 fn put_sql(view: &mut View, record: &Record) {
-    let Some(sql) = &record.sql else {
-        view.insert("sql".into(), Value::Null);
-        view.insert("params".into(), json!([]));
-        return;
-    };
-    let bytes = sql.as_bytes();
-    match std::str::from_utf8(bytes) {
-        Ok(valid) => {
+    let bytes = record.sql.as_ref().map(|sql| sql.as_bytes());
+    match bytes.map(std::str::from_utf8) {
+        None => {
+            view.insert("sql".into(), Value::Null);
+        }
+        Some(Ok(valid)) => {
             view.insert("sql".into(), valid.into());
         }
-        Err(_) => {
+        Some(Err(_)) => {
+            let bytes = bytes.unwrap_or_default();
             view.insert("sql".into(), String::from_utf8_lossy(bytes).into());
             view.insert("sql_hex".into(), hex(bytes).into());
         }
     }
+    // A function called by its OID has arguments and no text.
     view.insert("params".into(), Value::Array(record.params.iter().map(param).collect()));
 }
 

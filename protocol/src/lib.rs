@@ -80,6 +80,14 @@ pub enum ProtocolError {
         /// The limit.
         limit: usize,
     },
+    /// Texts of prepared statements, or bound values of portals, take more bytes than allowed.
+    #[error(
+        "prepared statements or portals of one session hold more bytes than the gateway's limit of {limit}"
+    )]
+    TooMuch {
+        /// The limit.
+        limit: usize,
+    },
     /// The server answered something that cannot follow from what was asked.
     #[error("unexpected message of type {tag:?} from the server", tag = *tag as char)]
     Unexpected {

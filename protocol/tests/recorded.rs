@@ -63,7 +63,7 @@ struct Ear {
 
 impl Ear {
     fn new() -> Self {
-        let bounds = Bounds { message: 1 << 20, names: 1000, pipeline: 1000 };
+        let bounds = Bounds { message: 1 << 20, names: 1000, memory: 1 << 24, pipeline: 1000 };
         Self {
             conversation: Conversation::new(bounds),
             client: FrameBuffer::new(),

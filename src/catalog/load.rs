@@ -59,6 +59,7 @@ pub fn read_parts(parts: &[&[Vec<Option<String>>]]) -> Result<Schema, CatalogErr
             known?;
         }
     }
+    schema.unsettling = super::unsettling::names(&schema.functions);
     Ok(schema)
 }
 
@@ -83,6 +84,7 @@ fn names(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
                 known.functions.entry(name).or_default();
             }
         }
+        "signatures" => schema.signatures = row.optional(2).unwrap_or_default().into(),
         _ => {}
     }
     Ok(())
@@ -90,7 +92,7 @@ fn names(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
 
 fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
     match row.text(0, "kind")? {
-        "namespace" | "relation" | "function" | "builtin" => {}
+        "namespace" | "relation" | "function" | "builtin" | "signatures" => {}
         "base" => {
             let (oid, columns) = (row.number(2, "base oid")?, attributes(row, 3)?);
             if let Some(view) = relation_mut(schema, row)? {
@@ -340,6 +342,15 @@ mod tests {
         assert_eq!(schema.column_by_oid(9, 2), None);
         assert_eq!(schema.constraint(9, "items_key"), Some(&[1, 3][..]));
         assert!(items.columns[1].generated);
+    }
+
+    #[test]
+    fn a_built_in_function_is_found_by_its_oid_with_the_types_it_takes() {
+        let lines = "952 lo_open 26 23\n953 lo_close 23\n1299 now ";
+        let schema = read(&[row(&["signatures", "", lines])]).unwrap();
+        assert_eq!(schema.builtin_by_oid(952), Some(("lo_open", vec![26, 23])));
+        assert_eq!(schema.builtin_by_oid(1299), Some(("now", vec![])));
+        assert_eq!(schema.builtin_by_oid(95), None);
     }
 
     #[test]

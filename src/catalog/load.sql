@@ -41,6 +41,11 @@ from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespa
 where n.nspname = 'pg_catalog' and p.oid :part
 group by n.nspname
 union all
+select 'signatures', null,
+  pg_catalog.string_agg(p.oid::text || ' ' || p.proname::text || ' ' || p.proargtypes::text, E'\n' order by p.oid),
+  null, null, null, null, null, null
+from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace
+union all
 select 'function', p.oid::text,
   case when p.pronamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,
   p.proname::text, p.pronargs::text || ' ' || p.pronargdefaults::text,

@@ -6,8 +6,9 @@
 //! known by their own schema name, those of the loading connection under `pg_temp`.
 
 mod load;
+mod unsettling;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub use load::{CatalogError, Rows, read, read_parts};
 
@@ -212,6 +213,10 @@ pub struct Schema {
     functions: Vec<Function>,
     function_by_oid: HashMap<u32, usize>,
     constraints: HashMap<u32, Vec<Constraint>>,
+    /// A line for each built-in function: oid, name, types of its arguments. Text, for it is asked seldom.
+    signatures: Box<str>,
+    /// Names of functions that may change what the session has set.
+    unsettling: HashSet<Box<str>>,
     settings: Vec<LoginSetting>,
 }
 
@@ -285,6 +290,28 @@ impl Schema {
     #[must_use]
     pub fn function_by_oid(&self, oid: u32) -> Option<&Function> {
         self.functions.get(*self.function_by_oid.get(&oid)?)
+    }
+
+    /// Whether a function of this name may change what the session has set, or make temporary tables.
+    #[must_use]
+    pub fn is_unsettling(&self, function: &str) -> bool {
+        !self.unsettling.is_empty() && self.unsettling.contains(function.to_ascii_lowercase().as_str())
+    }
+
+    /// Whether the body of a block may do that.
+    #[must_use]
+    pub fn unsettles(&self, body: &str) -> bool {
+        unsettling::unsettles(body, &self.unsettling)
+    }
+
+    /// The name of a built-in function and the types of its arguments, by oid.
+    #[must_use]
+    pub fn builtin_by_oid(&self, oid: u32) -> Option<(&str, Vec<u32>)> {
+        let oid = oid.to_string();
+        let mut lines = self.signatures.lines();
+        let rest = lines.find_map(|line| line.strip_prefix(oid.as_str())?.strip_prefix(' '))?;
+        let (name, types) = rest.split_once(' ')?;
+        Some((name, types.split_ascii_whitespace().filter_map(|oid| oid.parse().ok()).collect()))
     }
 
     /// The columns of a unique, primary key or exclusion constraint.

@@ -183,6 +183,7 @@ struct IndexTable {
 struct LimitsTable {
     max_message: Option<String>,
     max_statements: Option<usize>,
+    max_statement_memory: Option<String>,
     max_pipeline: Option<usize>,
     relay_threads: Option<NonZeroUsize>,
     max_pending_logins: Option<usize>,
@@ -548,6 +549,11 @@ impl Reading {
         Limits {
             max_message: self.size("limits.max_message", table.max_message.as_deref(), default.max_message),
             max_statements: table.max_statements.unwrap_or(default.max_statements),
+            max_statement_memory: self.size(
+                "limits.max_statement_memory",
+                table.max_statement_memory.as_deref(),
+                default.max_statement_memory,
+            ),
             max_pipeline: table.max_pipeline.unwrap_or(default.max_pipeline),
             relay_threads: table.relay_threads.unwrap_or(default.relay_threads),
             max_pending_logins: table.max_pending_logins.unwrap_or(default.max_pending_logins),

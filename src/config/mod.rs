@@ -269,6 +269,8 @@ pub struct Limits {
     pub max_message: usize,
     /// Prepared statements and portals of one session.
     pub max_statements: usize,
+    /// Texts of the prepared statements of one session, and bound values of its portals, each, bytes.
+    pub max_statement_memory: usize,
     /// Executions in flight in one session.
     pub max_pipeline: usize,
     /// Logins waiting for approval, in all.
@@ -292,6 +294,7 @@ impl Default for Limits {
         Self {
             max_message: 256 << 20,
             max_statements: 100_000,
+            max_statement_memory: 256 << 20,
             max_pipeline: 100_000,
             max_pending_logins: 1000,
             relay_threads: half_of_the_processors(),

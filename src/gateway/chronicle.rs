@@ -20,7 +20,7 @@ use super::params;
 use super::reading::{Context, Reading, Readings};
 use super::state::{Settings, State};
 use super::transaction::{Ends, Transaction};
-use crate::catalog::Schema;
+use crate::catalog::{Schema, quoted};
 use crate::clock;
 use crate::sql::{Effect, Key};
 
@@ -265,11 +265,15 @@ impl Chronicle {
 
     /// A function called by its OID.
     pub(super) fn call(&mut self, call: &FunctionCall<'_>) -> ExecId {
-        let name = self.schema.as_ref().and_then(|schema| schema.function_by_oid(call.function));
-        let name = name.map_or_else(|| format!("function {}", call.function), |f| f.name.to_string());
-        let reading = Readings::unknown("FUNCTION CALL", "called by its OID over the function-call protocol");
-        let params = self.params(&call.values, &[]);
-        self.add(None, reading, params, name)
+        let oid = call.function;
+        let (name, types) = self.schema.as_ref().and_then(|schema| called(schema, oid)).unzip();
+        let reading = Readings::called(name.as_deref());
+        let detail = match name {
+            Some(name) => format!("{name} (function {oid})"),
+            None => format!("function {oid}"),
+        };
+        let params = self.params(&call.values, &types.unwrap_or_default());
+        self.add(None, reading, params, detail)
     }
 
     fn params(&mut self, values: &[Value<'_>], types: &[u32]) -> Vec<Param> {
@@ -392,6 +396,8 @@ impl Chronicle {
     pub(super) fn answered(&mut self, events: &mut Vec<Event>, idle: bool) {
         let mut ends = Ends::default();
         let mut ready = false;
+        // Nothing is unanswered after the last of them only: what was asked meanwhile is confirmed in between.
+        let mut readies = events.iter().filter(|event| matches!(event, Event::Ready(_))).count();
         for event in events.drain(..) {
             match event {
                 Event::Finished(exec, end) => self.finished(exec, end, &mut ends),
@@ -403,7 +409,8 @@ impl Chronicle {
                 Event::Ready(status) => {
                     ready = true;
                     self.transaction.ready(status, &mut ends);
-                    if self.state.ready(status, self.failed, idle) {
+                    readies -= 1;
+                    if self.state.ready(status, self.failed, idle && readies == 0) {
                         self.settings_changed();
                     }
                     if status != Status::Failed {
@@ -528,6 +535,14 @@ impl Chronicle {
             tracing::error!(%error, "could not record a session's end");
         }
     }
+}
+
+/// Name of a function by its OID, and the types of its arguments if they are known.
+fn called(schema: &Schema, oid: u32) -> Option<(String, Vec<u32>)> {
+    if let Some(function) = schema.function_by_oid(oid) {
+        return Some((format!("{}.{}", quoted(&function.schema), quoted(&function.name)), Vec::new()));
+    }
+    schema.builtin_by_oid(oid).map(|(name, types)| (format!("pg_catalog.{}", quoted(name)), types))
 }
 
 /// Characters of UTF-8 text: bytes that do not continue another.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::{Gateway, Workers, startup};
+use super::{Gateway, Workers, startup, stream};
 
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,6 +61,7 @@ async fn serve_client(gateway: Arc<Gateway>, stream: std::net::TcpStream, addres
 }
 
 fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
+    let stream = TcpStream::from_std(stream)?;
+    stream::prepare(&stream)?;
+    Ok(stream)
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::state::Settings;
 use super::transaction::Control;
 use crate::catalog::Schema;
-use crate::sql::{self, Analysis, Effect, Key, Scan};
+use crate::sql::{self, Analysis, Effect, Key, Scan, Temporary};
 
 /// Memory for readings, bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -24,6 +24,9 @@ pub(super) struct Reading {
     pub(super) shape: Arc<Shape>,
     pub(super) effect: Effect,
     pub(super) control: Control,
+    /// It may set parameters, or make temporary tables, out of sight.
+    pub(super) unsettling: bool,
+    pub(super) temporaries: Vec<Temporary>,
     /// For PREPARE: the statement inside.
     inner: Option<Arc<Reading>>,
 }
@@ -35,6 +38,12 @@ impl Reading {
     }
 
     pub(super) fn changes_session(&self) -> bool {
+        let unseen = self.unsettling || !self.temporaries.is_empty();
+        unseen || self.sets()
+    }
+
+    /// Whether it says itself what it changes.
+    fn sets(&self) -> bool {
         !matches!(
             self.effect,
             Effect::None
@@ -66,7 +75,7 @@ impl Reading {
             // Whether a Sync among its data is one, only its end tells.
             Effect::CopyFromStdin => Alters::Meaning,
             Effect::Ddl | Effect::DiscardTemp => Alters::Meaning,
-            _ if self.changes_session() => Alters::Meaning,
+            _ if self.sets() => Alters::Meaning,
             _ => return None,
         })
     }
@@ -88,6 +97,17 @@ pub(super) struct Context {
     path: Option<Vec<String>>,
     strings_standard: bool,
     encoding: Encoding,
+    doubt: Doubt,
+    temporary: Vec<String>,
+}
+
+/// What is not sure of the session.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// Role or path may have been changed out of sight.
+    settings: bool,
+    /// The role was set to what only the server knows.
+    unknown: bool,
 }
 
 /// How bytes of statements are to be read.
@@ -119,8 +139,11 @@ impl Context {
     pub(super) fn new(place: (&str, &str), schema: Option<Arc<Schema>>, settings: &Settings) -> Self {
         let path = schema.as_ref().and_then(|schema| settings.schemas(schema));
         let encoding = Encoding::read(&settings.encoding);
+        let doubt = Doubt { settings: settings.is_doubtful(), unknown: settings.role.is_none() };
         let mut hash = Sha256::new();
-        for part in [place.0, place.1].into_iter().chain(path.iter().flatten().map(String::as_str)) {
+        let temporary: Vec<String> = settings.temporary.keys().cloned().collect();
+        let lists = path.iter().flatten().chain(&temporary).map(String::as_str);
+        for part in [place.0, place.1].into_iter().chain(lists) {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -130,10 +153,14 @@ impl Context {
             u8::from(schema.is_some()),
             u8::from(settings.strings_standard),
             encoding as u8,
+            u8::from(doubt.settings),
+            u8::from(doubt.unknown),
         ]);
+        // Where the path ends and the names of temporary relations begin.
+        hash.update((temporary.len() as u64).to_le_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         let id = digest.first_chunk().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { id, schema, path, strings_standard: settings.strings_standard, encoding }
+        Self { id, schema, path, strings_standard: settings.strings_standard, encoding, doubt, temporary }
     }
 
     /// The statements of a query string.
@@ -156,6 +183,7 @@ impl Context {
         let settings = sql::Settings {
             search_path: self.path.as_deref().unwrap_or_default(),
             standard_conforming_strings: key.strings_standard(),
+            temporary: &self.temporary,
         };
         let empty = Schema::default();
         let schema = self.schema.as_deref().unwrap_or(&empty);
@@ -177,8 +205,14 @@ impl Context {
         };
         if self.schema.is_none() {
             doubt(&mut analysis, "the database's catalog is not available");
-        } else if self.path.is_none() {
+        } else if self.path.is_none() || self.doubt.unknown {
             doubt(&mut analysis, "the search_path or role of the session is not known");
+        }
+        if self.doubt.settings {
+            doubt(
+                &mut analysis,
+                "a function or block may have changed the role or search_path, or made temporary tables",
+            );
         }
         analysis
     }
@@ -244,7 +278,9 @@ impl Readings {
         };
         let effect = analysis.effect.clone();
         let fingerprint = sql::fingerprint(text, key.strings_standard()).shape_hex();
-        Arc::new(Reading { shape: Arc::new(self.shape(analysis, fingerprint)), effect, control, inner })
+        let (unsettling, temporaries) = (analysis.unsettling, analysis.temporaries.clone());
+        let shape = Arc::new(self.shape(analysis, fingerprint));
+        Arc::new(Reading { shape, effect, control, unsettling, temporaries, inner })
     }
 
     fn shape(&self, analysis: Analysis, fingerprint: String) -> Shape {
@@ -291,13 +327,52 @@ impl Readings {
         };
         shape.fingerprint.clone_from(&own.fingerprint);
         shape.command.clone_from(&own.command);
-        let effect = reading.effect.clone();
-        Arc::new(Reading { shape: Arc::new(shape), effect, control: Control::None, inner: None })
+        // What the statement does, it does when it is executed; what is not known may do anything.
+        let executed = on.filter(|_| matches!(reading.effect, Effect::ExecutePrepared { .. }));
+        let sets = executed.filter(|on| matches!(on.effect, Effect::Set(_) | Effect::MayHideDdl));
+        Arc::new(Reading {
+            shape: Arc::new(shape),
+            effect: sets.unwrap_or(reading).effect.clone(),
+            control: Control::None,
+            unsettling: on.is_none_or(|on| on.unsettling),
+            temporaries: Vec::new(),
+            inner: None,
+        })
+    }
+
+    /// A function called by its OID, which may touch anything.
+    pub(super) fn called(name: Option<&str>) -> Arc<Reading> {
+        let note = "called by its OID over the function-call protocol: it may touch more";
+        let mut shape = Self::no_text("FUNCTION CALL", note);
+        shape.class = vec![Class::Function];
+        if let Some(name) = name {
+            shape.via = vec![name.to_owned()];
+            shape.analysis = Certainty::Partial;
+        }
+        let unsettling =
+            name.is_none_or(|name| !name.starts_with("pg_catalog.") || name.ends_with(".set_config"));
+        Self::without_text(Arc::new(shape), unsettling)
+    }
+
+    fn without_text(shape: Arc<Shape>, unsettling: bool) -> Arc<Reading> {
+        Arc::new(Reading {
+            shape,
+            effect: Effect::MayHideDdl,
+            control: Control::None,
+            unsettling,
+            temporaries: Vec::new(),
+            inner: None,
+        })
     }
 
     /// An execution of which no text is known.
     pub(super) fn unknown(command: &str, note: &str) -> Arc<Reading> {
-        let shape = Shape {
+        let shape = Arc::new(Self::no_text(command, note));
+        Self::without_text(shape, true)
+    }
+
+    fn no_text(command: &str, note: &str) -> Shape {
+        Shape {
             fingerprint: String::new(),
             command: command.to_owned(),
             class: vec![Class::Misc],
@@ -309,9 +384,7 @@ impl Readings {
             analysis: Certainty::Unresolved,
             analysis_notes: vec![note.to_owned()],
             tags: Vec::new(),
-        };
-        let effect = Effect::MayHideDdl;
-        Arc::new(Reading { shape: Arc::new(shape), effect, control: Control::None, inner: None })
+        }
     }
 }
 

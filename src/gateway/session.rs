@@ -3,15 +3,20 @@
 //! Each direction reads, looks, then writes what it read before it reads again: a slow peer slows
 //! the other down and costs no memory. Partial messages live in the buffers, never in a future, so
 //! every wait here may be dropped.
+//!
+//! There is no timer for idleness: who is idle costs little, and PostgreSQL has `idle_session_timeout`. A
+//! peer that is no longer there is found by TCP's keepalive.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use pgwitness_index::record::{Event as RecordEvent, Outcome, Timestamp, Who};
 use pgwitness_protocol::ProtocolError;
 use pgwitness_protocol::backend::Status;
@@ -38,6 +43,9 @@ const READ_MAX: usize = 128 * 1024;
 
 /// After the client has gone, a cancelled statement gets this long to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A cancel request that had no effect is made again after this long.
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Parting words may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -169,9 +177,11 @@ impl Session {
         let bounds = Bounds {
             message: limits.max_message,
             names: limits.max_statements,
+            memory: limits.max_statement_memory,
             pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
-        let asked = asked_settings(message);
+        // What the server said of them comes last: it counts.
+        let asked = [asked_settings(message), upstream.settings].concat();
         let server = catalog.server().clone();
         let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
@@ -226,9 +236,24 @@ impl Session {
         let who = self.who();
         let live = LiveSession { who: who.clone(), pid: self.pid, since: clock::now() };
         self.gateway.live.lock().insert(who.session.clone(), live);
-        let ending = self.relay(client).await;
-        self.end(client, ending).await;
+        let life = async {
+            let ending = self.relay(client).await;
+            self.end(client, ending).await;
+        };
+        // What a defect leaves behind is not looked at again, but for the records and the backend.
+        if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+            self.give_up().await;
+        }
         self.gateway.live.lock().remove(&who.session);
+    }
+
+    /// A defect of ours ended the session: its records are settled, and nothing goes on running.
+    async fn give_up(&mut self) {
+        tracing::error!(session = %self.who().session, "a defect of the gateway ended a session");
+        self.chronicle.end(false, "a defect of the gateway ended the session");
+        if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
+            tracing::debug!(%error, "could not cancel what a session left behind");
+        }
     }
 
     async fn relay(&mut self, client: &mut Stream) -> Ending {
@@ -497,11 +522,14 @@ impl Session {
         let reason = error.to_string();
         let who = self.chronicle.who();
         self.gateway.note(RecordEvent::Denied, Outcome::Denied, who, "message".into(), reason.clone());
-        let code = match error {
-            ProtocolError::TooLarge { .. } | ProtocolError::TooMany { .. } => "54000",
-            _ => "08P01",
+        let key = match error {
+            ProtocolError::TooLarge { .. } => "limits.max_message",
+            ProtocolError::TooMany { .. } => "limits.max_statements",
+            ProtocolError::TooMuch { .. } => "limits.max_statement_memory",
+            _ => return Ending::Us(Say::new(Severity::Fatal, "08P01", reason)),
         };
-        Ending::Us(Say::new(Severity::Fatal, code, reason))
+        let hint = format!("Whoever runs the gateway can raise it: {key}.");
+        Ending::Us(Say::new(Severity::Fatal, "54000", reason).hint(hint))
     }
 
     /// Nothing could be recorded, so nothing passes. Where the session is at rest it may go on: the
@@ -640,23 +668,36 @@ impl Session {
         if self.conversation.is_idle() {
             return;
         }
-        if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
-            tracing::debug!(%error, "could not cancel what a client left behind");
-        }
-        let _ = tokio::time::timeout(CANCEL_TIMEOUT, async {
-            // A server that waits for more of a pipeline or of COPY data hears that none will come.
-            let _ = self.server.shutdown().await;
-            while !self.conversation.is_idle() {
-                let count = self.results.cleared().len();
-                self.results.passed(count);
-                self.server.read_more(self.results.space(READ_MIN)).await?;
-                let heard = self.hear();
-                self.write_down();
-                heard.map_err(io::Error::other)?;
+        let until = Instant::now() + CANCEL_TIMEOUT;
+        let mut told = false;
+        while Instant::now() < until {
+            if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
+                tracing::debug!(%error, "could not cancel what a client left behind");
             }
-            io::Result::Ok(())
-        })
-        .await;
+            if !std::mem::replace(&mut told, true) {
+                // A server that waits for more of a pipeline or of COPY data hears that none will come.
+                let _ = self.server.shutdown().await;
+            }
+            // A request that comes before the statement has begun is lost: it is made again.
+            if tokio::time::timeout(CANCEL_AGAIN, self.hear_out()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Hears the server until nothing is unanswered, or it is gone.
+    ///
+    /// Cancel safe: what was read is in the buffer.
+    async fn hear_out(&mut self) -> io::Result<()> {
+        while !self.conversation.is_idle() {
+            let count = self.results.cleared().len();
+            self.results.passed(count);
+            self.server.read_more(self.results.space(READ_MIN)).await?;
+            let heard = self.hear();
+            self.write_down();
+            heard.map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// What the database said last belongs to the client; then our own words, between messages only.

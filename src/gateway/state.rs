@@ -7,17 +7,20 @@
 //! Source: PostgreSQL documentation, SET, SET ROLE, SET SESSION AUTHORIZATION, RESET, DISCARD,
 //! PREPARE, DECLARE.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pgwitness_protocol::backend::Status;
 
 use super::reading::Reading;
 use crate::catalog::Schema;
-use crate::sql::{Effect, Sets, What, search_path_items};
+use crate::sql::{Effect, Sets, Temporary, What, search_path_items};
 
 /// SQL-prepared statements and cursors remembered for one session; beyond, they are `unresolved`.
 const MAX_NAMED: usize = 10_000;
+
+/// Temporary relations remembered for one session; beyond, the reading of all statements is in doubt.
+const MAX_TEMPORARY: usize = 1_000;
 
 /// PostgreSQL's own default.
 const DEFAULT_PATH: &str = "\"$user\", public";
@@ -30,6 +33,13 @@ pub(super) struct Settings {
     pub(super) search_path: Option<Arc<str>>,
     pub(super) strings_standard: bool,
     pub(super) encoding: Arc<str>,
+    /// The session's own temporary relations; whether each ends with its transaction.
+    pub(super) temporary: Arc<BTreeMap<String, bool>>,
+    /// May have been changed out of sight: by a function, a block, a trigger.
+    role_in_doubt: bool,
+    path_in_doubt: bool,
+    /// The server reports the path whenever it changes (PostgreSQL 18).
+    path_reported: bool,
 }
 
 type Named = Arc<HashMap<String, Arc<Reading>>>;
@@ -60,7 +70,8 @@ pub(super) struct State {
 }
 
 impl Settings {
-    /// Settings at login: what the role and the database prescribe, then what the client asked for.
+    /// Settings at login: what the role and the database prescribe, then what the client asked for and the server
+    /// told when it was asked.
     pub(super) fn at_login(
         role: &str,
         asked: &[(String, String)],
@@ -81,6 +92,10 @@ impl Settings {
             search_path: Some(path.into()),
             strings_standard: true,
             encoding: "UTF8".into(),
+            temporary: Arc::default(),
+            role_in_doubt: false,
+            path_in_doubt: false,
+            path_reported: reported.iter().any(|(name, _)| name == "search_path"),
         };
         for (name, value) in asked {
             settings.set(&name.to_lowercase(), Some(value));
@@ -94,17 +109,22 @@ impl Settings {
     fn set(&mut self, name: &str, value: Option<&str>) {
         match name {
             "role" => {
+                self.role_in_doubt = false;
                 self.role = match value {
                     Some("none") => Some(self.session_role.clone()),
                     other => other.map(Into::into),
                 }
             }
             "session_authorization" => {
+                self.role_in_doubt = false;
                 let role = value.map_or_else(|| self.session_role.clone(), Into::into);
                 self.role = value.is_some().then(|| role.clone());
                 self.session_role = role;
             }
-            "search_path" => self.search_path = value.map(Into::into),
+            "search_path" => {
+                self.path_in_doubt = false;
+                self.search_path = value.map(Into::into);
+            }
             "standard_conforming_strings" => {
                 if let Some(value) = value {
                     self.strings_standard = !matches!(value, "off" | "false" | "no" | "0");
@@ -120,16 +140,55 @@ impl Settings {
         if matches!(name, "standard_conforming_strings" | "client_encoding" | "search_path") {
             self.set(name, Some(value));
         }
+        // Told only when it changes; the role falls back to it.
+        if name == "session_authorization" && *self.session_role != *value {
+            self.set(name, Some(value));
+        }
+    }
+
+    /// Whether role or path may be others than these.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.role_in_doubt || self.path_in_doubt || self.temporary.len() > MAX_TEMPORARY
+    }
+
+    fn unsettle(&mut self) {
+        self.role_in_doubt = true;
+        self.path_in_doubt = !self.path_reported;
+    }
+
+    fn change(&mut self, change: &Temporary) {
+        let known = Arc::make_mut(&mut self.temporary);
+        match change {
+            Temporary::Made { name, until_commit } if known.len() <= MAX_TEMPORARY => {
+                known.insert(name.clone(), *until_commit);
+            }
+            Temporary::Made { .. } => {}
+            Temporary::Dropped { name } => {
+                known.remove(name);
+            }
+            Temporary::Renamed { name, to } => {
+                if let Some(until_commit) = known.remove(name) {
+                    known.insert(to.clone(), until_commit);
+                }
+            }
+        }
     }
 
     fn copy(&mut self, name: &str, from: &Settings) {
         match name {
-            "role" => self.role.clone_from(&from.role),
+            "role" => {
+                self.role.clone_from(&from.role);
+                self.role_in_doubt = from.role_in_doubt;
+            }
             "session_authorization" => {
                 self.session_role = from.session_role.clone();
                 self.role.clone_from(&from.role);
+                self.role_in_doubt = from.role_in_doubt;
             }
-            "search_path" => self.search_path.clone_from(&from.search_path),
+            "search_path" => {
+                self.search_path.clone_from(&from.search_path);
+                self.path_in_doubt = from.path_in_doubt;
+            }
             "standard_conforming_strings" => self.strings_standard = from.strings_standard,
             "client_encoding" => self.encoding = from.encoding.clone(),
             _ => {}
@@ -143,7 +202,8 @@ impl Settings {
         let mut found: Vec<String> = Vec::new();
         for item in items {
             let name = if item == "$user" { self.role.as_deref()?.to_owned() } else { item };
-            if schema.has_schema(&name) && !found.contains(&name) {
+            let here = name == "pg_temp" || schema.has_schema(&name);
+            if here && !found.contains(&name) {
                 found.push(name);
             }
         }
@@ -161,8 +221,15 @@ impl View {
         }
     }
 
-    fn apply(&mut self, effect: &Effect, reading: &Arc<Reading>, login: &Settings) {
-        match effect {
+    fn apply(&mut self, reading: &Arc<Reading>, login: &Settings) {
+        self.take_effect(reading, login);
+        if reading.unsettling || !reading.temporaries.is_empty() {
+            self.unsettle(reading);
+        }
+    }
+
+    fn take_effect(&mut self, reading: &Arc<Reading>, login: &Settings) {
+        match &reading.effect {
             Effect::Set(sets) => {
                 self.remember();
                 sets.iter().for_each(|set| self.set(set, login));
@@ -178,6 +245,11 @@ impl View {
                     self.now.copy(name, login);
                     self.kept.copy(name, login);
                 }
+            }
+            Effect::DiscardTemp => {
+                self.remember();
+                self.now.temporary = Arc::default();
+                self.kept.temporary = Arc::default();
             }
             Effect::DiscardAll => {
                 self.now = login.clone();
@@ -217,6 +289,17 @@ impl View {
         }
     }
 
+    /// What happens out of sight, and to temporary relations.
+    fn unsettle(&mut self, reading: &Reading) {
+        self.remember();
+        for settings in [&mut self.now, &mut self.kept] {
+            if reading.unsettling {
+                settings.unsettle();
+            }
+            reading.temporaries.iter().for_each(|change| settings.change(change));
+        }
+    }
+
     fn set(&mut self, set: &Sets, login: &Settings) {
         let Some(name) = &set.name else {
             // Which parameter was set is not known: neither is any that matters.
@@ -240,7 +323,12 @@ impl View {
     fn end(&mut self, keep: Keep) {
         match (keep, self.before.take()) {
             (Keep::No, Some(before)) => (self.now, self.kept) = *before,
-            _ => self.now = self.kept.clone(),
+            _ => {
+                if self.kept.temporary.values().any(|until_commit| *until_commit) {
+                    Arc::make_mut(&mut self.kept.temporary).retain(|_, until_commit| !*until_commit);
+                }
+                self.now = self.kept.clone();
+            }
         }
         self.savepoints.clear();
         let stays = |reading: &Arc<Reading>| matches!(reading.effect, Effect::Declare { hold: true, .. });
@@ -295,19 +383,19 @@ impl State {
             return false;
         }
         self.diverged = true;
-        self.expected.apply(&reading.effect, reading, &self.login);
+        self.expected.apply(reading, &self.login);
         true
     }
 
-    /// A statement succeeded; `undone`: it was a COMMIT that became a ROLLBACK.
+    /// A statement succeeded; `undone`: it was a COMMIT or PREPARE TRANSACTION that became a ROLLBACK.
     pub(super) fn succeeded(&mut self, reading: &Arc<Reading>, undone: bool) {
         if !reading.changes_session() {
             return;
         }
-        if undone && matches!(reading.effect, Effect::Commit { .. }) {
+        if undone && matches!(reading.effect, Effect::Commit { .. } | Effect::PrepareTransaction) {
             self.confirmed.end(Keep::No);
         } else {
-            self.confirmed.apply(&reading.effect, reading, &self.login);
+            self.confirmed.apply(reading, &self.login);
         }
     }
 

@@ -66,6 +66,7 @@ impl Transaction {
             Control::Commit if undone => self.settle_from(0, TxnOutcome::RolledBack, ends),
             Control::Commit => self.settle_from(0, TxnOutcome::Committed, ends),
             Control::Rollback => self.settle_from(0, TxnOutcome::RolledBack, ends),
+            Control::Prepare if undone => self.settle_from(0, TxnOutcome::RolledBack, ends),
             Control::Prepare => self.settle_from(0, TxnOutcome::Unknown, ends),
             Control::Savepoint(name) => {
                 let mark = self.open.len() + self.done.len();
@@ -219,6 +220,19 @@ mod tests {
                 t.finished(done(1, Outcome::Error, ""), Control::None, e);
                 t.ready(Status::Failed, e);
                 t.finished(done(2, Outcome::Ok, "ROLLBACK"), Control::Commit, e);
+                t.ready(Status::Idle, e);
+            },
+            &[(1, "rolled_back"), (2, "rolled_back")],
+        );
+    }
+
+    #[test]
+    fn a_transaction_that_had_failed_is_rolled_back_by_its_prepare() {
+        check(
+            |t, e| {
+                t.finished(done(1, Outcome::Error, ""), Control::None, e);
+                t.ready(Status::Failed, e);
+                t.finished(done(2, Outcome::Ok, "ROLLBACK"), Control::Prepare, e);
                 t.ready(Status::Idle, e);
             },
             &[(1, "rolled_back"), (2, "rolled_back")],

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use pgwitness_protocol::ProtocolError;
 use pgwitness_protocol::backend::{self, Authentication, Report};
 use pgwitness_protocol::frame::FrameBuffer;
@@ -67,6 +67,8 @@ pub(crate) struct Upstream {
     /// ParameterStatus and notices as they came, for the client.
     pub(crate) greeting: BytesMut,
     pub(crate) parameters: Vec<(String, String)>,
+    /// What holds from the start though the server does not report it, as it answered when asked.
+    pub(crate) settings: Vec<(String, String)>,
     pub(crate) pid: u32,
     pub(crate) key: Bytes,
     /// Read beyond the first ReadyForQuery (normally nothing).
@@ -102,7 +104,9 @@ impl Server {
         tokio::time::timeout(self.connect_timeout, async {
             let mut stream = self.dial().await?;
             stream.send(&packet).await.map_err(UpstreamError::Connect)?;
-            log_in(stream, password).await
+            let mut upstream = log_in(stream, password).await?;
+            upstream.ask_settings().await?;
+            Ok(upstream)
         })
         .await
         .map_err(|_| UpstreamError::Timeout)?
@@ -133,7 +137,7 @@ impl Server {
             return Ok(Stream::Unix(UnixStream::connect(path).await.map_err(UpstreamError::Connect)?));
         }
         let mut stream = TcpStream::connect((host.as_str(), *port)).await.map_err(UpstreamError::Connect)?;
-        stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+        super::stream::prepare(&stream).map_err(UpstreamError::Connect)?;
         let Some(tls) = &self.tls else { return Ok(Stream::Tcp(stream)) };
         stream.write_all(&startup::ssl_request()).await.map_err(UpstreamError::Connect)?;
         // Exactly one byte is read in clear: anything after it would be an injection (CVE-2021-23222).
@@ -190,7 +194,8 @@ async fn log_in(mut stream: Stream, password: &Secret) -> Result<Upstream, Upstr
             Greeting::Ready => {
                 let count = buffer.cleared().len();
                 buffer.passed(count);
-                return Ok(Upstream { stream, greeting, parameters, pid, key, rest: buffer });
+                let settings = Vec::new();
+                return Ok(Upstream { stream, greeting, parameters, settings, pid, key, rest: buffer });
             }
         }
     }
@@ -278,7 +283,62 @@ fn refusal(body: &[u8]) -> UpstreamError {
     UpstreamError::Refused { report: backend::report(body), frame: frame.freeze() }
 }
 
+/// `current_setting(text)`, called by its OID: nothing is parsed, and no statement shows in the server's statistics.
+fn current_setting(name: &str, out: &mut BytesMut) {
+    const CURRENT_SETTING: u32 = 2077;
+    out.put_u8(b'F');
+    out.put_u32((4 + 4 + 2 + 2 + 4 + name.len() + 2) as u32);
+    out.put_u32(CURRENT_SETTING);
+    out.put_u16(0);
+    out.put_u16(1);
+    out.put_u32(name.len() as u32);
+    out.put_slice(name.as_bytes());
+    out.put_u16(0);
+}
+
+/// Settings that the record depends on, of which most servers do not report the one or the other.
+const ASKED_AT_LOGIN: [&str; 2] = ["search_path", "role"];
+
 impl Upstream {
+    /// Asks what holds at the start of a session: by the server's configuration, by role and database, by the
+    /// startup message. What the server does not tell is left out.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(crate) async fn ask_settings(&mut self) -> Result<(), UpstreamError> {
+        let unreported = |name: &&str| !self.parameters.iter().any(|(known, _)| known == name);
+        let asked: Vec<&str> = ASKED_AT_LOGIN.into_iter().filter(unreported).collect();
+        let mut question = BytesMut::new();
+        asked.iter().for_each(|name| current_setting(name, &mut question));
+        self.stream.send(&question).await.map_err(UpstreamError::Connect)?;
+        let mut open = asked.into_iter().peekable();
+        while let Some(name) = open.peek() {
+            let Some(frame) = self.rest.next(cap)? else {
+                self.stream.read_more(self.rest.space(READ)).await.map_err(UpstreamError::Connect)?;
+                continue;
+            };
+            match (frame.tag, frame.body) {
+                // A length of -1 is NULL.
+                (b'V', [0..=0x7f, _, _, _, value @ ..]) => {
+                    self.settings.push(((*name).to_owned(), lossy(value)));
+                }
+                (b'Z', _) => {
+                    open.next();
+                }
+                // What comes by itself is the client's: a session that begins with a message of its own.
+                (tag @ (b'S' | b'N' | b'A'), body) => {
+                    self.greeting.put_u8(tag);
+                    self.greeting.put_u32(body.len() as u32 + 4);
+                    self.greeting.put_slice(body);
+                }
+                _ => {}
+            }
+            let count = self.rest.cleared().len();
+            self.rest.passed(count);
+        }
+        Ok(())
+    }
+
     /// One of the gateway's own questions: a simple query, its rows as text.
     ///
     /// # Errors

@@ -62,6 +62,34 @@ pub struct Analysis {
     pub notes: Vec<String>,
     /// What the session must know after success.
     pub effect: Effect,
+    /// Parameters may be set, and temporary tables made, out of sight: by a function, a block, a trigger.
+    pub unsettling: bool,
+    /// What it does to temporary relations of the session, in sight.
+    pub temporaries: Vec<Temporary>,
+}
+
+/// A temporary relation of the session comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Temporary {
+    /// It is made.
+    Made {
+        /// Its name.
+        name: String,
+        /// `ON COMMIT DROP`.
+        until_commit: bool,
+    },
+    /// A relation of this name, which may be one, is dropped.
+    Dropped {
+        /// Its name.
+        name: String,
+    },
+    /// A relation of this name, which may be one, gets another.
+    Renamed {
+        /// Its name.
+        name: String,
+        /// The new one.
+        to: String,
+    },
 }
 
 /// One parameter that a statement sets.
@@ -198,6 +226,7 @@ pub(crate) struct Draft {
     pub(crate) created: Option<String>,
     /// The text could not be read at all.
     pub(crate) unread: bool,
+    pub(crate) temporaries: Vec<Temporary>,
 }
 
 impl Draft {
@@ -219,6 +248,8 @@ impl Draft {
         self.class.sort_unstable();
         self.class.dedup();
         self.settings();
+        // Set by what runs inside of a statement of another kind.
+        self.touched.unsettling |= !self.touched.settings.is_empty();
         if self.touched.volatile && self.effect == Effect::None {
             self.effect = Effect::MayHideDdl;
         }
@@ -239,6 +270,8 @@ impl Draft {
             certainty,
             notes: self.touched.notes,
             effect: self.effect,
+            unsettling: self.touched.unsettling,
+            temporaries: self.temporaries,
         }
     }
 
@@ -272,6 +305,8 @@ pub(crate) fn unresolved(text: &str, note: &str) -> Analysis {
         certainty: Certainty::Unresolved,
         notes: vec![note.to_owned()],
         effect: Effect::MayHideDdl,
+        unsettling: true,
+        temporaries: Vec::new(),
     }
 }
 

@@ -29,7 +29,7 @@ mod touched;
 mod tree;
 mod utility;
 
-pub use analysis::{Analysis, Certainty, Class, Effect, Sets, What, search_path_items};
+pub use analysis::{Analysis, Certainty, Class, Effect, Sets, Temporary, What, search_path_items};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use redact::redact;
 pub use scan::{Key, Scan};
@@ -68,6 +68,8 @@ pub struct Settings<'a> {
     pub search_path: &'a [String],
     /// Whether a backslash in `'…'` is an ordinary character.
     pub standard_conforming_strings: bool,
+    /// Names of the session's own temporary relations.
+    pub temporary: &'a [String],
 }
 
 /// Says what one statement touches and what it does to the session.

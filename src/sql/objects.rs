@@ -1,6 +1,6 @@
 //! CREATE, ALTER, DROP, GRANT and their kin: which relations they name.
 
-use super::analysis::{Class, Draft, Effect};
+use super::analysis::{Class, Draft, Effect, Temporary};
 use super::utility::Statement;
 
 /// Words between CREATE and the kind of object.
@@ -19,6 +19,9 @@ const MODIFIERS: &[&str] = &[
     "procedural",
     "default",
 ];
+
+/// What makes a relation the session's own.
+pub(crate) const TEMPORARY: &[&str] = &["temp", "temporary"];
 
 /// Kinds of objects of more than one word.
 const LONG_KINDS: &[&[&str]] = &[
@@ -61,21 +64,23 @@ impl Statement<'_> {
         draft.is(&format!("CREATE {kind}"), if role { Class::Role } else { Class::Ddl });
         let at = self.skip(at, &["concurrently", "if", "not", "exists"]);
         if RELATIONS.contains(&kind.as_str()) {
-            self.create_relation(&kind, at, to, draft);
+            let temporary = (from..at).any(|at| self.words.is_any(at, TEMPORARY));
+            self.create_relation(&kind, temporary, at, to, draft);
         } else if ON_RELATION.contains(&kind.as_str()) {
             self.on_relation(at, to, draft);
         }
         draft.effect = Effect::Ddl;
     }
 
-    fn create_relation(&self, kind: &str, at: usize, to: usize, draft: &mut Draft) {
+    fn create_relation(&self, kind: &str, temporary: bool, at: usize, to: usize, draft: &mut Draft) {
         let Some((name, next)) = self.name_at(at) else { return };
+        let until_commit = (next..to).any(|at| self.words.is(at, "drop") && self.words.is(at - 1, "commit"));
         if !matches!(kind, "TABLE" | "VIEW" | "MATERIALIZED VIEW") {
-            return self.created(&name, draft);
+            return self.made(&name, temporary, until_commit, draft);
         }
         let Some(body) = self.query_after_as(next, to) else {
             self.parents(next, to, draft);
-            return self.created(&name, draft);
+            return self.made(&name, temporary, until_commit, draft);
         };
         let (class, command) = (draft.class.clone(), draft.command.clone());
         let (end, empty) = self.without_data(to);
@@ -90,11 +95,12 @@ impl Statement<'_> {
         if kind == "VIEW" || empty {
             draft.touched.settings.clear();
             draft.touched.volatile = false;
+            draft.touched.unsettling = false;
             draft.touched.note("defined only: no rows were read".to_owned());
         } else {
             draft.class.push(Class::Read);
         }
-        self.created(&name, draft);
+        self.made(&name, temporary, until_commit, draft);
     }
 
     /// The query of `… AS query`, outside parentheses.
@@ -159,6 +165,7 @@ impl Statement<'_> {
             Some(relation) => {
                 draft.touched.tables.insert(relation.oid);
             }
+            None if self.is_own(&name) => draft.touched.missing(&name, true),
             None => draft.touched.note(format!("unknown relation {}", name.join("."))),
         }
         Some(next)
@@ -207,12 +214,33 @@ impl Statement<'_> {
         draft.is(&format!("{verb} {kind}"), if role { Class::Role } else { Class::Ddl });
         let at = self.skip(at, &["concurrently", "if", "exists", "only"]);
         if RELATIONS.contains(&kind.as_str()) {
+            self.temporaries(&verb, at, to, draft);
             self.mention_list(at, draft);
             if verb == "ALTER" {
                 self.parents(at, to, draft);
             }
         } else if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
             self.on_relation(at, to, draft);
+        }
+    }
+
+    /// Those of the relations named that are the session's own: dropped, or renamed.
+    fn temporaries(&self, verb: &str, mut at: usize, to: usize, draft: &mut Draft) {
+        while let Some((mut name, next)) = self.name_at(at) {
+            let own = self.is_own(&name);
+            if let Some(name) = name.pop().filter(|_| own) {
+                let renamed =
+                    (next..to).find(|at| self.words.is(*at, "to") && self.words.is(*at - 1, "rename"));
+                match (verb, renamed.and_then(|at| self.words.name(at + 1))) {
+                    ("DROP", _) => draft.temporaries.push(Temporary::Dropped { name }),
+                    (_, Some(to)) => draft.temporaries.push(Temporary::Renamed { name, to }),
+                    _ => {}
+                }
+            }
+            if !self.words.mark(next, ",") {
+                return;
+            }
+            at = next + 1;
         }
     }
 

@@ -5,6 +5,7 @@ use sqlparser::parser::Parser;
 
 use super::analysis::{Class, Draft, Effect};
 use super::lower;
+use super::objects::TEMPORARY;
 use super::resolve::Resolver;
 use super::tree as t;
 use super::utility::Statement;
@@ -89,7 +90,7 @@ impl<'a> Statement<'a> {
     }
 
     fn resolved(&self, parsed: &t::Statement, draft: &mut Draft) {
-        let mut resolver = Resolver::new(self.schema, self.settings.search_path);
+        let mut resolver = Resolver::new(self.schema, self.settings);
         resolver.touched = std::mem::take(&mut draft.touched);
         resolver.statement(parsed);
         draft.touched = resolver.touched;
@@ -106,7 +107,12 @@ impl<'a> Statement<'a> {
                 if let Some(target) = into(&query.body) {
                     draft.is("SELECT INTO", Class::Ddl);
                     draft.effect = Effect::Ddl;
-                    self.created(target, draft);
+                    // INTO [LOCAL | GLOBAL] TEMP name
+                    let temporary = (2..self.words.len()).any(|at| {
+                        let into = self.words.is(at - 1, "into") || self.words.is(at - 2, "into");
+                        into && self.words.is_any(at, TEMPORARY)
+                    });
+                    self.made(target, temporary, false, draft);
                 }
                 self.classify_ctes(query, draft);
             }

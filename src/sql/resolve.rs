@@ -10,6 +10,7 @@ mod from;
 
 use crate::catalog::{Relation, Schema};
 
+use super::Settings;
 use super::scope::{Flow, Found, Out, Rel, Scope};
 use super::touched::{Col, Touched};
 use super::tree as t;
@@ -21,6 +22,7 @@ const DEPTH_MAX: usize = 256;
 pub(crate) struct Resolver<'s, 't> {
     schema: &'s Schema,
     path: &'t [String],
+    temporary: &'t [String],
     pub(crate) touched: Touched,
     scopes: Vec<Scope<'s>>,
     frames: Vec<Frame<'t>>,
@@ -46,10 +48,11 @@ enum Known {
 }
 
 impl<'s, 't> Resolver<'s, 't> {
-    pub(crate) fn new(schema: &'s Schema, path: &'t [String]) -> Self {
+    pub(crate) fn new(schema: &'s Schema, settings: &Settings<'t>) -> Self {
         Self {
             schema,
-            path,
+            path: settings.search_path,
+            temporary: settings.temporary,
             touched: Touched::default(),
             scopes: Vec::new(),
             frames: Vec::new(),
@@ -363,12 +366,36 @@ impl<'s, 't> Resolver<'s, 't> {
 
     /// The relation that a name means on the session's path.
     pub(crate) fn relation(&self, name: &[String]) -> Option<&'s Relation> {
+        if self.is_own(name) {
+            return None;
+        }
         let found = match name {
             [name] => lookup_order(self.path).find_map(|schema| self.schema.relation(schema, name)),
             [schema, name] | [_, schema, name] => self.schema.relation(schema, name),
             _ => None,
         };
         found.filter(|relation| relation.holds_rows())
+    }
+
+    /// Whether a name means a temporary relation of the session.
+    pub(crate) fn is_own(&self, name: &[String]) -> bool {
+        is_temporary(name, self.path, self.temporary, self.schema)
+    }
+}
+
+/// Whether a name means one of the session's own temporary relations: they come first, unless the path says
+/// otherwise.
+pub(crate) fn is_temporary(name: &[String], path: &[String], temporary: &[String], schema: &Schema) -> bool {
+    let known = |name: &String| temporary.contains(name);
+    match name {
+        [name] => {
+            known(name)
+                && lookup_order(path)
+                    .find(|space| *space == "pg_temp" || schema.relation(space, name).is_some())
+                    .is_some_and(|space| space == "pg_temp")
+        }
+        [space, name] | [_, space, name] => space == "pg_temp" && known(name),
+        _ => false,
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) struct Touched {
     pub(crate) incomplete: bool,
     /// How many doubts there are, and how many of them are about columns.
     pub(crate) doubts: (usize, usize),
+    /// Names of the session's own temporary relations.
+    pub(crate) temporary: BTreeSet<String>,
+    /// Parameters may be set out of sight.
+    pub(crate) unsettling: bool,
     /// A function was called that may do anything.
     pub(crate) volatile: bool,
     /// A function of somebody's own was called.
@@ -54,6 +58,19 @@ impl Touched {
         self.incomplete = true;
         self.doubts.0 += 1;
         self.note(note);
+    }
+
+    /// A relation that the catalog does not know: the session's own, or none.
+    pub(crate) fn missing(&mut self, name: &[String], own: bool) {
+        match name.last().filter(|_| own) {
+            Some(only) => {
+                self.temporary.insert(format!("pg_temp.{}", quoted(only)));
+                self.doubt(format!(
+                    "{only} is a temporary table of the session, whose columns are not listed"
+                ));
+            }
+            None => self.doubt(format!("unknown relation {}", name.join("."))),
+        }
     }
 
     /// A column that nothing in scope has.
@@ -128,6 +145,9 @@ impl Touched {
                 self.doubt(format!("rules of {} may touch more", relation.full_name()));
             }
             for function in &relation.triggers {
+                let unsettles =
+                    schema.function_by_oid(*function).is_some_and(|found| schema.is_unsettling(&found.name));
+                self.unsettling |= unsettles;
                 let name =
                     schema.function_by_oid(*function).map(|found| format!("{}.{}", found.schema, found.name));
                 let name = name.as_deref().unwrap_or("a function");
@@ -153,8 +173,11 @@ impl Touched {
             names.sort_unstable();
             names
         };
+        let mut tables = sorted(&self.tables);
+        tables.extend(std::mem::take(&mut self.temporary));
+        tables.sort_unstable();
         Written {
-            tables: sorted(&self.tables),
+            tables,
             reads: columns(&mut self.reads.iter()),
             filters: columns(&mut self.seen.difference(&self.reads)),
             writes: columns(&mut self.writes.iter()),

@@ -3,9 +3,9 @@
 use crate::catalog::{Relation, RelationKind, Schema};
 
 use super::Settings;
-use super::analysis::{Class, Draft, Effect};
+use super::analysis::{Class, Draft, Effect, Temporary};
 use super::lex::Kind;
-use super::resolve::{Resolver, lookup_order};
+use super::resolve::{Resolver, is_temporary, lookup_order};
 use super::reword::Words;
 use super::scope::{Item, Rel, Shape};
 use super::tree::{self as t, Name};
@@ -134,6 +134,9 @@ impl<'a> Statement<'a> {
     }
 
     pub(crate) fn relation(&self, name: &[String]) -> Option<&'a Relation> {
+        if self.is_own(name) {
+            return None;
+        }
         match name {
             [name] => {
                 lookup_order(self.settings.search_path).find_map(|space| self.schema.relation(space, name))
@@ -141,6 +144,11 @@ impl<'a> Statement<'a> {
             [space, name] | [_, space, name] => self.schema.relation(space, name),
             _ => None,
         }
+    }
+
+    /// Whether a name means a temporary relation of the session.
+    pub(crate) fn is_own(&self, name: &[String]) -> bool {
+        is_temporary(name, self.settings.search_path, self.settings.temporary, self.schema)
     }
 
     /// `[ONLY] name [*], …`
@@ -167,7 +175,24 @@ impl<'a> Statement<'a> {
                     draft.touched.changed.insert(relation.oid);
                 }
             }
-            None => draft.touched.doubt(format!("unknown relation {}", name.join("."))),
+            None => draft.touched.missing(name, self.is_own(name)),
+        }
+    }
+
+    /// A relation that comes into being, for all or for this session.
+    pub(crate) fn made(&self, name: &[String], temporary: bool, until_commit: bool, draft: &mut Draft) {
+        let first = self.settings.search_path.iter().find(|space| *space != "pg_catalog");
+        let here = match name {
+            [_] => temporary || first.is_some_and(|space| space == "pg_temp"),
+            [space, _] | [_, space, _] => space == "pg_temp",
+            _ => false,
+        };
+        match name.last().filter(|_| here) {
+            Some(only) => {
+                draft.temporaries.push(Temporary::Made { name: only.clone(), until_commit });
+                draft.created = Some(format!("pg_temp.{}", crate::catalog::quoted(only)));
+            }
+            None => self.created(name, draft),
         }
     }
 
@@ -225,6 +250,8 @@ impl<'a> Statement<'a> {
             draft.created = None;
             draft.touched.settings.clear();
             draft.touched.volatile = false;
+            draft.touched.unsettling = false;
+            draft.temporaries.clear();
             draft.touched.note("planned only: no rows were read or written".to_owned());
         }
     }
@@ -260,6 +287,8 @@ impl<'a> Statement<'a> {
         draft.class = vec![Class::Misc];
         draft.touched.settings.clear();
         draft.touched.volatile = false;
+        draft.touched.unsettling = false;
+        draft.temporaries.clear();
         draft.touched.note("prepared only: nothing was run".to_owned());
         let start = self.words.token(at).map_or(0, |token| token.start);
         let end = to.checked_sub(1).and_then(|last| self.words.token(last)).map_or(start, |token| token.end);
@@ -309,7 +338,7 @@ impl<'a> Statement<'a> {
             let text = format!("SELECT {}", self.words.reworded(from + 1, to));
             match super::query::parse(&text) {
                 Ok(parsed) => {
-                    let mut resolver = Resolver::new(self.schema, self.settings.search_path);
+                    let mut resolver = Resolver::new(self.schema, self.settings);
                     resolver.touched = std::mem::take(&mut draft.touched);
                     resolver.statement(&parsed);
                     draft.touched = resolver.touched;
@@ -322,8 +351,22 @@ impl<'a> Statement<'a> {
             draft.is("DO", Class::Function);
             draft.unread = true;
             draft.touched.doubt("the block may touch anything".to_owned());
+            draft.touched.unsettling |= self.block_unsettles(from, to);
         }
         draft.effect = Effect::MayHideDdl;
+    }
+
+    /// Whether what a DO block says may change what the session has set.
+    fn block_unsettles(&self, from: usize, to: usize) -> bool {
+        let mut language = false;
+        (from + 1..to).any(|at| {
+            let after = std::mem::replace(&mut language, self.words.is(at, "language"));
+            if after {
+                let name = self.words.string(at).or_else(|| self.words.name(at));
+                return name.as_deref() != Some("plpgsql");
+            }
+            self.words.string(at).is_some_and(|body| self.schema.unsettles(&body))
+        })
     }
 
     fn copy(&self, from: usize, to: usize, draft: &mut Draft) {
@@ -394,7 +437,7 @@ impl<'a> Statement<'a> {
         let Some(filter) = &select.filter else { return };
         let shape = Shape::Table { relation, renamed: Vec::new() };
         let item = Item { name: relation.name.to_string(), aliased: false, shape };
-        let mut resolver = Resolver::new(self.schema, self.settings.search_path);
+        let mut resolver = Resolver::new(self.schema, self.settings);
         resolver.touched = std::mem::take(&mut draft.touched);
         resolver.predicate(Some(Rel::Item(item)), filter);
         draft.touched = resolver.touched;

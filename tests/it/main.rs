@@ -2,10 +2,14 @@
 
 mod support;
 
+mod bounds;
+mod cases;
 mod crash;
+mod death;
 mod demo;
 mod login;
 mod pipeline;
 mod relay;
+mod state;
 mod tidy;
 mod wire;

@@ -11,7 +11,7 @@ use pgwitness_protocol::frame::Frame;
 #[path = "../../tests/model/mod.rs"]
 mod model;
 
-const BOUNDS: Bounds = Bounds { message: 1 << 16, names: 8, pipeline: 64 };
+const BOUNDS: Bounds = Bounds { message: 1 << 16, names: 8, memory: 1 << 14, pipeline: 64 };
 
 fuzz_target!(|data: &[u8]| {
     match data.split_first() {

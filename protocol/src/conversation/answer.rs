@@ -35,7 +35,7 @@ impl Conversation {
 
     /// The oldest unanswered operation, past ends of COPY data that the server ignored.
     pub(super) fn front(&mut self) -> Option<&mut Op> {
-        while matches!(self.ops.front(), Some(Op { kind: Kind::CopyEnd, .. })) {
+        while matches!(self.ops.front(), Some(Op { kind: Kind::CopyEnd { .. }, .. })) {
             self.ops.pop_front();
         }
         self.ops.front_mut()
@@ -80,9 +80,20 @@ impl Conversation {
     }
 
     pub(super) fn take_tally(&mut self) -> Tally {
-        let mut tally = std::mem::take(&mut self.tally);
-        tally.bytes += std::mem::take(&mut self.copy_bytes);
-        tally
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Bytes of the COPY that the server reads: up to their end, if it has been asked. What was sent ahead of
+    /// another COPY is not of this one.
+    pub(super) fn copied(&mut self) -> u64 {
+        if !self.copying {
+            return 0;
+        }
+        let end = self.ops.iter().find_map(|op| match op.kind {
+            Kind::CopyEnd { bytes } => Some(bytes),
+            _ => None,
+        });
+        end.unwrap_or_else(|| std::mem::take(&mut self.copy_bytes))
     }
 
     pub(super) fn answer_complete(
@@ -92,6 +103,7 @@ impl Conversation {
     ) -> Result<(), ProtocolError> {
         let (command, rows) = backend::command_complete(body)?;
         let mut tally = self.take_tally();
+        tally.bytes += self.copied();
         let mut resumed = false;
         self.settle_copy();
         let exec = match self.front().map(|op| &mut op.kind) {
@@ -176,8 +188,8 @@ impl Conversation {
         if !std::mem::take(&mut self.copying) {
             return;
         }
-        while let Some(Op { kind: Kind::Sync | Kind::CopyEnd, .. }) = self.ops.get(1) {
-            if matches!(self.ops.remove(1), Some(Op { kind: Kind::CopyEnd, .. })) {
+        while let Some(Op { kind: Kind::Sync | Kind::CopyEnd { .. }, .. }) = self.ops.get(1) {
+            if matches!(self.ops.remove(1), Some(Op { kind: Kind::CopyEnd { .. }, .. })) {
                 return;
             }
         }
@@ -191,7 +203,7 @@ impl Conversation {
         }
         let among = self.ops.iter().skip(1).take_while(|op| matches!(op.kind, Kind::Sync)).count();
         self.doubtful = among;
-        self.ops.retain(|op| !matches!(op.kind, Kind::CopyEnd));
+        self.ops.retain(|op| !matches!(op.kind, Kind::CopyEnd { .. }));
     }
 
     /// What was answered just now comes after the Syncs in doubt: they had been read as COPY data.
@@ -203,7 +215,9 @@ impl Conversation {
     }
 
     pub(super) fn answer_error(&mut self, report: Report, events: &mut Vec<Event>) {
-        let tally = self.take_tally();
+        let mut tally = self.take_tally();
+        tally.bytes += self.copied();
+        self.copy_bytes = 0;
         self.doubt_copy();
         let fatal = report.is_fatal();
         match self.front().map(|op| &mut op.kind) {

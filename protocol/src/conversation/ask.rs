@@ -27,7 +27,7 @@ impl Conversation {
 
     /// The client has sent no end of the COPY data that the server reads.
     pub(super) fn reads_copy(&self) -> bool {
-        self.copying && !self.ops.iter().any(|op| matches!(op.kind, Kind::CopyEnd))
+        self.copying && !self.ops.iter().any(|op| matches!(op.kind, Kind::CopyEnd { .. }))
     }
 
     /// The server may have taken a Sync for a part of COPY data, and ignore everything until another;
@@ -37,8 +37,9 @@ impl Conversation {
     }
 
     pub(super) fn end_copy(&mut self) {
+        let bytes = std::mem::take(&mut self.copy_bytes);
         if self.copying || !self.ops.is_empty() {
-            self.push(Kind::CopyEnd);
+            self.push(Kind::CopyEnd { bytes });
         }
     }
 
@@ -47,6 +48,8 @@ impl Conversation {
         if self.statements.len() >= self.bounds.names && self.statements.get(parse.name).is_none() {
             return Err(ProtocolError::TooMany { what: "prepared statements", limit: self.bounds.names });
         }
+        self.has_room(self.statements.size_with(parse.name, parse.text.len()))?;
+        let size = parse.text.len();
         // A client that parses the same text again and again under one name shares it: whoever
         // remembers what the text means finds it by its address.
         let same = self.statements.get(parse.name).map(|entry| &entry.value.text);
@@ -55,7 +58,7 @@ impl Conversation {
             None => parse.text.into(),
         };
         let prepared = Arc::new(Prepared { name: parse.name.into(), text, types: parse.types });
-        let entry = Entry { value: prepared, by: self.next_op, segment: self.segment };
+        let entry = Entry { value: prepared, by: self.next_op, segment: self.segment, size };
         let undo = self.statements.set(parse.name, entry);
         self.push(Kind::Parse).statement = Some(undo);
         Ok(Ask::Pass)
@@ -72,6 +75,7 @@ impl Conversation {
         if self.portals.len() >= self.bounds.names && self.portals.get(bind.portal).is_none() {
             return Err(ProtocolError::TooMany { what: "portals", limit: self.bounds.names });
         }
+        self.has_room(self.portals.size_with(bind.portal, body.len()))?;
         let altered =
             self.is_altered(statement.map(|entry| entry.by), |alters| alters.statement(bind.statement));
         let statement = statement.filter(|_| !altered);
@@ -81,11 +85,28 @@ impl Conversation {
             bind: body.into(),
             exec: None,
         };
-        let entry = Entry { value: portal, by: self.next_op, segment: self.segment };
-        let undo = self.portals.set(bind.portal, entry);
+        let entry = Entry { value: portal, by: self.next_op, segment: self.segment, size: body.len() };
+        let mut undo = self.portals.set(bind.portal, entry);
+        undo.lighten();
         let replaced = undo.previous().and_then(|portal| portal.exec);
         self.push(Kind::Bind { replaced }).portal = Some(undo);
         Ok(Ask::Pass)
+    }
+
+    fn has_room(&self, size: Option<usize>) -> Result<(), ProtocolError> {
+        match size.filter(|size| *size > self.bounds.memory) {
+            Some(_) => Err(ProtocolError::TooMuch { limit: self.bounds.memory }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a Close has taken a name away; what was answered since is forgotten before it piles up.
+    fn note_closing(&mut self, closed: Closed) {
+        if self.closing.len() >= self.bounds.pipeline {
+            let front = self.ops.front().map_or(OpId::MAX, |op| op.id);
+            self.closing.retain(|_, (op, _)| *op >= front);
+        }
+        self.closing.insert(closed, (self.next_op, self.segment));
     }
 
     pub(super) fn ask_execute<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
@@ -124,14 +145,14 @@ impl Conversation {
             Target::Statement(name) => {
                 let undo = self.statements.remove(name);
                 if undo.is_some() {
-                    self.closing.insert(Closed::Statement(name.into()), (self.next_op, self.segment));
+                    self.note_closing(Closed::Statement(name.into()));
                 }
                 self.push(Kind::Close { closed: None }).statement = undo;
             }
             Target::Portal(name) => {
                 let undo = self.portals.remove(name);
                 if undo.is_some() {
-                    self.closing.insert(Closed::Portal(name.into()), (self.next_op, self.segment));
+                    self.note_closing(Closed::Portal(name.into()));
                 }
                 let closed = undo.as_ref().and_then(Undo::previous).and_then(|portal| portal.exec);
                 self.push(Kind::Close { closed }).portal = undo;

@@ -41,6 +41,8 @@ pub struct Bounds {
     pub message: usize,
     /// Prepared statements, and portals, each.
     pub names: usize,
+    /// Texts of all prepared statements, and bound values of all portals, each, bytes; one alone may be larger.
+    pub memory: usize,
     /// Messages sent and not yet answered; beyond, the client waits.
     pub pipeline: usize,
 }
@@ -254,8 +256,10 @@ enum Kind {
     Call {
         exec: Option<ExecId>,
     },
-    /// The client ended COPY data.
-    CopyEnd,
+    /// The client ended COPY data of so many bytes.
+    CopyEnd {
+        bytes: u64,
+    },
     Sync,
 }
 
@@ -282,6 +286,7 @@ pub struct Conversation {
     skipping: bool,
     /// The server has asked for COPY data, and has not said how that ended.
     copying: bool,
+    /// COPY data since the last end of such data: of the present COPY, or sent ahead of the next.
     copy_bytes: u64,
     /// So many of the oldest Syncs may have been read among the data of a COPY that failed: then they
     /// have no answer.
@@ -326,8 +331,9 @@ impl Conversation {
     /// Whether the server says no more before the client does: it reads COPY data, or a pipeline has
     /// no end yet.
     pub fn awaits_client(&self) -> bool {
-        let ends =
-            |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. } | Kind::CopyEnd);
+        let ends = |op: &Op| {
+            matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. } | Kind::CopyEnd { .. })
+        };
         self.reads_copy() || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
     }
 
@@ -575,7 +581,8 @@ impl Conversation {
 
     /// The connection is gone: what was unanswered is lost.
     pub fn abandon(&mut self, events: &mut Vec<Event>) {
-        let tally = self.take_tally();
+        let mut tally = self.take_tally();
+        tally.bytes += self.copied();
         let mut first = Some(tally);
         for op in self.ops.drain(..) {
             let from = events.len();

@@ -14,6 +14,8 @@ pub(super) struct Entry<T> {
     pub(super) by: OpId,
     /// The segment (stretch up to a Sync) of that operation.
     pub(super) segment: u64,
+    /// Bytes that the value holds: its text, or its bound values.
+    pub(super) size: usize,
 }
 
 /// A bound portal.
@@ -48,17 +50,26 @@ fn key(name: &[u8]) -> &[u8] {
 #[derive(Debug)]
 pub(super) struct Names<T> {
     entries: HashMap<Box<[u8]>, Entry<T>>,
+    /// Sum of the sizes.
+    size: usize,
 }
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new() }
+        Self { entries: HashMap::new(), size: 0 }
     }
 }
 
 impl<T> Names<T> {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Bytes that all values would hold if this name got one of `size`; `None` if that would be the only one.
+    pub(super) fn size_with(&self, name: &[u8], size: usize) -> Option<usize> {
+        let replaced = self.get(name).map_or(0, |entry| entry.size);
+        let others = self.size - replaced;
+        (others > 0).then_some(others + size)
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&Entry<T>> {
@@ -71,9 +82,14 @@ impl<T> Names<T> {
 
     pub(super) fn set(&mut self, name: &[u8], entry: Entry<T>) -> Undo<T> {
         let name = key(name);
+        self.size += entry.size;
         // An unnamed or known name keeps its key: no allocation for the common re-bind.
         match self.entries.get_mut(name) {
-            Some(slot) => Undo { name: name.into(), previous: Some(std::mem::replace(slot, entry)) },
+            Some(slot) => {
+                let previous = std::mem::replace(slot, entry);
+                self.size -= previous.size;
+                Undo { name: name.into(), previous: Some(previous) }
+            }
             None => {
                 self.entries.insert(name.into(), entry);
                 Undo { name: name.into(), previous: None }
@@ -84,6 +100,7 @@ impl<T> Names<T> {
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Undo<T>> {
         let name = key(name);
         let previous = self.entries.remove(name)?;
+        self.size -= previous.size;
         Some(Undo { name: name.into(), previous: Some(previous) })
     }
 
@@ -102,10 +119,12 @@ impl<T> Names<T> {
         }
         let ours = self.entries.get(&undo.name).is_none_or(|entry| entry.by == by);
         if ours {
-            match undo.previous {
+            self.size += undo.previous.as_ref().map_or(0, |entry| entry.size);
+            let gone = match undo.previous {
                 Some(previous) => self.entries.insert(undo.name, previous),
                 None => self.entries.remove(&undo.name),
             };
+            self.size -= gone.map_or(0, |entry| entry.size);
         }
     }
 
@@ -115,12 +134,31 @@ impl<T> Names<T> {
 
     /// Takes the entries out that `leave` points at.
     pub(super) fn drain_matching(&mut self, mut leave: impl FnMut(&[u8], &Entry<T>) -> bool) -> Vec<T> {
-        self.entries.extract_if(|name, entry| leave(name, entry)).map(|(_, entry)| entry.value).collect()
+        let gone = self.entries.extract_if(|name, entry| leave(name, entry));
+        let mut freed = 0;
+        let values = gone
+            .map(|(_, entry)| {
+                freed += entry.size;
+                entry.value
+            })
+            .collect();
+        self.size -= freed;
+        values
     }
 }
 
 impl<T> Undo<T> {
     pub(super) fn previous(&self) -> Option<&T> {
         self.previous.as_ref().map(|entry| &entry.value)
+    }
+}
+
+impl Undo<Portal> {
+    /// A portal that has run needs its bound values no more, even if it comes back.
+    pub(super) fn lighten(&mut self) {
+        if let Some(entry) = self.previous.as_mut().filter(|entry| entry.value.exec.is_some()) {
+            entry.value.bind = Arc::default();
+            entry.size = 0;
+        }
     }
 }

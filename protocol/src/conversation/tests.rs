@@ -13,7 +13,7 @@ struct Talk {
 }
 
 fn bounds() -> Bounds {
-    Bounds { message: 1 << 20, names: 100, pipeline: 1000 }
+    Bounds { message: 1 << 20, names: 100, memory: 1 << 16, pipeline: 1000 }
 }
 
 impl Talk {
@@ -630,4 +630,73 @@ fn an_error_at_parse_is_not_the_error_of_an_execution_of_something_else() {
     talk.parse("s", "kept").sync().answer(b'1', b"").ready("I").told(&["Idle"]);
     talk.parse("t", "wrong").bind("", "s").execute("").sync().error("42601", 0).ready("I");
     talk.told(&["transaction failed 42601", "kept: Skipped", "Idle"]);
+}
+
+#[test]
+fn copy_data_of_two_copies_in_one_string_is_counted_apart_however_early_it_comes() {
+    let two = |talk: &mut Talk| {
+        talk.query("copy a from stdin; copy b from stdin");
+    };
+    let (one, other): (&[u8], &[u8]) = (b"1234", b"12");
+    // All ahead of the server's word.
+    let mut talk = Talk::new();
+    two(&mut talk);
+    talk.ask(b'd', one).ask(b'c', b"").ask(b'd', other).ask(b'c', b"");
+    talk.answer(b'G', b"\0\0\0").done("COPY 1").answer(b'G', b"\0\0\0").done("COPY 1").ready("I");
+    assert_eq!(talk.bytes, [4, 2]);
+    // The second ahead of the end of the first.
+    let mut talk = Talk::new();
+    two(&mut talk);
+    talk.answer(b'G', b"\0\0\0").ask(b'd', one).ask(b'c', b"").ask(b'd', other).done("COPY 1");
+    talk.answer(b'G', b"\0\0\0").ask(b'd', other).ask(b'c', b"").done("COPY 2").ready("I");
+    assert_eq!(talk.bytes, [4, 4]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn the_rest_of_a_copy_that_failed_is_counted_nowhere() {
+    let mut talk = Talk::new();
+    talk.query("copy a from stdin").answer(b'G', b"\0\0\0").ask(b'd', b"bad").error("22P02", 0);
+    talk.ask(b'd', b"late").ready("I").ask(b'd', b"later").ask(b'c', b"");
+    talk.query("copy b from stdin")
+        .answer(b'G', b"\0\0\0")
+        .ask(b'd', b"12")
+        .ask(b'c', b"")
+        .done("COPY 1")
+        .ready("I");
+    assert_eq!(talk.bytes, [3, 2]);
+}
+
+#[test]
+fn texts_are_counted_as_they_come_go_and_come_back() {
+    let mut talk = Talk::new();
+    let parse = |name: &str, length: usize| format!("{name}\0{}\0\0\0", "x".repeat(length)).into_bytes();
+    let ask = |talk: &mut Talk, body: &[u8]| {
+        let refused = talk.conversation.ask(&Frame { tag: b'P', length: body.len(), body }).is_err();
+        !refused
+    };
+    let half = 1 << 15;
+    assert!(ask(&mut talk, &parse("a", half)) && ask(&mut talk, &parse("b", half)));
+    assert!(!ask(&mut talk, &parse("c", 1)), "there is no room");
+    assert!(ask(&mut talk, &parse("b", 10)), "what it replaces is gone");
+    // The server turns all down: nothing is left.
+    talk.sync().error("42601", 0).ready("I");
+    assert!(ask(&mut talk, &parse("c", 3 * half)), "one alone may be larger");
+    assert!(!ask(&mut talk, &parse("d", 1)));
+    talk.close("S", "c");
+    assert!(ask(&mut talk, &parse("d", half)) && ask(&mut talk, &parse("e", half)));
+}
+
+#[test]
+fn a_pipeline_that_never_rests_forgets_the_names_it_closed() {
+    let mut talk = Talk::new();
+    talk.parse("first", "kept");
+    for number in 0..5000 {
+        let name = format!("s{number}");
+        talk.parse(&name, "x").close("S", &name);
+        assert!(!talk.waited);
+        // Answered one step behind: something is always unanswered.
+        talk.answer(if number == 0 { b'1' } else { b'3' }, b"").answer(b'1', b"");
+    }
+    assert!(talk.conversation.closing.len() <= 1001, "{}", talk.conversation.closing.len());
 }

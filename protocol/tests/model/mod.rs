@@ -139,7 +139,7 @@ struct World<'a> {
 
 /// Leads one conversation to its end; panics where the truth and the record differ.
 pub(crate) fn run(data: &[u8]) {
-    let bounds = Bounds { message: 1 << 16, names: 100, pipeline: PIPELINE_MAX };
+    let bounds = Bounds { message: 1 << 16, names: 100, memory: 1 << 20, pipeline: PIPELINE_MAX };
     let mut world = World {
         choices: Choices { data },
         conversation: Conversation::new(bounds),

@@ -20,7 +20,8 @@ impl<'s, 't> Resolver<'s, 't> {
                 Shape::Table { relation, renamed: Vec::new() }
             }
             None => {
-                self.touched.doubt(format!("unknown relation {}", name.join(".")));
+                let own = self.is_own(name);
+                self.touched.missing(name, own);
                 Shape::Unknown
             }
         };

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Function, Volatility, quoted};
 
+use super::super::Settings;
 use super::super::reword::Words;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
 use super::super::tree as t;
@@ -271,6 +272,7 @@ impl<'s, 't> Resolver<'s, 't> {
             return;
         }
         self.touched.own_functions = true;
+        self.touched.unsettling |= self.schema.is_unsettling(plain);
         let closed = matches!(&*function.language, "c" | "internal") || function.kind == 'a';
         let pure = function.volatility == Volatility::Immutable
             || (function.language.as_ref() == "sql" && self.touches_nothing(function));
@@ -288,7 +290,9 @@ impl<'s, 't> Resolver<'s, 't> {
         };
         let Some(words) = Words::read(body, true, BODY_MAX) else { return false };
         let Ok(parsed) = super::super::query::parse(&words.reworded(0, words.len())) else { return false };
-        let mut inner = Resolver::new(self.schema, self.path);
+        let settings =
+            Settings { search_path: self.path, standard_conforming_strings: true, temporary: self.temporary };
+        let mut inner = Resolver::new(self.schema, &settings);
         inner.in_body = true;
         inner.statement(&parsed);
         let found = inner.touched;

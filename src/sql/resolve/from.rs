@@ -60,7 +60,8 @@ impl<'s, 't> Resolver<'s, 't> {
         }
         let aliased = alias.name.is_some();
         let Some(relation) = self.relation(name) else {
-            self.touched.doubt(format!("unknown relation {}", name.join(".")));
+            let own = self.is_own(name);
+            self.touched.missing(name, own);
             return Rel::Item(Item { name: shown, aliased, shape: Shape::Unknown });
         };
         self.touched.tables.insert(relation.oid);

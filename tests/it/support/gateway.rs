@@ -1,17 +1,21 @@
 //! A gateway of the test's own: real service, real provider, real database, loopback only.
 #![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwitness::config::{
-    Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
+    Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
 };
 use pgwitness::demo::provider::{DemoProvider, Person};
 use pgwitness::demo::shop;
 use pgwitness::gateway::Approver;
 use pgwitness::service::{Doors, Service};
+use pgwitness_index::journal::Reader;
+use pgwitness_index::record::{Entry, Outcome, TxnOutcome};
+use pgwitness_index::storage::{DirStorage, Storage};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::postgres::server;
 
 /// A record must be found within this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct TestGateway {
     pub(crate) port: u16,
@@ -28,6 +32,7 @@ pub(crate) struct TestGateway {
     token: String,
     service: Option<Service>,
     database: String,
+    dir: PathBuf,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -57,6 +62,17 @@ pub(crate) struct Settings {
     pub(crate) max_clients: usize,
     /// `index.paused`
     pub(crate) index_paused: bool,
+    pub(crate) limits: Limits,
+    /// Another database server than the shared one: its shop is used as it is.
+    pub(crate) server: Option<OtherServer>,
+}
+
+/// How to reach a database server of the test's own.
+#[derive(Clone)]
+pub(crate) struct OtherServer {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) credentials: Vec<Credential>,
 }
 
 impl Default for Settings {
@@ -71,6 +87,8 @@ impl Default for Settings {
             upstream_tls: None,
             max_clients: 100,
             index_paused: false,
+            limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+            server: None,
         }
     }
 }
@@ -84,8 +102,10 @@ impl TestGateway {
     pub(crate) async fn with(settings: Settings) -> Self {
         // Several gateways share this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let database = server().shop_copy().await;
-        let database = database.to_string();
+        let database = match &settings.server {
+            Some(_) => shop::DATABASE.to_owned(),
+            None => server().shop_copy().await,
+        };
         let folder = settings.dir.is_none().then(|| tempfile::tempdir().unwrap());
         let dir = settings.dir.clone().unwrap_or_else(|| folder.as_ref().unwrap().path().to_owned());
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -98,7 +118,7 @@ impl TestGateway {
             settings.auto_approve.then(|| Arc::new(Everybody(provider.clone())) as Arc<dyn Approver>);
         let service = Service::start(config, doors, approver, stop).await.unwrap();
         let token = auditor_token(&service, &provider).await;
-        Self { port, http, token, service: Some(service), database, _folder: folder }
+        Self { port, http, token, service: Some(service), database, dir, _folder: folder }
     }
 
     pub(crate) fn database(&self) -> &str {
@@ -159,6 +179,55 @@ impl TestGateway {
         }
     }
 
+    /// What the journal says of the statements with a word in their text, by their order: read as it lies on
+    /// disk when the gateway has stopped. For more records than the index can be waited for.
+    pub(crate) async fn stop_and_read(mut self, word: &str) -> Vec<(String, Outcome, TxnOutcome)> {
+        let (dir, folder) = (self.dir.join("journal"), self._folder.take());
+        self.stop().await;
+        let storage: Arc<dyn Storage> = Arc::new(DirStorage::open(dir).unwrap());
+        let mut reader = Reader::open(storage, None).unwrap();
+        let mut found = BTreeMap::new();
+        while let Some(frame) = reader.next_frame().unwrap() {
+            for (seq, entry) in frame.entries {
+                match entry {
+                    Entry::Record(record) => {
+                        let text = record
+                            .sql
+                            .as_ref()
+                            .map(|sql| String::from_utf8_lossy(sql.as_bytes()).into_owned());
+                        if let Some(text) = text.filter(|text| text.contains(word)) {
+                            found.insert(seq.unwrap(), (text, Outcome::Unknown, TxnOutcome::Open));
+                        }
+                    }
+                    Entry::Completion(end) => {
+                        if let Some(known) = found.get_mut(&end.seq) {
+                            (known.1, known.2) = (end.outcome, end.txn_outcome);
+                        }
+                    }
+                    Entry::Settlement(settled) => {
+                        for seq in &settled.seqs {
+                            if let Some(known) = found.get_mut(seq) {
+                                known.2 = settled.txn_outcome;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        drop(folder);
+        found.into_values().collect()
+    }
+
+    /// Sessions that are open now, as the API tells them.
+    pub(crate) async fn sessions(&self) -> Vec<Value> {
+        self.get("/api/v1/sessions").await["items"].as_array().unwrap().clone()
+    }
+
+    /// Where the journal and the index are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) async fn stop(mut self) {
         if let Some(service) = self.service.take() {
             service.stop().await;
@@ -180,7 +249,12 @@ fn people() -> Vec<Person> {
 }
 
 fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Path) -> Config {
+    let credentials = settings.server.as_ref().map(|other| other.credentials.clone());
     let (host, port, sslmode, sslrootcert) = match &settings.upstream_tls {
+        _ if settings.server.is_some() => {
+            let other = settings.server.as_ref().unwrap();
+            (other.host.clone(), other.port, SslMode::Disable, None)
+        }
         Some((port, mode, root)) => ("localhost".into(), *port, *mode, root.clone()),
         None => {
             let port = settings.database_port.unwrap_or(server().port());
@@ -205,7 +279,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             sslrootcert,
             databases: Vec::new(),
             catalog_refresh: Duration::from_secs(60),
-            credentials: server().shop().credentials(),
+            credentials: credentials.unwrap_or_else(|| server().shop().credentials()),
         }],
         role_map: shop::role_map()
             .into_iter()
@@ -221,7 +295,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             paused: settings.index_paused,
         },
         login: Vec::new(),
-        limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+        limits: settings.limits.clone(),
     }
 }
 

@@ -21,13 +21,15 @@ pub(crate) struct TestPostgres {
 pub(crate) fn server() -> &'static TestPostgres {
     static SERVER: OnceLock<TestPostgres> = OnceLock::new();
     // A thread of its own: the caller may be inside a runtime, which must not be blocked on another.
-    SERVER.get_or_init(|| std::thread::spawn(start).join().expect("the shared server starts"))
+    SERVER.get_or_init(|| {
+        // Logical decoding is one of the ways in which data leaves.
+        let extra = vec![("wal_level".to_owned(), "logical".to_owned())];
+        std::thread::spawn(|| start(extra)).join().expect("the shared server starts")
+    })
 }
 
-fn start() -> TestPostgres {
+fn start(extra: Vec<(String, String)>) -> TestPostgres {
     let bin = postgres::find(None).unwrap_or_else(|error| panic!("{error}"));
-    // Logical decoding is one of the ways in which data leaves.
-    let extra = vec![("wal_level".to_owned(), "logical".to_owned())];
     let settings = Settings { extra, ..Settings::default() };
     let server = PrivatePostgres::start(&bin, settings).unwrap_or_else(|error| panic!("{error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -37,6 +39,16 @@ fn start() -> TestPostgres {
 }
 
 impl TestPostgres {
+    /// Another server, for a test that changes or breaks it. Blocks: call it from a thread that may.
+    pub(crate) fn start(extra: Vec<(String, String)>) -> Self {
+        start(extra)
+    }
+
+    /// Stops it at once, without waiting for anybody.
+    pub(crate) fn stop(self) {
+        self.server.stop().unwrap();
+    }
+
     /// What libpq calls host: the folder of the socket.
     pub(crate) fn socket_dir(&self) -> &Path {
         self.server.socket_dir()
