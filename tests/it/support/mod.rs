@@ -2,3 +2,4 @@
 
 pub(crate) mod gateway;
 pub(crate) mod postgres;
+pub(crate) mod wire;
