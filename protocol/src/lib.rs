@@ -1,7 +1,7 @@
 //! PostgreSQL's wire language as the gateway needs it: bytes in, events out.
 //!
 //! What it is: [`frame`] cuts the stream by declared length, [`startup`] reads the packets before
-//! the first frame, [`frontend`] and [`backend`] read strictly the few messages that carry
+//! the first frame, [`options`] what a startup message sets besides, [`frontend`] and [`backend`] read strictly the few messages that carry
 //! evidence, [`conversation`] follows statements, portals and pipelines and says how each
 //! execution ended, [`reply`] writes what the gateway itself says.
 //!
@@ -15,6 +15,7 @@ pub mod backend;
 pub mod conversation;
 pub mod frame;
 pub mod frontend;
+pub mod options;
 pub mod reply;
 pub mod startup;
 

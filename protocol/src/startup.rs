@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::ProtocolError;
+use crate::{ProtocolError, options};
 
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
 pub const MAX_STARTUP: usize = 10_000;
@@ -15,6 +15,9 @@ pub const TLS_HANDSHAKE: u8 = 0x16;
 
 /// PostgreSQL accepts cancel keys up to this length since protocol 3.2.
 const MAX_CANCEL_KEY: usize = 256;
+
+/// The parameter that names the program.
+pub const APPLICATION_NAME: &str = "application_name";
 
 const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
@@ -116,25 +119,24 @@ impl StartupMessage {
         self.parameters.iter().map(|(name, _)| name).filter(|name| name.starts_with(b"_pq_."))
     }
 
-    /// The packet for the server, in protocol 3.0: parameters as the client sent them, in its
-    /// order, except the role and database decided here and `_pq_.` options, which were refused.
-    pub fn encode_for_server(&self, role: &str, database: &str) -> BytesMut {
+    /// The packet for the server, in protocol 3.0: parameters as the client sent them, in its order,
+    /// except what was decided here, `_pq_.` options, which were refused, and options of our own.
+    pub fn encode_for_server(&self, decided: &Decided<'_>) -> BytesMut {
         let mut packet = BytesMut::with_capacity(256);
         packet.put_u32(0);
         packet.put_u32(3 << 16);
-        let decided = [("user", role), ("database", database)];
-        let passed = self.parameters.iter().filter(|(name, _)| {
-            !name.starts_with(b"_pq_.") && !decided.iter().any(|(own, _)| name == own.as_bytes())
-        });
-        for (name, value) in decided
-            .iter()
-            .map(|(n, v)| (n.as_bytes(), v.as_bytes()))
-            .chain(passed.map(|(n, v)| (&n[..], &v[..])))
-        {
-            packet.put_slice(name);
-            packet.put_u8(0);
-            packet.put_slice(value);
-            packet.put_u8(0);
+        put_parameter(&mut packet, b"user", decided.user.as_bytes());
+        put_parameter(&mut packet, b"database", decided.database.as_bytes());
+        for (name, value) in &self.parameters {
+            if !decided.replaces(name) {
+                match &name[..] {
+                    b"options" => put_options(&mut packet, value, decided.own_option),
+                    name => put_parameter(&mut packet, name, value),
+                }
+            }
+        }
+        if let Some(name) = decided.application_name {
+            put_parameter(&mut packet, APPLICATION_NAME.as_bytes(), name.as_bytes());
         }
         packet.put_u8(0);
         let length = packet.len() as u32;
@@ -142,6 +144,45 @@ impl StartupMessage {
             *head = length.to_be_bytes();
         }
         packet
+    }
+}
+
+/// What the gateway puts in place of the client's own words.
+#[derive(Debug, Clone, Copy)]
+pub struct Decided<'a> {
+    /// The role.
+    pub user: &'a str,
+    /// The database.
+    pub database: &'a str,
+    /// `None` leaves the client's own.
+    pub application_name: Option<&'a str>,
+    /// A parameter meant for us: the server does not see it.
+    pub own_option: &'a str,
+}
+
+impl Decided<'_> {
+    fn replaces(&self, name: &[u8]) -> bool {
+        // Names of settings have no case; those of the packet itself have.
+        name.starts_with(b"_pq_.")
+            || name == b"user"
+            || name == b"database"
+            || name.eq_ignore_ascii_case(self.own_option.as_bytes())
+            || (self.application_name.is_some() && name.eq_ignore_ascii_case(APPLICATION_NAME.as_bytes()))
+    }
+}
+
+fn put_parameter(packet: &mut BytesMut, name: &[u8], value: &[u8]) {
+    packet.put_slice(name);
+    packet.put_u8(0);
+    packet.put_slice(value);
+    packet.put_u8(0);
+}
+
+fn put_options(packet: &mut BytesMut, value: &[u8], own_option: &str) {
+    let kept = options::without(value, own_option);
+    // Options that held nothing else are as if they were never given.
+    if kept.len() == value.len() || !kept.iter().all(u8::is_ascii_whitespace) {
+        put_parameter(packet, b"options", &kept);
     }
 }
 
@@ -178,8 +219,23 @@ mod tests {
         let sent = packet(3 << 16, b"user\0ann\0database\0shop\0options\0-c a=b\0_pq_.x\0y\0\0");
         let (Packet::Start(message), length) = read(&sent).unwrap().unwrap() else { panic!("not a start") };
         assert_eq!(length, sent.len());
-        let forwarded = message.encode_for_server("app_read", "shop");
+        let decided =
+            Decided { user: "app_read", database: "shop", application_name: None, own_option: "own.x" };
+        let forwarded = message.encode_for_server(&decided);
         assert_eq!(forwarded, packet(3 << 16, b"user\0app_read\0database\0shop\0options\0-c a=b\0\0"));
+    }
+
+    #[test]
+    fn the_programs_name_is_replaced_and_our_own_option_left_out_however_they_are_spelled() {
+        let sent = packet(
+            3 << 16,
+            b"user\0ann\0Application_Name\0a\0client_encoding\0'utf-8'\0application_name\0b\0\
+              OWN.x\0y\0options\0--own.x=y\0options\0-c q=r -c own.x=y\0USER\0z\0\0",
+        );
+        let (Packet::Start(message), _) = read(&sent).unwrap().unwrap() else { panic!("not a start") };
+        let decided = Decided { user: "r", database: "d", application_name: Some("c"), own_option: "own.x" };
+        let expected = b"user\0r\0database\0d\0client_encoding\0'utf-8'\0options\0-c q=r \0USER\0z\0application_name\0c\0\0";
+        assert_eq!(message.encode_for_server(&decided), packet(3 << 16, expected));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use url::Url;
 
-use crate::config::{Credential, Secret, SslMode, Upstream};
+use crate::config::{AppLabel, Credential, Secret, SslMode, Upstream};
 
 /// How to write one.
 const SHAPE: &str = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (?host=/folder for a unix socket)";
@@ -61,6 +61,7 @@ impl Database {
             sslrootcert: None,
             databases: Vec::new(),
             catalog_refresh: Duration::from_secs(60),
+            application_name: AppLabel::own(),
             credentials: vec![Credential { role: role.clone(), password: Secret::new(password) }],
         };
         Ok(Self { upstream, role, name })

@@ -20,8 +20,8 @@ use super::client::{Client, DemoFile};
 use super::database::Database;
 use super::run::stop_signals;
 use crate::config::{
-    Access, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, RoleMapping, Secret,
-    SslMode, Upstream,
+    Access, AppLabel, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, RoleMapping,
+    Secret, SslMode, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
 use crate::demo::provider::{DemoProvider, Person};
@@ -427,6 +427,7 @@ async fn private_postgres() -> anyhow::Result<Behind> {
         sslrootcert: None,
         databases: Vec::new(),
         catalog_refresh: Duration::from_secs(60),
+        application_name: AppLabel::default(),
         credentials: shop.credentials(),
     };
     Ok(Behind {

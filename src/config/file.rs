@@ -12,8 +12,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Access, Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, LoginMode,
-    LoginRule, Oidc, RoleMapping, Secret, SslMode, TlsFiles, Upstream, quantity,
+    Access, AppLabel, Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log,
+    LoginMode, LoginRule, Oidc, RoleMapping, Secret, SslMode, TlsFiles, Upstream, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -106,6 +106,7 @@ struct UpstreamTable {
     #[serde(default)]
     databases: Vec<String>,
     catalog_refresh: Option<String>,
+    application_name: Option<String>,
     #[serde(default)]
     credentials: Vec<CredentialTable>,
 }
@@ -477,6 +478,7 @@ impl Reading {
             );
         }
         let sslrootcert = table.sslrootcert.map(|path| self.path(path));
+        let application_name = self.app_label(&key, table.application_name.as_deref());
         Upstream {
             name: table.name,
             host,
@@ -485,8 +487,16 @@ impl Reading {
             sslrootcert,
             databases: table.databases,
             catalog_refresh,
+            application_name,
             credentials,
         }
+    }
+
+    fn app_label(&mut self, key: &str, template: Option<&str>) -> AppLabel {
+        template.map(AppLabel::read).unwrap_or_else(|| Ok(AppLabel::default())).unwrap_or_else(|reason| {
+            self.wrong(&format!("{key}.application_name"), reason);
+            AppLabel::default()
+        })
     }
 
     fn role_mapping(&mut self, table: RoleMapTable) -> RoleMapping {

@@ -3,6 +3,7 @@
 //! A wrong value stops the start; it is never replaced by a default.
 
 pub mod file;
+mod label;
 mod quantity;
 
 use std::net::SocketAddr;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
+
+pub use label::AppLabel;
 
 /// A secret that never shows itself in logs or errors.
 #[derive(Clone, PartialEq, Eq)]
@@ -147,6 +150,8 @@ pub struct Upstream {
     pub databases: Vec<String>,
     /// How often the catalog is looked at for changes made elsewhere.
     pub catalog_refresh: Duration,
+    /// What the database sees as application_name.
+    pub application_name: AppLabel,
     /// The gateway's own passwords.
     pub credentials: Vec<Credential>,
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pgwitness_protocol::startup::StartupMessage;
+use pgwitness_protocol::startup::{Decided, StartupMessage};
 
 use super::upstream::{Server, Upstream, UpstreamError};
+use super::wanted::LOGIN_OPTION;
 use crate::catalog::{self, Schema};
 use crate::config::{self, Config};
 use crate::tls::TlsError;
@@ -61,7 +62,9 @@ async fn catalog_connection(server: &Server, role: &str, database: &str) -> Resu
     let parameters = [("application_name", "pgwitness catalog"), ("client_encoding", "UTF8")]
         .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
         .to_vec();
-    server.connect(&StartupMessage { minor: 0, parameters }, role, database, password).await
+    let decided = Decided { user: role, database, application_name: None, own_option: LOGIN_OPTION };
+    let packet = StartupMessage { minor: 0, parameters }.encode_for_server(&decided);
+    server.connect(&packet, password).await
 }
 
 /// All upstreams and their catalogs.

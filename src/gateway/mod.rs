@@ -19,6 +19,7 @@ mod state;
 mod stream;
 mod transaction;
 mod upstream;
+mod wanted;
 mod workers;
 
 use std::sync::Arc;

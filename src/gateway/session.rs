@@ -29,6 +29,7 @@ use super::databases::Catalog;
 use super::relay::{Gate, Harmless};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream};
+use super::wanted;
 use crate::clock;
 use crate::recorder::{Receipt, RecordError};
 
@@ -160,6 +161,7 @@ impl Session {
         gateway: &Arc<Gateway>,
         who: Who,
         message: &StartupMessage,
+        label: Option<String>,
         upstream: Upstream,
         catalog: Arc<Catalog>,
         early: FrameBuffer,
@@ -171,11 +173,11 @@ impl Session {
             names: limits.max_statements,
             pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
-        let asked = asked_settings(message);
+        let asked = wanted::settings(message);
         let server = catalog.server().clone();
         let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
-            chronicle: Chronicle::new(gateway, who, &asked, &upstream.parameters, catalog),
+            chronicle: Chronicle::new(gateway, who, label, &asked, &upstream.parameters, catalog),
             gateway: gateway.clone(),
             server: upstream.stream,
             upstream: server,
@@ -711,75 +713,4 @@ fn poll_write_some(
         };
     }
     Poll::Pending
-}
-
-/// Settings that the startup message asks for: parameters by name, and `-c name=value` in `options`.
-fn asked_settings(message: &StartupMessage) -> Vec<(String, String)> {
-    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut asked: Vec<_> = Vec::new();
-    if let Some(options) = message.get("options") {
-        let mut words = split_options(&lossy(options)).into_iter();
-        while let Some(word) = words.next() {
-            let setting = match word.as_str() {
-                "-c" => words.next(),
-                word => word.strip_prefix("-c").or(word.strip_prefix("--")).map(str::to_owned),
-            };
-            if let Some((name, value)) = setting.as_deref().and_then(|setting| setting.split_once('=')) {
-                asked.push((name.replace('-', "_"), value.to_owned()));
-            }
-        }
-    }
-    for (name, value) in &message.parameters {
-        if !matches!(&name[..], b"user" | b"database" | b"options" | b"replication") {
-            asked.push((lossy(name), lossy(value)));
-        }
-    }
-    asked
-}
-
-/// `pg_split_opts`: words separated by white space, a backslash takes the next character as it is.
-fn split_options(options: &str) -> Vec<String> {
-    let (mut words, mut word, mut started) = (Vec::new(), String::new(), false);
-    let mut characters = options.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => {
-                started = true;
-                word.extend(characters.next());
-            }
-            c if c.is_ascii_whitespace() => {
-                if std::mem::take(&mut started) {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => {
-                started = true;
-                word.push(c);
-            }
-        }
-    }
-    if started {
-        words.push(word);
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_of_the_startup_message_are_read_as_postgresql_reads_them() {
-        let parameters = [
-            ("user", "ann"),
-            ("options", r"-c search_path=evil\ place -crole=x --work-mem=1MB -c a"),
-            ("TimeZone", "UTC"),
-        ]
-        .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
-        .to_vec();
-        let asked = asked_settings(&StartupMessage { minor: 0, parameters });
-        let expected =
-            [("search_path", "evil place"), ("role", "x"), ("work_mem", "1MB"), ("TimeZone", "UTC")];
-        assert_eq!(asked, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    }
 }

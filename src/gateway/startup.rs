@@ -12,7 +12,7 @@ use pgwitness_index::record::{Completion, Event, Outcome, TxnOutcome, Who};
 use pgwitness_protocol::frame::FrameBuffer;
 use pgwitness_protocol::frontend;
 use pgwitness_protocol::reply::{self, Say, Severity};
-use pgwitness_protocol::startup::StartupMessage;
+use pgwitness_protocol::startup::{Decided, MAX_STARTUP, StartupMessage};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -22,15 +22,12 @@ use super::greeting::{self, Greeting, GreetingError, Offer};
 use super::session::Session;
 use super::stream::Stream;
 use super::upstream::{Server, Upstream, UpstreamError};
+use super::wanted::{self, Wanted};
 use super::{Gateway, event_record};
 use crate::clock;
-use crate::config::{ListenTls, LoginMode, LoginRule, Secret};
+use crate::config::{ListenTls, LoginMode, Secret};
 use crate::identity::{DeviceLogin, Grant, LoginError, PairingEntry, Principal};
 use crate::policy::{self, Granted};
-
-/// Programs that show a notice to the person at once: they may wait as long as the code lives.
-const PATIENT: [&str; 9] =
-    ["psql", "pg_dump", "pg_dumpall", "pg_restore", "pgbench", "vacuumdb", "reindexdb", "createdb", "dropdb"];
 
 /// Other programs hide notices, and give up by themselves after 15 s or more: they are told by an
 /// error, which every program shows.
@@ -39,17 +36,11 @@ const IMPATIENT: Duration = Duration::from_secs(12);
 /// Between two reminders of the link.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// The startup option by which a client asks to be asked for a password.
-const LOGIN_OPTION: &str = "pgwitness.login";
-
 /// A password message may be this long: tokens are long.
 const MAX_PASSWORD: usize = 70_000;
 
 /// Telling a client why it is refused may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// PostgreSQL cuts names beyond (NAMEDATALEN - 1).
-const MAX_NAME: usize = 63;
 
 /// Bytes that a client may send before it is let in.
 const MAX_EARLY: usize = 16 * 1024;
@@ -63,15 +54,9 @@ struct Accepted {
     wanted: Wanted,
     /// What the records of the login say; becomes the session's.
     who: Who,
+    /// What the database was told in place of the program's name.
+    label: Option<String>,
     deadline: Instant,
-}
-
-/// What the startup message asked for.
-#[derive(Debug, Clone)]
-struct Wanted {
-    user: String,
-    database: String,
-    app: String,
 }
 
 /// Why there is no session: what to tell the client and the record.
@@ -158,62 +143,11 @@ async fn start(
     let deadline = Instant::now() + gateway.config.listen.login_timeout;
     let mut buffer = FrameBuffer::new();
     buffer.space(early.len()).extend_from_slice(&early);
-    let mut accepted = Accepted { gateway, stream, message, early: buffer, wanted, who, deadline };
+    let mut accepted =
+        Accepted { gateway, stream, message, early: buffer, wanted, who, label: None, deadline };
     if let Err(turned) = accepted.serve().await {
         accepted.turn_away(turned).await;
     }
-}
-
-impl Wanted {
-    fn read(message: &StartupMessage) -> Result<Self, Say> {
-        let fatal = |code, reason: &str| Say::new(Severity::Fatal, code, reason);
-        let text = |name| match message.get(name).map(std::str::from_utf8) {
-            None => Ok(None),
-            Some(Ok("")) => Ok(None),
-            Some(Ok(text)) => Ok(Some(text.to_owned())),
-            Some(Err(_)) => Err(fatal("22021", "the startup message has a name that is not UTF-8")),
-        };
-        let user = text("user")?
-            .ok_or_else(|| fatal("28000", "no PostgreSQL user name specified in startup packet"))?;
-        let database = text("database")?.unwrap_or_else(|| user.clone());
-        // PostgreSQL would cut it and open another database than the one decided about here.
-        if database.len() > MAX_NAME {
-            return Err(fatal("42622", "the database's name is too long: PostgreSQL keeps 63 bytes"));
-        }
-        if text("replication")?.is_some_and(|value| !matches!(value.as_str(), "false" | "off" | "no" | "0")) {
-            return Err(fatal("0A000", "replication connections are not allowed through this gateway")
-                .hint("A replication stream reads whole databases without naming a table."));
-        }
-        // Shown to people and in records: one line, no control characters.
-        let app = text("application_name").ok().flatten().unwrap_or_default();
-        let app = app.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
-        Ok(Self { user, database, app })
-    }
-
-    fn is_patient(&self) -> bool {
-        PATIENT.contains(&self.app.as_str())
-    }
-}
-
-/// Whether the startup message's `options` hold `-c pgwitness.login=password`.
-fn asks_for_password(message: &StartupMessage) -> bool {
-    let wish = |value: &[u8]| value == b"password";
-    if message.get(LOGIN_OPTION).is_some_and(wish) {
-        return true;
-    }
-    let options = message.get("options").map(String::from_utf8_lossy).unwrap_or_default();
-    options.split_ascii_whitespace().any(|word| {
-        let word = word.strip_prefix("-c").or(word.strip_prefix("--")).unwrap_or(word);
-        word.strip_prefix(LOGIN_OPTION) == Some("=password")
-    })
-}
-
-fn mode_for(rules: &[LoginRule], wanted: &Wanted) -> LoginMode {
-    let listed = |list: &[String], name: &str| list.is_empty() || list.iter().any(|known| known == name);
-    rules
-        .iter()
-        .find(|rule| listed(&rule.databases, &wanted.database) && listed(&rule.users, &wanted.user))
-        .map_or(LoginMode::Device, |rule| rule.mode)
 }
 
 impl Turned {
@@ -253,6 +187,7 @@ impl Accepted {
         let principal = self.identify().await?;
         let granted = self.grant(&principal)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
+        self.who.session = Uuid::to_string(&clock::new_id(clock::now()));
         let (server, upstream) = self.connect(&granted).await?;
         self.open_session(server, upstream, &principal, granted).await
     }
@@ -289,8 +224,8 @@ impl Accepted {
     }
 
     async fn identify(&mut self) -> Result<Principal, Turned> {
-        let rules = mode_for(self.gateway.login_rules(), &self.wanted);
-        let mode = if asks_for_password(&self.message) { LoginMode::Password } else { rules };
+        let rules = wanted::mode_for(self.gateway.login_rules(), &self.wanted);
+        let mode = if wanted::asks_for_password(&self.message) { LoginMode::Password } else { rules };
         let grant = match mode {
             LoginMode::Device => Grant::Device,
             LoginMode::Password => self.ask_password().await?,
@@ -513,7 +448,8 @@ impl Accepted {
             let text = format!("the gateway has no credential for role \"{}\"", granted.role);
             Turned::fatal(Event::Denied, "28000", text).hint("Add it under credentials of the upstream.")
         })?;
-        match server.connect(&self.message, &granted.role, database, &password).await {
+        let packet = self.packet(&server, granted)?;
+        match server.connect(&packet, &password).await {
             Ok(upstream) => Ok((server, upstream)),
             Err(UpstreamError::Refused { report, frame }) => {
                 // The database's own words, as it said them.
@@ -534,6 +470,32 @@ impl Accepted {
         }
     }
 
+    /// The startup message as the server gets it, with a name by which it knows who is there.
+    fn packet(&mut self, server: &Server, granted: &Granted) -> Result<BytesMut, Turned> {
+        let label =
+            server.config.application_name.compose(&self.wanted.app, &self.who.user, &self.who.session);
+        let encode = |application_name: Option<&str>| {
+            self.message.encode_for_server(&Decided {
+                user: &granted.role,
+                database: &self.wanted.database,
+                application_name,
+                own_option: wanted::LOGIN_OPTION,
+            })
+        };
+        let packet = encode(label.as_deref());
+        if packet.len() <= MAX_STARTUP {
+            self.label = label;
+            return Ok(packet);
+        }
+        // A client that fills the packet to its limit keeps its own name.
+        let packet = encode(None);
+        if packet.len() <= MAX_STARTUP {
+            return Ok(packet);
+        }
+        let text = format!("the startup packet does not fit with the name of role \"{}\"", granted.role);
+        Err(Turned::fatal(Event::Denied, "08P01", text))
+    }
+
     async fn open_session(
         &mut self,
         server: Arc<Server>,
@@ -541,7 +503,6 @@ impl Accepted {
         principal: &Principal,
         granted: Granted,
     ) -> Result<(), Turned> {
-        self.who.session = Uuid::to_string(&clock::new_id(clock::now()));
         let gateway = self.gateway.clone();
         let catalog = gateway.databases.catalog(&server, &self.wanted.database);
         if catalog.is_stale() {
@@ -552,6 +513,7 @@ impl Accepted {
             &gateway,
             self.who.clone(),
             &self.message,
+            self.label.take(),
             upstream,
             catalog,
             early,
@@ -575,76 +537,5 @@ impl Accepted {
         session.run(&mut self.stream).await;
         gateway.cancel_keys.remove(pid, key);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    fn message(parameters: &[(&str, &str)]) -> StartupMessage {
-        let parameters = parameters
-            .iter()
-            .map(|(name, value)| (Bytes::from(name.to_string()), Bytes::from(value.to_string())))
-            .collect();
-        StartupMessage { minor: 0, parameters }
-    }
-
-    #[test]
-    fn a_client_may_ask_to_be_asked_for_a_password() {
-        for (options, asks) in [
-            ("-c pgwitness.login=password", true),
-            ("-cpgwitness.login=password", true),
-            ("--pgwitness.login=password", true),
-            ("-c work_mem=1MB -c pgwitness.login=password", true),
-            ("-c pgwitness.login=device", false),
-            ("", false),
-        ] {
-            assert_eq!(asks_for_password(&message(&[("options", options)])), asks, "{options}");
-        }
-    }
-
-    #[test]
-    fn a_replication_connection_is_refused() {
-        assert!(Wanted::read(&message(&[("user", "a"), ("replication", "database")])).is_err());
-        assert!(Wanted::read(&message(&[("user", "a"), ("replication", "false")])).is_ok());
-    }
-
-    #[test]
-    fn a_database_name_that_postgresql_would_cut_is_refused() {
-        let name = |length| "d".repeat(length);
-        assert!(Wanted::read(&message(&[("user", "a"), ("database", &name(63))])).is_ok());
-        assert!(Wanted::read(&message(&[("user", "a"), ("database", &name(64))])).is_err());
-    }
-
-    #[test]
-    fn of_two_users_and_databases_the_last_counts_as_in_postgresql_and_one_is_passed_on() {
-        let message = message(&[("user", "a"), ("database", "x"), ("user", "b"), ("database", "y")]);
-        let wanted = Wanted::read(&message).unwrap();
-        assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("b", "y"));
-        let packet = message.encode_for_server("role", "y");
-        assert_eq!(packet.windows(5).filter(|w| w == b"user\0").count(), 1);
-    }
-
-    #[test]
-    fn the_database_is_the_users_name_if_none_is_given_and_programs_names_are_one_clean_line() {
-        let wanted =
-            Wanted::read(&message(&[("user", "ann"), ("application_name", "a\n\u{1b}[31mb")])).unwrap();
-        assert_eq!((wanted.database.as_str(), wanted.app.as_str()), ("ann", "a??[31mb"));
-    }
-
-    #[test]
-    fn the_first_login_rule_that_fits_decides() {
-        let rule = |databases: &[&str], mode| LoginRule {
-            databases: databases.iter().map(|d| d.to_string()).collect(),
-            users: vec![],
-            mode,
-        };
-        let rules = [rule(&["bi"], LoginMode::Password), rule(&[], LoginMode::Device)];
-        let wanted = |db: &str| Wanted { user: "ann".into(), database: db.into(), app: String::new() };
-        assert_eq!(mode_for(&rules, &wanted("bi")), LoginMode::Password);
-        assert_eq!(mode_for(&rules, &wanted("shop")), LoginMode::Device);
-        assert_eq!(mode_for(&[], &wanted("shop")), LoginMode::Device);
     }
 }

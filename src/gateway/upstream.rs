@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use pgwitness_protocol::ProtocolError;
 use pgwitness_protocol::backend::{self, Authentication, Report};
 use pgwitness_protocol::frame::FrameBuffer;
-use pgwitness_protocol::startup::{self, StartupMessage};
+use pgwitness_protocol::startup;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 use rustls::ClientConfig;
@@ -87,21 +87,14 @@ impl Server {
         self.config.credentials.iter().find(|c| c.role == role).map(|c| &c.password)
     }
 
-    /// Connects and logs in as `role`, with the client's own startup parameters.
+    /// Connects and logs in by a startup packet.
     ///
     /// # Errors
     /// No connection within the time limit, or the database's refusal.
-    pub(crate) async fn connect(
-        &self,
-        message: &StartupMessage,
-        role: &str,
-        database: &str,
-        password: &Secret,
-    ) -> Result<Upstream, UpstreamError> {
-        let packet = message.encode_for_server(role, database);
+    pub(crate) async fn connect(&self, packet: &[u8], password: &Secret) -> Result<Upstream, UpstreamError> {
         tokio::time::timeout(self.connect_timeout, async {
             let mut stream = self.dial().await?;
-            stream.send(&packet).await.map_err(UpstreamError::Connect)?;
+            stream.send(packet).await.map_err(UpstreamError::Connect)?;
             log_in(stream, password).await
         })
         .await

@@ -7,5 +7,6 @@ mod demo;
 mod login;
 mod pipeline;
 mod relay;
+mod startup;
 mod tidy;
 mod wire;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwitness::config::{
-    Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
+    AppLabel, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
 };
 use pgwitness::demo::provider::{DemoProvider, Person};
 use pgwitness::demo::shop;
@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) max_clients: usize,
     /// `index.paused`
     pub(crate) index_paused: bool,
+    /// What the database sees.
+    pub(crate) application_name: AppLabel,
 }
 
 impl Default for Settings {
@@ -71,6 +73,7 @@ impl Default for Settings {
             upstream_tls: None,
             max_clients: 100,
             index_paused: false,
+            application_name: AppLabel::default(),
         }
     }
 }
@@ -205,6 +208,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             sslrootcert,
             databases: Vec::new(),
             catalog_refresh: Duration::from_secs(60),
+            application_name: settings.application_name.clone(),
             credentials: server().shop().credentials(),
         }],
         role_map: shop::role_map()
