@@ -73,6 +73,17 @@ pub enum ProtocolError {
     /// A startup packet that PostgreSQL refuses.
     #[error("invalid startup packet: {0}")]
     Startup(&'static str),
+    /// Another protocol than ours.
+    #[error(
+        "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{newest}",
+        newest = startup::NEWEST_MINOR
+    )]
+    Version {
+        /// Major version.
+        major: u16,
+        /// Minor version.
+        minor: u16,
+    },
     /// More prepared statements, portals or executions in flight than allowed.
     #[error("too many {what} in one session, the gateway's limit is {limit}")]
     TooMany {
@@ -87,4 +98,10 @@ pub enum ProtocolError {
         /// Message type.
         tag: u8,
     },
+}
+
+impl ProtocolError {
+    fn version(code: u32) -> Self {
+        Self::Version { major: (code >> 16) as u16, minor: (code & 0xffff) as u16 }
+    }
 }

@@ -10,6 +10,9 @@ use crate::{ProtocolError, options};
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
 pub const MAX_STARTUP: usize = 10_000;
 
+/// Newest minor version of protocol 3 that is spoken here.
+pub const NEWEST_MINOR: u16 = 2;
+
 /// First byte of a TLS handshake record: a client that negotiates TLS directly.
 pub const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -65,12 +68,13 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Packet, usize)>, ProtocolError> {
     let packet = match (u32::from_be_bytes(*code), body) {
         (SSL, []) => Packet::Ssl,
         (GSSENC, []) => Packet::GssEnc,
+        (SSL | GSSENC, _) => return Err(ProtocolError::Startup("invalid encryption request")),
         (CANCEL, body) => read_cancel(body)?,
         (version, body) if version >> 16 == 3 => Packet::Start(StartupMessage {
             minor: (version & 0xffff) as u16,
             parameters: read_parameters(body)?,
         }),
-        _ => return Err(ProtocolError::Startup("unsupported frontend protocol, only 3.x is spoken here")),
+        (version, _) => return Err(ProtocolError::version(version)),
     };
     Ok(Some((packet, length)))
 }
@@ -104,7 +108,24 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
+impl Packet {
+    /// What PostgreSQL says of a second request for encryption: that it is no protocol.
+    pub fn out_of_place(&self) -> ProtocolError {
+        ProtocolError::version(if *self == Packet::GssEnc { GSSENC } else { SSL })
+    }
+}
+
 impl StartupMessage {
+    /// The minor version that will be spoken: as PostgreSQL 18, the one asked for if it is known.
+    pub fn spoken_minor(&self) -> u16 {
+        self.minor.min(NEWEST_MINOR)
+    }
+
+    /// Whether something was asked for that is not known here, which the client must be told.
+    pub fn asks_too_much(&self) -> bool {
+        self.minor > NEWEST_MINOR || self.protocol_options().next().is_some()
+    }
+
     /// The last value given for a name (PostgreSQL lets the last one win).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.parameters
@@ -262,7 +283,6 @@ mod tests {
             b"\0\0\0\x07aaa",
             b"\0\0\x27\x11aaaa",
             b"GET / HTTP/1.1\r\n",
-            &packet(2 << 16, b"user\0a\0\0"),
             &packet(3 << 16, b"user\0a\0"),
             &packet(3 << 16, b"user\0a\0\0x"),
             &packet(3 << 16, b"user"),
@@ -271,5 +291,31 @@ mod tests {
         ] {
             assert!(matches!(read(bad), Err(ProtocolError::Startup(_))), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn other_protocols_are_told_which_are_spoken() {
+        for (code, words) in [
+            (2 << 16, "unsupported frontend protocol 2.0: server supports 3.0 to 3.2"),
+            (4 << 16, "unsupported frontend protocol 4.0: server supports 3.0 to 3.2"),
+        ] {
+            let error = read(&packet(code, b"user\0a\0\0")).unwrap_err();
+            assert_eq!(error.to_string(), words);
+        }
+        let again = Packet::Ssl.out_of_place().to_string();
+        assert!(again.starts_with("unsupported frontend protocol 1234.5679:"), "{again}");
+    }
+
+    #[test]
+    fn versions_are_agreed_upon_as_postgresql_18_does() {
+        let start = |minor: u32, body: &[u8]| match read(&packet(3 << 16 | minor, body)).unwrap().unwrap().0 {
+            Packet::Start(message) => (message.spoken_minor(), message.asks_too_much()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(start(0, b"user\0a\0\0"), (0, false));
+        assert_eq!(start(1, b"user\0a\0\0"), (1, false));
+        assert_eq!(start(2, b"user\0a\0\0"), (2, false));
+        assert_eq!(start(9, b"user\0a\0\0"), (2, true));
+        assert_eq!(start(0, b"user\0a\0_pq_.x\0y\0\0"), (0, true));
     }
 }

@@ -12,6 +12,7 @@ mod greeting;
 mod listener;
 mod params;
 mod reading;
+mod refusals;
 mod relay;
 mod session;
 mod startup;
@@ -39,6 +40,7 @@ use cancel::CancelKeys;
 use databases::Databases;
 use drain::Drain;
 use reading::Readings;
+use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
 pub use listener::serve;
@@ -55,6 +57,7 @@ pub struct Gateway {
     databases: Databases,
     readings: Readings,
     cancel_keys: CancelKeys,
+    refusals: Refusals,
     live: LiveSessions,
     tls: Option<Arc<ServerConfig>>,
     /// One for each client that may be there at a time.
@@ -113,6 +116,7 @@ impl Gateway {
             readings: Readings::new(config.capture.tags.clone()),
             databases,
             cancel_keys: CancelKeys::default(),
+            refusals: Refusals::default(),
             live: LiveSessions::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,

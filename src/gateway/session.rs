@@ -218,8 +218,8 @@ impl Session {
 
     /// Prepares what the client hears first: the server's parameters, the real process id with our
     /// own key, and that it may begin.
-    pub(super) fn greet(&mut self, key: [u8; super::cancel::KEY]) {
-        reply::key_data(&mut self.greeting, self.pid, key);
+    pub(super) fn greet(&mut self, key: &super::cancel::Key) {
+        reply::key_data(&mut self.greeting, self.pid, key.as_bytes());
         reply::ready(&mut self.greeting, Status::Idle);
     }
 

@@ -39,6 +39,9 @@ const REMINDER: Duration = Duration::from_secs(30);
 /// A password message may be this long: tokens are long.
 const MAX_PASSWORD: usize = 70_000;
 
+/// Before it is clear what a client wants, it gets at most this long, and no longer than a login.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Telling a client why it is refused may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,8 +72,13 @@ struct Turned {
 
 /// Serves a connection from its first byte to its last.
 pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream, address: SocketAddr) {
-    let required = matches!(gateway.config.listen.tls, ListenTls::Require(_));
-    let greeting = greeting::greet(stream, Offer { tls: gateway.tls.as_ref(), required }).await;
+    let listen = &gateway.config.listen;
+    let required = matches!(listen.tls, ListenTls::Require(_));
+    let within = GREETING_TIMEOUT.min(listen.login_timeout);
+    let greeting = greeting::greet(stream, Offer { tls: gateway.tls.as_ref(), required, within }).await;
+    let refuse = |reason: &str| {
+        gateway.refuse(Event::Denied, address.ip().to_string(), "startup".into(), reason.to_owned());
+    };
     match greeting {
         Ok(Greeting::Start { mut stream, message, early }) => {
             let places = gateway.clone();
@@ -79,40 +87,54 @@ pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream
                 Err(_) => {
                     let say = Say::new(Severity::Fatal, "53300", "sorry, too many clients already")
                         .hint("The gateway's limit is listen.max_clients.");
+                    refuse(&say.message);
                     tell(&mut stream, &say).await;
                 }
             }
         }
-        Ok(Greeting::Cancel { pid, key }) => cancel(&gateway, pid, &key, address).await,
+        Ok(Greeting::Cancel { mut stream, pid, key }) => {
+            cancel(&gateway, pid, &key, address).await;
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, stream.shutdown()).await;
+        }
         Err(GreetingError::Refused { mut stream, code, reason, hint }) => {
-            let who = Arc::new(Who { ip: address.ip().to_string(), ..Who::default() });
-            gateway.note(Event::Denied, Outcome::Denied, &who, "startup".into(), reason.clone());
+            refuse(&reason);
             tell(&mut stream, &Say::new(Severity::Fatal, code, reason).hint(hint)).await;
         }
-        Err(error) => tracing::debug!(%error, %address, "no session"),
+        Err(GreetingError::Old { mut stream, reason }) => {
+            refuse(&reason);
+            let mut out = BytesMut::new();
+            reply::fatal_of_old(&mut out, &reason);
+            part(&mut stream, &out).await;
+        }
+        Err(error @ GreetingError::Alpn) => refuse(&error.to_string()),
+        Err(error @ (GreetingError::Left(_) | GreetingError::Silent)) => {
+            tracing::debug!(%error, %address, "no session");
+        }
     }
 }
 
 async fn tell(stream: &mut Stream, say: &Say) {
     let mut out = BytesMut::new();
     say.encode(&mut out);
+    part(stream, &out).await;
+}
+
+async fn part(stream: &mut Stream, last: &[u8]) {
     let farewell = async {
-        stream.send(&out).await?;
+        stream.send(last).await?;
         stream.shutdown().await
     };
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
 }
 
-async fn cancel(gateway: &Gateway, pid: u32, key: &[u8], address: SocketAddr) {
+async fn cancel(gateway: &Arc<Gateway>, pid: u32, key: &[u8], address: SocketAddr) {
     let ip = address.ip().to_string();
+    let detail = format!("process {pid}");
     let Some(target) = gateway.cancel_keys.find(pid, key) else {
-        let who = Arc::new(Who { ip, ..Who::default() });
-        let reason = "no open session has this key".to_owned();
-        gateway.note(Event::Cancel, Outcome::Denied, &who, format!("process {pid}"), reason);
+        gateway.refuse(Event::Cancel, ip, detail, "no open session has this key".to_owned());
         return;
     };
     let who = Arc::new(Who { ip, ..(*target.who).clone() });
-    let detail = format!("process {pid}");
     // Recorded first, as everything that has an effect.
     if !gateway.note(Event::Cancel, Outcome::Ok, &who, detail, String::new()) {
         return;
@@ -133,8 +155,7 @@ async fn start(
     let wanted = match Wanted::read(&message) {
         Ok(wanted) => wanted,
         Err(say) => {
-            let who = Arc::new(Who { ip, ..Who::default() });
-            gateway.note(Event::Denied, Outcome::Denied, &who, "startup".into(), say.message.clone());
+            gateway.refuse(Event::Denied, ip, "startup".into(), say.message.clone());
             tell(&mut stream, &say).await;
             return;
         }
@@ -215,11 +236,11 @@ impl Accepted {
     }
 
     async fn negotiate_version(&mut self) -> Result<(), Turned> {
-        if self.message.minor == 0 && self.message.protocol_options().next().is_none() {
+        if !self.message.asks_too_much() {
             return Ok(());
         }
         let mut out = BytesMut::new();
-        reply::negotiate_version(&mut out, self.message.protocol_options());
+        reply::negotiate_version(&mut out, self.message.spoken_minor(), self.message.protocol_options());
         self.send(&out).await
     }
 
@@ -532,10 +553,10 @@ impl Accepted {
         }
         let pid = session.pid();
         let target = Target { server, pid, server_key: session.server_key(), who: session.who() };
-        let key = gateway.cancel_keys.add(target);
-        session.greet(key);
+        let key = gateway.cancel_keys.add(target, self.message.spoken_minor());
+        session.greet(&key);
         session.run(&mut self.stream).await;
-        gateway.cancel_keys.remove(pid, key);
+        gateway.cancel_keys.remove(pid, &key);
         Ok(())
     }
 }

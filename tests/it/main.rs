@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cancel;
 mod crash;
 mod demo;
 mod login;

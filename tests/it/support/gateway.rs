@@ -162,6 +162,46 @@ impl TestGateway {
         }
     }
 
+    /// Records that a query finds now, newest first.
+    pub(crate) async fn found(&self, query: &str) -> Vec<Value> {
+        let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let found = self.get(&format!("/api/v1/events?limit=1000&q={query}")).await;
+        found["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits until a query finds `count` records, whether or not they have ended.
+    pub(crate) async fn seen(&self, query: &str, count: usize) {
+        let started = Instant::now();
+        loop {
+            let found = self.found(query).await;
+            if found.len() >= count {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{query}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the refusals that a query finds, those only counted included, are `total`. Says how
+    /// many records that took.
+    pub(crate) async fn counted(&self, query: &str, total: u64) -> usize {
+        let started = Instant::now();
+        loop {
+            let found = self.found(query).await;
+            let count = |record: &Value| match record["error"].as_str().unwrap().split_once(" more refusals")
+            {
+                Some((count, _)) => count.parse().unwrap(),
+                None => 1,
+            };
+            let sum: u64 = found.iter().map(count).sum();
+            if sum == total {
+                return found.len();
+            }
+            assert!(sum < total && started.elapsed() < PATIENCE, "{sum}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(crate) async fn stop(mut self) {
         if let Some(service) = self.service.take() {
             service.stop().await;

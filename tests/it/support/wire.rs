@@ -13,6 +13,9 @@ use super::postgres::server;
 /// An answer must come within this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+pub(crate) const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+
 /// One message: type, length, body.
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
