@@ -20,6 +20,7 @@ use super::params;
 use super::reading::{Context, Reading, Readings};
 use super::state::{Settings, State};
 use super::transaction::{Ends, Transaction};
+use super::walsender;
 use super::wanted::one_line;
 use crate::catalog::Schema;
 use crate::clock;
@@ -232,6 +233,11 @@ impl Chronicle {
             self.memo.push_back((key.as_bytes().into(), reading.clone()));
         }
         reading
+    }
+
+    /// A command of the replication protocol.
+    pub(super) fn replication(&mut self, text: &[u8], command: &walsender::Command) -> ExecId {
+        self.add(Some(Sql::Once(text.into())), Readings::replication(command), Vec::new(), String::new())
     }
 
     /// The first run of a portal: its execution, or none for an empty statement.

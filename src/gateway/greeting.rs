@@ -37,13 +37,16 @@ pub(super) enum GreetingError {
     /// To be told to a client of a protocol before ours.
     #[error("{reason}")]
     Old { stream: Box<Stream>, reason: String },
+    /// TLS itself has told the client.
+    #[error("{0}")]
+    Certificate(String),
     #[error("direct TLS without the ALPN name \"postgresql\"")]
     Alpn,
 }
 
 /// Which TLS the listener speaks.
-pub(super) struct Offer<'a> {
-    pub(super) tls: Option<&'a Arc<ServerConfig>>,
+pub(super) struct Offer {
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) required: bool,
     /// All of it must be done within this.
     pub(super) within: Duration,
@@ -53,11 +56,11 @@ pub(super) struct Offer<'a> {
 ///
 /// # Errors
 /// Bad packets, silence, plain text where TLS is required.
-pub(super) async fn greet(stream: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
+pub(super) async fn greet(stream: TcpStream, offer: Offer) -> Result<Greeting, GreetingError> {
     tokio::time::timeout(offer.within, negotiate(stream, offer)).await.map_err(|_| GreetingError::Silent)?
 }
 
-async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
+async fn negotiate(mut tcp: TcpStream, offer: Offer) -> Result<Greeting, GreetingError> {
     let mut buffer = BytesMut::new();
     // Each may be asked for once, as in PostgreSQL.
     let (mut ssl_left, mut gss_left) = (1, 1);
@@ -65,7 +68,7 @@ async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, Gre
         if buffer.is_empty() {
             read_more(&mut tcp, &mut buffer).await?;
         }
-        if let (Some(&TLS_HANDSHAKE), Some(tls)) = (buffer.first(), offer.tls) {
+        if let (Some(&TLS_HANDSHAKE), Some(tls)) = (buffer.first(), &offer.tls) {
             let stream = accept_tls(tcp, buffer, tls).await?;
             if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
                 return Err(GreetingError::Alpn);
@@ -75,7 +78,7 @@ async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, Gre
         match read_packet(&mut tcp, &mut buffer).await {
             Ok(Packet::Ssl) if ssl_left > 0 => {
                 ssl_left -= 1;
-                let Some(tls) = offer.tls else {
+                let Some(tls) = &offer.tls else {
                     tcp.write_all(b"N").await?;
                     continue;
                 };
@@ -106,8 +109,17 @@ async fn accept_tls(
     stream: TcpStream,
     first: BytesMut,
     tls: &Arc<ServerConfig>,
-) -> io::Result<tokio_rustls::server::TlsStream<Replay>> {
-    TlsAcceptor::from(tls.clone()).accept(Replay { first, stream }).await
+) -> Result<tokio_rustls::server::TlsStream<Replay>, GreetingError> {
+    let accepted = TlsAcceptor::from(tls.clone()).accept(Replay { first, stream }).await;
+    accepted.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::NoCertificatesPresented) => {
+            GreetingError::Certificate("the client showed no certificate".into())
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            GreetingError::Certificate(format!("the client's certificate was refused: {reason}"))
+        }
+        _ => GreetingError::Left(error),
+    })
 }
 
 /// Inside TLS only a startup message or a cancel request may follow.

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::state::Settings;
 use super::transaction::Control;
+use super::walsender;
 use crate::catalog::Schema;
 use crate::sql::{self, Analysis, Effect, Key, Scan};
 
@@ -292,6 +293,23 @@ impl Readings {
         shape.fingerprint.clone_from(&own.fingerprint);
         shape.command.clone_from(&own.command);
         let effect = reading.effect.clone();
+        Arc::new(Reading { shape: Arc::new(shape), effect, control: Control::None, inner: None })
+    }
+
+    /// A command of the replication protocol.
+    pub(super) fn replication(command: &walsender::Command) -> Arc<Reading> {
+        const NOTE: &str = "a replication command names no tables: everything in the database, or in all \
+                            databases of the server, may be read by it";
+        let facts = command.reach == walsender::Reach::Facts;
+        let reading = Self::unknown(command.name, NOTE);
+        let mut shape = (*reading.shape).clone();
+        if facts {
+            shape.analysis = Certainty::Exact;
+            shape.analysis_notes.clear();
+        } else {
+            shape.class = vec![Class::Read];
+        }
+        let effect = Effect::None;
         Arc::new(Reading { shape: Arc::new(shape), effect, control: Control::None, inner: None })
     }
 

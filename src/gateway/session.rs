@@ -29,7 +29,8 @@ use super::databases::Catalog;
 use super::relay::{Gate, Harmless};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream};
-use super::wanted;
+use super::walsender;
+use super::wanted::{self, Replication};
 use crate::clock;
 use crate::recorder::{Receipt, RecordError};
 
@@ -106,6 +107,16 @@ enum Ending {
     Us(Say),
 }
 
+/// On what terms a session begins.
+pub(super) struct Terms<'a> {
+    /// What the client asked for.
+    pub(super) message: &'a StartupMessage,
+    /// What the database was told in place of the program's name.
+    pub(super) label: Option<String>,
+    /// The server is a walsender.
+    pub(super) replication: Option<Replication>,
+}
+
 /// See the module's description.
 pub(super) struct Session {
     gateway: Arc<Gateway>,
@@ -117,6 +128,7 @@ pub(super) struct Session {
     gate: Gate,
     results: FrameBuffer,
     conversation: Conversation,
+    replication: Option<Replication>,
     chronicle: Chronicle,
     status: Status,
     /// Results must wait until these records are durable.
@@ -160,8 +172,7 @@ impl Session {
     pub(super) fn open(
         gateway: &Arc<Gateway>,
         who: Who,
-        message: &StartupMessage,
-        label: Option<String>,
+        terms: Terms<'_>,
         upstream: Upstream,
         catalog: Arc<Catalog>,
         early: FrameBuffer,
@@ -173,11 +184,11 @@ impl Session {
             names: limits.max_statements,
             pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
-        let asked = wanted::settings(message);
+        let asked = wanted::settings(terms.message);
         let server = catalog.server().clone();
         let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
-            chronicle: Chronicle::new(gateway, who, label, &asked, &upstream.parameters, catalog),
+            chronicle: Chronicle::new(gateway, who, terms.label, &asked, &upstream.parameters, catalog),
             gateway: gateway.clone(),
             server: upstream.stream,
             upstream: server,
@@ -187,6 +198,7 @@ impl Session {
             gate: Gate::new(early),
             results: upstream.rest,
             conversation: Conversation::new(bounds),
+            replication: terms.replication,
             status: Status::Idle,
             hold: None,
             waiting: false,
@@ -456,7 +468,7 @@ impl Session {
 
     /// Looks at every whole message that is here.
     fn look(&mut self) -> Result<(), ProtocolError> {
-        let Self { gate, conversation, chronicle, .. } = self;
+        let Self { gate, conversation, chronicle, replication, .. } = self;
         self.waiting = false;
         loop {
             let Some(frame) = gate.buffer.next(|tag, length| conversation.want_from_client(tag, length))?
@@ -466,6 +478,13 @@ impl Session {
             let (tag, length) = (frame.tag, frame.length);
             match conversation.ask(&frame)? {
                 Ask::Pass => {}
+                Ask::Query(text)
+                    if replication.is_some()
+                        && let Some(command) = walsender::command(text) =>
+                {
+                    let exec = chronicle.replication(text, command);
+                    conversation.started_replication(exec);
+                }
                 Ask::Query(text) => {
                     let slices = chronicle.query(text, conversation);
                     conversation.started_query(slices);

@@ -18,16 +18,18 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cancel::Target;
+use super::databases::Databases;
 use super::greeting::{self, Greeting, GreetingError, Offer};
-use super::session::Session;
+use super::session::{Session, Terms};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream, UpstreamError};
-use super::wanted::{self, Wanted};
+use super::wanted::{self, Replication, Wanted};
 use super::{Gateway, event_record};
 use crate::clock;
 use crate::config::{ListenTls, LoginMode, Secret};
 use crate::identity::{DeviceLogin, Grant, LoginError, PairingEntry, Principal};
-use crate::policy::{self, Granted};
+use crate::policy::{self, Granted, Stretch};
+use crate::tls::{Entrance, certificate};
 
 /// Other programs hide notices, and give up by themselves after 15 s or more: they are told by an
 /// error, which every program shows.
@@ -75,7 +77,8 @@ pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream
     let listen = &gateway.config.listen;
     let required = matches!(listen.tls, ListenTls::Require(_));
     let within = GREETING_TIMEOUT.min(listen.login_timeout);
-    let greeting = greeting::greet(stream, Offer { tls: gateway.tls.as_ref(), required, within }).await;
+    let tls = gateway.tls.as_ref().map(Entrance::now);
+    let greeting = greeting::greet(stream, Offer { tls, required, within }).await;
     let refuse = |reason: &str| {
         gateway.refuse(Event::Denied, address.ip().to_string(), "startup".into(), reason.to_owned());
     };
@@ -106,7 +109,7 @@ pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream
             reply::fatal_of_old(&mut out, &reason);
             part(&mut stream, &out).await;
         }
-        Err(error @ GreetingError::Alpn) => refuse(&error.to_string()),
+        Err(error @ (GreetingError::Alpn | GreetingError::Certificate(_))) => refuse(&error.to_string()),
         Err(error @ (GreetingError::Left(_) | GreetingError::Silent)) => {
             tracing::debug!(%error, %address, "no session");
         }
@@ -160,6 +163,17 @@ async fn start(
             return;
         }
     };
+    if wanted.replication.is_some() && gateway.config.replication.is_empty() {
+        let say = Say::new(
+            Severity::Fatal,
+            "0A000",
+            "replication connections are not allowed through this gateway",
+        )
+        .hint("A replication stream reads whole databases without naming a table. A [[replication]] rule allows it.");
+        gateway.refuse(Event::Denied, ip, "startup".into(), say.message.clone());
+        tell(&mut stream, &say).await;
+        return;
+    }
     let who = Who { ip, db: wanted.database.clone(), app: wanted.app.clone(), ..Who::default() };
     let deadline = Instant::now() + gateway.config.listen.login_timeout;
     let mut buffer = FrameBuffer::new();
@@ -207,6 +221,7 @@ impl Accepted {
         self.negotiate_version().await?;
         let principal = self.identify().await?;
         let granted = self.grant(&principal)?;
+        self.may_replicate(&principal, &granted)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
         self.who.session = Uuid::to_string(&clock::new_id(clock::now()));
         let (server, upstream) = self.connect(&granted).await?;
@@ -286,6 +301,12 @@ impl Accepted {
         self.who.groups = principal.groups().to_vec();
         self.who.login = principal.login().to_owned();
         self.who.auth = principal.auth();
+        if let Some(shown) = self.stream.peer_certificate() {
+            let own = |name: &str, value| (name.to_owned(), value);
+            let subject = certificate::subject(&shown).unwrap_or_default();
+            self.who.auth.push(own("tls_subject", subject));
+            self.who.auth.push(own("tls_sha256", certificate::fingerprint(&shown)));
+        }
         Ok(principal)
     }
 
@@ -458,19 +479,33 @@ impl Accepted {
             .inspect(|granted| self.who.role.clone_from(&granted.role))
     }
 
+    fn may_replicate(&self, principal: &Principal, granted: &Granted) -> Result<(), Turned> {
+        let Some(replication) = self.wanted.replication else { return Ok(()) };
+        let stretch = match replication {
+            Replication::Physical => Stretch::Server,
+            Replication::Logical => Stretch::Database(&self.wanted.database),
+        };
+        policy::may_replicate(&self.gateway.config.replication, principal, &granted.role, stretch).map_err(
+            |refusal| {
+                Turned::fatal(Event::Denied, "28000", refusal.reason)
+                    .hint("A replication stream reads whole databases without naming a table.")
+            },
+        )
+    }
+
     async fn connect(&mut self, granted: &Granted) -> Result<(Arc<Server>, Upstream), Turned> {
-        let database = &self.wanted.database;
+        let database = &self.wanted.route;
         let unknown = || {
             Turned::fatal(Event::Denied, "3D000", format!("no upstream serves the database \"{database}\""))
         };
         let server = self.gateway.databases.server_for(database).ok_or_else(unknown)?.clone();
         self.who.upstream.clone_from(&server.config.name);
-        let password = server.password(&granted.role).cloned().ok_or_else(|| {
+        let credential = server.credential(&granted.role).ok_or_else(|| {
             let text = format!("the gateway has no credential for role \"{}\"", granted.role);
             Turned::fatal(Event::Denied, "28000", text).hint("Add it under credentials of the upstream.")
         })?;
         let packet = self.packet(&server, granted)?;
-        match server.connect(&packet, &password).await {
+        match server.connect(&packet, credential).await {
             Ok(upstream) => Ok((server, upstream)),
             Err(UpstreamError::Refused { report, frame }) => {
                 // The database's own words, as it said them.
@@ -481,9 +516,12 @@ impl Accepted {
             Err(error) => {
                 tracing::warn!(%error, upstream = %server.config.name, "no connection to the database");
                 let mut turned =
-                    Turned::fatal(Event::SessionStart, "08001", "could not connect to the database").hint(
-                        "The gateway is up, the database behind it does not answer. Ask whoever runs it.",
-                    );
+                    Turned::fatal(Event::SessionStart, "08001", "could not connect to the database").hint(match error {
+                        UpstreamError::Connect(_) | UpstreamError::Timeout => {
+                            "The gateway is up, the database behind it does not answer. Ask whoever runs it."
+                        }
+                        _ => "The gateway could not log in to the database behind it. Whoever runs it sees why in its log.",
+                    });
                 turned.outcome = Outcome::Error;
                 turned.reason = error.to_string();
                 Err(turned)
@@ -498,7 +536,7 @@ impl Accepted {
         let encode = |application_name: Option<&str>| {
             self.message.encode_for_server(&Decided {
                 user: &granted.role,
-                database: &self.wanted.database,
+                database: &self.wanted.route,
                 application_name,
                 own_option: wanted::LOGIN_OPTION,
             })
@@ -525,23 +563,24 @@ impl Accepted {
         granted: Granted,
     ) -> Result<(), Turned> {
         let gateway = self.gateway.clone();
-        let catalog = gateway.databases.catalog(&server, &self.wanted.database);
+        let catalog = match self.wanted.replication {
+            Some(Replication::Physical) => Databases::no_catalog(&server),
+            _ => gateway.databases.catalog(&server, &self.wanted.database),
+        };
         if catalog.is_stale() {
             catalog.refresh(&granted.role).await;
         }
         let early = std::mem::take(&mut self.early);
-        let mut session = Session::open(
-            &gateway,
-            self.who.clone(),
-            &self.message,
-            self.label.take(),
-            upstream,
-            catalog,
-            early,
-            principal.expires(),
-        );
+        let replication = self.wanted.replication;
+        let terms = Terms { message: &self.message, label: self.label.take(), replication };
+        let mut session =
+            Session::open(&gateway, self.who.clone(), terms, upstream, catalog, early, principal.expires());
         let start = Completion::new(Outcome::Ok, TxnOutcome::None);
-        let record = event_record(Event::SessionStart, session.who(), self.wanted.user.clone(), Some(start));
+        let detail = match replication {
+            Some(replication) => format!("{}, {}", self.wanted.user, replication.as_str()),
+            None => self.wanted.user.clone(),
+        };
+        let record = event_record(Event::SessionStart, session.who(), detail, Some(start));
         if let Err(error) = gateway.recorder.note(record) {
             tracing::error!(%error, "could not record a session's start");
             return Err(Turned::fatal(

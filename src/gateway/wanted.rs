@@ -7,8 +7,20 @@ use pgwitness_protocol::startup::{APPLICATION_NAME, StartupMessage};
 use crate::config::{LoginMode, LoginRule};
 
 /// Programs that show a notice to the person at once: they may wait as long as the code lives.
-const PATIENT: [&str; 9] =
-    ["psql", "pg_dump", "pg_dumpall", "pg_restore", "pgbench", "vacuumdb", "reindexdb", "createdb", "dropdb"];
+const PATIENT: [&str; 12] = [
+    "psql",
+    "pg_dump",
+    "pg_dumpall",
+    "pg_restore",
+    "pgbench",
+    "vacuumdb",
+    "reindexdb",
+    "createdb",
+    "dropdb",
+    "pg_basebackup",
+    "pg_receivewal",
+    "pg_recvlogical",
+];
 
 /// The startup option by which a client asks to be asked for a password.
 pub(super) const LOGIN_OPTION: &str = "pgwitness.login";
@@ -23,8 +35,66 @@ const MAX_APP: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) user: String,
+    /// For physical replication, which knows no database, [`ALL_DATABASES`].
     pub(super) database: String,
+    /// The database by which the server is found.
+    pub(super) route: String,
     pub(super) app: String,
+    pub(super) replication: Option<Replication>,
+}
+
+/// A connection on which the server is a walsender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replication {
+    /// `replication=true`: of the whole server.
+    Physical,
+    /// `replication=database`: of one database, and SQL besides.
+    Logical,
+}
+
+/// What physical replication reads, as pg_hba.conf calls it.
+const ALL_DATABASES: &str = "replication";
+
+impl Replication {
+    /// The word in messages.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Physical => "physical replication",
+            Self::Logical => "logical replication",
+        }
+    }
+
+    /// What `replication` asks for.
+    fn read(message: &StartupMessage) -> Result<Option<Self>, Say> {
+        let mut values = message.parameters.iter().filter(|(name, _)| name == "replication");
+        let Some((_, value)) = values.next() else { return Ok(None) };
+        let invalid = |text: String| Err(Say::new(Severity::Fatal, "22023", text));
+        if values.next().is_some() {
+            return invalid("the startup message has \"replication\" more than once".into());
+        }
+        match &value[..] {
+            b"database" => Ok(Some(Self::Logical)),
+            value => match boolean(value) {
+                Some(true) => Ok(Some(Self::Physical)),
+                Some(false) => Ok(None),
+                None => {
+                    let value = one_line(&String::from_utf8_lossy(value));
+                    invalid(format!("invalid value for parameter \"replication\": \"{value}\""))
+                }
+            },
+        }
+    }
+}
+
+/// `parse_bool`: any beginning of a word that is not that of another.
+fn boolean(value: &[u8]) -> Option<bool> {
+    let value = value.to_ascii_lowercase();
+    let begins = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
+    match () {
+        () if begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2) || value == b"1" => Some(true),
+        () if begins(b"false", 1) || begins(b"no", 1) || begins(b"off", 2) || value == b"0" => Some(false),
+        () => None,
+    }
 }
 
 impl Wanted {
@@ -38,16 +108,22 @@ impl Wanted {
         };
         let user = text("user")?
             .ok_or_else(|| fatal("28000", "no PostgreSQL user name specified in startup packet"))?;
-        let database = text("database")?.unwrap_or_else(|| user.clone());
+        let replication = Replication::read(message)?;
+        let named = text("database")?;
+        let (database, route) = match (replication, named) {
+            (Some(Replication::Physical), named) => {
+                (ALL_DATABASES.to_owned(), named.unwrap_or_else(|| ALL_DATABASES.to_owned()))
+            }
+            (_, named) => {
+                let database = named.unwrap_or_else(|| user.clone());
+                (database.clone(), database)
+            }
+        };
         // PostgreSQL would cut it and open another database than the one decided about here.
-        if database.len() > MAX_NAME {
+        if route.len() > MAX_NAME {
             return Err(fatal("42622", "the database's name is too long: PostgreSQL keeps 63 bytes"));
         }
-        if text("replication")?.is_some_and(|value| !matches!(value.as_str(), "false" | "off" | "no" | "0")) {
-            return Err(fatal("0A000", "replication connections are not allowed through this gateway")
-                .hint("A replication stream reads whole databases without naming a table."));
-        }
-        Ok(Self { user, database, app: one_line(&own_app(message)) })
+        Ok(Self { user, database, route, app: one_line(&own_app(message)), replication })
     }
 
     pub(super) fn is_patient(&self) -> bool {
@@ -135,9 +211,32 @@ mod tests {
     }
 
     #[test]
-    fn a_replication_connection_is_refused() {
-        assert!(Wanted::read(&message(&[("user", "a"), ("replication", "database")])).is_err());
-        assert!(Wanted::read(&message(&[("user", "a"), ("replication", "false")])).is_ok());
+    fn replication_is_read_as_postgresql_reads_it() {
+        let of = |value: &str| Wanted::read(&message(&[("user", "a"), ("replication", value)]));
+        for (value, expected) in [
+            ("database", Some(Replication::Logical)),
+            ("true", Some(Replication::Physical)),
+            ("T", Some(Replication::Physical)),
+            ("on", Some(Replication::Physical)),
+            ("1", Some(Replication::Physical)),
+            ("of", None),
+            ("n", None),
+            ("0", None),
+        ] {
+            assert_eq!(of(value).unwrap().replication, expected, "{value}");
+        }
+        for value in ["", "o", "Database", "2", "truely"] {
+            assert!(of(value).is_err(), "{value}");
+        }
+        let twice = [("user", "a"), ("replication", "off"), ("replication", "database")];
+        assert!(Wanted::read(&message(&twice)).is_err());
+    }
+
+    #[test]
+    fn physical_replication_is_of_all_databases_whatever_one_is_named() {
+        let wanted = Wanted::read(&message(&[("user", "a"), ("database", "shop"), ("replication", "yes")]));
+        let wanted = wanted.unwrap();
+        assert_eq!((wanted.database.as_str(), wanted.route.as_str()), ("replication", "shop"));
     }
 
     #[test]
@@ -169,7 +268,7 @@ mod tests {
             mode,
         };
         let rules = [rule(&["bi"], LoginMode::Password), rule(&[], LoginMode::Device)];
-        let wanted = |db: &str| Wanted { user: "ann".into(), database: db.into(), app: String::new() };
+        let wanted = |db: &str| Wanted::read(&message(&[("user", "ann"), ("database", db)])).unwrap();
         assert_eq!(mode_for(&rules, &wanted("bi")), LoginMode::Password);
         assert_eq!(mode_for(&rules, &wanted("shop")), LoginMode::Device);
         assert_eq!(mode_for(&[], &wanted("shop")), LoginMode::Device);

@@ -8,6 +8,8 @@ mod demo;
 mod login;
 mod pipeline;
 mod relay;
+mod replication;
 mod startup;
 mod tidy;
+mod tls;
 mod wire;

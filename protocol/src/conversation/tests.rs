@@ -587,3 +587,49 @@ fn an_error_at_parse_is_not_the_error_of_an_execution_of_something_else() {
     talk.parse("t", "wrong").bind("", "s").execute("").sync().error("42601", 0).ready("I");
     talk.told(&["transaction failed 42601", "kept: Skipped", "Idle"]);
 }
+
+/// Asks a command of the replication protocol.
+fn replicate(talk: &mut Talk, command: &str) {
+    let exec = talk.exec(command);
+    talk.conversation.started_replication(exec);
+}
+
+#[test]
+fn a_replication_command_is_one_execution_however_many_results_it_has() {
+    let mut talk = Talk::new();
+    replicate(&mut talk, "BASE_BACKUP");
+    for (tag, body) in [
+        (b'T', &b"\0\0"[..]),
+        (b'D', b"\0\0"),
+        (b'C', b"SELECT\0"),
+        (b'H', b"\0\0\0"),
+        (b'd', b"wal!"),
+        (b'c', b""),
+        (b'D', b"\0\0"),
+        (b'C', b"BASE_BACKUP\0"),
+    ] {
+        talk.answer(tag, body);
+    }
+    talk.told(&[]);
+    talk.answer(b'Z', b"I");
+    talk.told(&["BASE_BACKUP: Ok 2", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
+fn a_stream_of_wal_runs_until_both_sides_have_ended_it() {
+    let mut talk = Talk::new();
+    replicate(&mut talk, "START_REPLICATION");
+    talk.answer(b'W', b"\0\0\0").answer(b'd', b"w12345678").ask(b'd', b"r1");
+    assert!(talk.conversation.awaits_client() && !talk.conversation.is_idle());
+    talk.ask(b'c', b"").answer(b'd', b"w").answer(b'c', b"").answer(b'C', b"COPY 0\0").answer(b'Z', b"I");
+    talk.told(&["START_REPLICATION: Ok", "Idle"]);
+    replicate(&mut talk, "START_REPLICATION");
+    talk.answer(b'E', b"SERROR\0VERROR\0C42704\0Mno slot\0\0").answer(b'Z', b"I");
+    talk.told(&["START_REPLICATION: Error", "Idle"]);
+    replicate(&mut talk, "START_REPLICATION");
+    talk.answer(b'W', b"\0\0\0").answer(b'd', b"w");
+    let mut events = Vec::new();
+    talk.conversation.abandon(&mut events);
+    assert!(matches!(&events[..], [Event::Finished(_, End { how: How::Lost, bytes: 1, .. })]), "{events:?}");
+}

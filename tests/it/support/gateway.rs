@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwitness::config::{
-    AppLabel, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
+    AppLabel, AuthMethod, Capture, ChannelBinding, ClientCertificates, Config, Durability, Http, Index,
+    Limits, Listen, ListenTls, Log, SslMode, TlsVersion, Upstream,
 };
 use pgwitness::demo::provider::{DemoProvider, Person};
 use pgwitness::demo::shop;
@@ -57,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) max_clients: usize,
     /// `index.paused`
     pub(crate) index_paused: bool,
+    /// Anything else.
+    pub(crate) change: Box<dyn FnOnce(&mut Config) + Send>,
     /// What the database sees.
     pub(crate) application_name: AppLabel,
 }
@@ -73,6 +76,7 @@ impl Default for Settings {
             upstream_tls: None,
             max_clients: 100,
             index_paused: false,
+            change: Box::new(|_| {}),
             application_name: AppLabel::default(),
         }
     }
@@ -96,7 +100,8 @@ impl TestGateway {
         let doors = Doors { postgres: local().await, http: local().await, admin: None };
         let port = doors.postgres.local_addr().unwrap().port();
         let http = format!("http://{}", doors.http.local_addr().unwrap());
-        let config = config(&settings, &provider, &doors, &dir);
+        let mut config = config(&settings, &provider, &doors, &dir);
+        (settings.change)(&mut config);
         let approver: Option<Arc<dyn Approver>> =
             settings.auto_approve.then(|| Arc::new(Everybody(provider.clone())) as Arc<dyn Approver>);
         let service = Service::start(config, doors, approver, stop).await.unwrap();
@@ -202,6 +207,11 @@ impl TestGateway {
         }
     }
 
+    /// Reads certificates again, as SIGHUP does.
+    pub(crate) fn reload(&self) {
+        self.service.as_ref().unwrap().reload();
+    }
+
     pub(crate) async fn stop(mut self) {
         if let Some(service) = self.service.take() {
             service.stop().await;
@@ -223,38 +233,24 @@ fn people() -> Vec<Person> {
 }
 
 fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Path) -> Config {
-    let (host, port, sslmode, sslrootcert) = match &settings.upstream_tls {
-        Some((port, mode, root)) => ("localhost".into(), *port, *mode, root.clone()),
-        None => {
-            let port = settings.database_port.unwrap_or(server().port());
-            (server().socket_dir().display().to_string(), port, SslMode::Disable, None)
-        }
-    };
     Config {
         listen: Listen {
             address: doors.postgres.local_addr().unwrap(),
             tls: settings.tls.clone(),
+            tls_min_version: TlsVersion::default(),
+            tls_clients: ClientCertificates::Off,
             max_clients: settings.max_clients,
             login_timeout: settings.login_timeout,
         },
         http: Http { address: doors.http.local_addr().unwrap(), public_url: None, tls: None },
         admin: None,
         oidc: provider.oidc(Duration::from_secs(3600)),
-        upstreams: vec![Upstream {
-            name: "main".into(),
-            host,
-            port,
-            sslmode,
-            sslrootcert,
-            databases: Vec::new(),
-            catalog_refresh: Duration::from_secs(60),
-            application_name: settings.application_name.clone(),
-            credentials: server().shop().credentials(),
-        }],
+        upstreams: vec![upstream(settings)],
         role_map: shop::role_map()
             .into_iter()
             .map(|mapping| pgwitness::config::RoleMapping { databases: Vec::new(), ..mapping })
             .collect(),
+        replication: Vec::new(),
         access: shop::access(),
         capture: Capture { parameters: true, max_sql: 1 << 20, tags: shop::tags() },
         log: Log { dir: dir.join("journal"), durability: settings.durability },
@@ -274,4 +270,32 @@ async fn auditor_token(service: &Service, provider: &DemoProvider) -> String {
     provider.approve(&login.user_code, shop::CAROL.email).unwrap();
     let principal = service.provider().wait_device(&login).await.unwrap();
     service.minted().mint(&principal, Duration::from_secs(3600)).unwrap().reveal().to_owned()
+}
+
+fn upstream(settings: &Settings) -> Upstream {
+    let (host, port, sslmode, sslrootcert) = match &settings.upstream_tls {
+        Some((port, mode, root)) => ("localhost".into(), *port, *mode, root.clone()),
+        None => {
+            let port = settings.database_port.unwrap_or(server().port());
+            (server().socket_dir().display().to_string(), port, SslMode::Disable, None)
+        }
+    };
+    Upstream {
+        name: "main".into(),
+        host,
+        port,
+        sslmode,
+        sslrootcert,
+        databases: Vec::new(),
+        catalog_refresh: Duration::from_secs(60),
+        auth: vec![AuthMethod::Scram],
+        channel_binding: ChannelBinding::default(),
+        application_name: settings.application_name.clone(),
+        credentials: server().shop().credentials(),
+    }
+}
+
+/// The way to the shared server, for what a test does not care about.
+pub(crate) fn any_upstream() -> Upstream {
+    upstream(&Settings::default())
 }
