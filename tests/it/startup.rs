@@ -31,7 +31,7 @@ async fn the_database_sees_who_is_there_and_the_record_keeps_the_programs_own_na
     assert_eq!(record["app"], "psql");
     let session = record["session"].as_str().unwrap();
     let expected = format!("psql ann@example.com {}", &session[..18]);
-    assert_eq!(shown(&gateway, "SELECT ''mine''").await, [expected.clone()]);
+    assert_eq!(shown(&gateway, "SELECT ''mine''").await, std::slice::from_ref(&expected));
     gateway.records(&format!("session:{}* sql:mine", &session[..18]), 1).await;
     // What the client says of itself later is followed, and so is its way back.
     for sql in
