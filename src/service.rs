@@ -19,13 +19,13 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
 use crate::identity::{MintedTokens, Pairings, Provider};
 use crate::indexing::Indexing;
 use crate::recorder::{Recorder, RecorderThread};
-use crate::tls;
+use crate::tls::{Door, Entrance, TlsError};
 
 /// Beyond the drain of sessions, everything else gets this long.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
@@ -66,6 +66,8 @@ impl Doors {
 
 /// A gateway that serves.
 pub struct Service {
+    gateway: Arc<Gateway>,
+    page_tls: Option<Entrance>,
     recorder: Recorder,
     recorder_thread: RecorderThread,
     indexing: Indexing,
@@ -128,12 +130,13 @@ impl Service {
             witness: witness.clone(),
         });
         let router = http::router(api);
-        match &config.http.tls {
+        let page_tls = config.http.tls.clone().map(page_entrance).transpose()?;
+        match &page_tls {
             None => {
                 tracker.spawn(http::serve(doors.http, router, tracker.clone(), stop.clone()));
             }
-            Some(files) => {
-                let acceptor = tokio_rustls::TlsAcceptor::from(tls::server(files, &[b"http/1.1"])?);
+            Some(entrance) => {
+                let acceptor = tokio_rustls::TlsAcceptor::from(entrance.now());
                 tracker.spawn(http::serve_tls(doors.http, acceptor, router, tracker.clone(), stop.clone()));
             }
         }
@@ -141,8 +144,10 @@ impl Service {
             tracker.spawn(http::serve(admin, http::health(witness), tracker.clone(), stop.clone()));
         }
         let workers = Arc::new(Workers::start(config.limits.relay_threads)?);
-        tracker.spawn(gateway::serve(gateway, doors.postgres, workers.clone()));
+        tracker.spawn(gateway::serve(gateway.clone(), doors.postgres, workers.clone()));
         Ok(Self {
+            gateway,
+            page_tls,
             recorder,
             recorder_thread,
             indexing,
@@ -153,6 +158,12 @@ impl Service {
             drain_timeout,
             _workers: workers,
         })
+    }
+
+    /// Reads certificates again; what cannot be used stays as it was, and is told in log and record.
+    pub fn reload(&self) {
+        let page = self.page_tls.as_ref().and_then(|tls| Some(format!("http: {}", tls.reload().err()?)));
+        self.gateway.reload(page.into_iter().collect());
     }
 
     /// Tokens minted here.
@@ -187,6 +198,15 @@ impl Service {
             tracing::error!("could not close the journal in order");
         }
     }
+}
+
+fn page_entrance(files: TlsFiles) -> Result<Entrance, TlsError> {
+    Entrance::open(Door {
+        files,
+        alpn: &[b"http/1.1"],
+        least: TlsVersion::default(),
+        clients: ClientCertificates::Off,
+    })
 }
 
 /// Opens the journal and settles what the last process left open.

@@ -1,7 +1,7 @@
 //! PostgreSQL's wire language as the gateway needs it: bytes in, events out.
 //!
 //! What it is: [`frame`] cuts the stream by declared length, [`startup`] reads the packets before
-//! the first frame, [`frontend`] and [`backend`] read strictly the few messages that carry
+//! the first frame, [`options`] what a startup message sets besides, [`frontend`] and [`backend`] read strictly the few messages that carry
 //! evidence, [`conversation`] follows statements, portals and pipelines and says how each
 //! execution ended, [`reply`] writes what the gateway itself says.
 //!
@@ -15,6 +15,7 @@ pub mod backend;
 pub mod conversation;
 pub mod frame;
 pub mod frontend;
+pub mod options;
 pub mod reply;
 pub mod startup;
 
@@ -72,6 +73,17 @@ pub enum ProtocolError {
     /// A startup packet that PostgreSQL refuses.
     #[error("invalid startup packet: {0}")]
     Startup(&'static str),
+    /// Another protocol than ours.
+    #[error(
+        "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{newest}",
+        newest = startup::NEWEST_MINOR
+    )]
+    Version {
+        /// Major version.
+        major: u16,
+        /// Minor version.
+        minor: u16,
+    },
     /// More prepared statements, portals or executions in flight than allowed.
     #[error("too many {what} in one session, the gateway's limit is {limit}")]
     TooMany {
@@ -94,4 +106,10 @@ pub enum ProtocolError {
         /// Message type.
         tag: u8,
     },
+}
+
+impl ProtocolError {
+    fn version(code: u32) -> Self {
+        Self::Version { major: (code >> 16) as u16, minor: (code & 0xffff) as u16 }
+    }
 }

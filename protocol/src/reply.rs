@@ -1,6 +1,6 @@
 //! What the gateway itself says, built with pgwire's types.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey};
@@ -101,10 +101,10 @@ pub fn ask_password(out: &mut BytesMut) {
     put(out, Backend::Authentication(Authentication::CleartextPassword));
 }
 
-/// `BackendKeyData` with a 4-byte key.
-pub fn key_data(out: &mut BytesMut, pid: u32, key: [u8; 4]) {
+/// `BackendKeyData`, with a key of the length that the protocol's version has.
+pub fn key_data(out: &mut BytesMut, pid: u32, key: &[u8]) {
     let pid = i32::from_be_bytes(pid.to_be_bytes());
-    let key = SecretKey::I32(i32::from_be_bytes(key));
+    let key = SecretKey::Bytes(Bytes::copy_from_slice(key));
     put(out, Backend::BackendKeyData(BackendKeyData::new(pid, key)));
 }
 
@@ -119,11 +119,19 @@ pub fn ready(out: &mut BytesMut, status: crate::backend::Status) {
     put(out, Backend::ReadyForQuery(ReadyForQuery::new(status)));
 }
 
-/// `NegotiateProtocolVersion`: we speak 3.0, and none of these options.
-pub fn negotiate_version<'a>(out: &mut BytesMut, refused: impl Iterator<Item = &'a Bytes>) {
+/// `NegotiateProtocolVersion`: we speak this minor version of protocol 3, and none of these options.
+pub fn negotiate_version<'a>(out: &mut BytesMut, minor: u16, refused: impl Iterator<Item = &'a Bytes>) {
     let refused = refused.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     // The whole version number, as PostgreSQL sends it: libpq 18 refuses a bare minor number.
-    put(out, Backend::NegotiateProtocolVersion(NegotiateProtocolVersion::new(3 << 16, refused)));
+    let version = 3 << 16 | i32::from(minor);
+    put(out, Backend::NegotiateProtocolVersion(NegotiateProtocolVersion::new(version, refused)));
+}
+
+/// An error as clients of protocol 2 and older read it: a line of text.
+pub fn fatal_of_old(out: &mut BytesMut, message: &str) {
+    out.put_slice(b"EFATAL:  ");
+    out.put_slice(message.as_bytes());
+    out.put_slice(b"\n\0");
 }
 
 #[cfg(test)]
@@ -141,9 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_as_long_as_they_are() {
+        for key in [&[7; 4][..], &[7; 32]] {
+            let mut out = BytesMut::new();
+            key_data(&mut out, 258, key);
+            assert_eq!(&out[..9], [b'K', 0, 0, 0, 8 + key.len() as u8, 0, 0, 1, 2]);
+            assert_eq!(&out[9..], key);
+        }
+    }
+
+    #[test]
     fn version_negotiation_names_the_refused_options() {
         let mut out = BytesMut::new();
-        negotiate_version(&mut out, [Bytes::from_static(b"_pq_.x")].iter());
-        assert_eq!(&out[..], b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0");
+        negotiate_version(&mut out, 2, [Bytes::from_static(b"_pq_.x")].iter());
+        assert_eq!(&out[..], b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.x\0");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use url::Url;
 
-use crate::config::{Credential, Secret, SslMode, Upstream};
+use crate::config::{AppLabel, AuthMethod, ChannelBinding, Credential, Secret, SslMode, Upstream};
 
 /// How to write one.
 const SHAPE: &str = "write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE (?host=/folder for a unix socket)";
@@ -61,7 +61,10 @@ impl Database {
             sslrootcert: None,
             databases: Vec::new(),
             catalog_refresh: Duration::from_secs(60),
-            credentials: vec![Credential { role: role.clone(), password: Secret::new(password) }],
+            auth: vec![AuthMethod::Scram],
+            channel_binding: ChannelBinding::default(),
+            application_name: AppLabel::default(),
+            credentials: vec![Credential::password(role.clone(), Secret::new(password))],
         };
         Ok(Self { upstream, role, name })
     }
@@ -85,7 +88,7 @@ mod tests {
         let database = Database::read("postgres://a%40b:p%2Bw+@h:6000/shop", "--database").unwrap();
         assert_eq!((database.role.as_str(), database.name.as_str()), ("a@b", "shop"));
         assert_eq!((database.upstream.host.as_str(), database.upstream.port), ("h", 6000));
-        assert_eq!(database.upstream.credentials[0].password.reveal(), "p+w+");
+        assert_eq!(database.upstream.credentials[0].password.as_ref().unwrap().reveal(), "p+w+");
     }
 
     #[test]

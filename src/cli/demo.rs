@@ -20,8 +20,8 @@ use super::client::{Client, DemoFile};
 use super::database::Database;
 use super::run::stop_signals;
 use crate::config::{
-    Access, Capture, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, RoleMapping, Secret,
-    SslMode, Upstream,
+    Access, AppLabel, AuthMethod, Capture, ChannelBinding, ClientCertificates, Config, Durability, Http,
+    Index, Limits, Listen, ListenTls, Log, RoleMapping, Secret, SslMode, TlsVersion, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
 use crate::demo::provider::{DemoProvider, Person};
@@ -198,6 +198,8 @@ impl Running {
             listen: Listen {
                 address: postgres,
                 tls: ListenTls::Off,
+                tls_min_version: TlsVersion::default(),
+                tls_clients: ClientCertificates::Off,
                 max_clients: 500,
                 login_timeout: Duration::from_secs(180),
             },
@@ -206,6 +208,7 @@ impl Running {
             oidc: provider.oidc(SESSION_MAX_AGE),
             upstreams: vec![upstream],
             role_map,
+            replication: Vec::new(),
             access,
             capture: Capture { parameters: true, max_sql: 1 << 20, tags },
             log: Log { dir: place.path().join("journal"), durability: Durability::Held },
@@ -427,6 +430,9 @@ async fn private_postgres() -> anyhow::Result<Behind> {
         sslrootcert: None,
         databases: Vec::new(),
         catalog_refresh: Duration::from_secs(60),
+        auth: vec![AuthMethod::Scram],
+        channel_binding: ChannelBinding::default(),
+        application_name: AppLabel::default(),
         credentials: shop.credentials(),
     };
     Ok(Behind {

@@ -45,7 +45,16 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!(%error, "the identity provider does not answer");
     }
     tracing::info!(%postgres, %http, "serving");
-    stopped.await;
+    let mut reload = signal(SignalKind::hangup())?;
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        tokio::select! {
+            // Stopping comes first.
+            biased;
+            () = &mut stopped => break,
+            _ = reload.recv() => service.reload(),
+        }
+    }
     tracing::info!("stopping");
     service.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,8 @@
 //!
 //! Unknown keys are refused. [`read`] tells every mistake it finds, not only the first.
 
+mod upstream;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -9,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use upstream::UpstreamTable;
 use url::Url;
 
 use super::{
-    Access, Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, LoginMode,
-    LoginRule, Oidc, RoleMapping, Secret, SslMode, TlsFiles, Upstream, quantity,
+    Access, Capture, ClientCertificates, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log,
+    LoginMode, LoginRule, Oidc, ReplicationRule, RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -23,9 +26,6 @@ pub struct ConfigError(pub Vec<String>);
 
 /// Prefix of environment overrides.
 const ENV_PREFIX: &str = "PGWITNESS__";
-
-/// Upstream port if the URL names none.
-const POSTGRES_PORT: u16 = 5432;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +38,8 @@ struct File {
     upstream: Vec<UpstreamTable>,
     #[serde(default)]
     role_map: Vec<RoleMapTable>,
+    #[serde(default)]
+    replication: Vec<ReplicationTable>,
     #[serde(default)]
     login: Vec<LoginTable>,
     #[serde(default)]
@@ -60,6 +62,9 @@ struct ListenTable {
     tls: Option<String>,
     tls_cert: Option<PathBuf>,
     tls_key_file: Option<PathBuf>,
+    tls_min_version: Option<String>,
+    tls_client_auth: Option<String>,
+    tls_client_ca: Option<PathBuf>,
     max_clients: Option<usize>,
     login_timeout: Option<String>,
 }
@@ -98,28 +103,6 @@ struct OidcTable {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UpstreamTable {
-    name: String,
-    url: String,
-    sslmode: Option<String>,
-    sslrootcert: Option<PathBuf>,
-    #[serde(default)]
-    databases: Vec<String>,
-    catalog_refresh: Option<String>,
-    #[serde(default)]
-    credentials: Vec<CredentialTable>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CredentialTable {
-    role: String,
-    password: Option<String>,
-    password_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RoleMapTable {
     #[serde(default)]
     groups: Vec<String>,
@@ -129,6 +112,19 @@ struct RoleMapTable {
     databases: Vec<String>,
     roles: Vec<String>,
     expires: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicationTable {
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    users: Vec<String>,
+    #[serde(default)]
+    databases: Vec<String>,
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -258,6 +254,7 @@ impl Reading {
         let oidc = self.oidc(file.oidc);
         let upstreams: Vec<_> = file.upstream.into_iter().map(|u| self.upstream(u)).collect();
         let role_map = file.role_map.into_iter().map(|r| self.role_mapping(r)).collect();
+        let replication = file.replication.into_iter().map(|r| self.replication_rule(r)).collect();
         let login = file.login.into_iter().map(|rule| self.login_rule(rule)).collect();
         let capture = self.capture(file.capture);
         let log = self.log(file.log);
@@ -278,6 +275,7 @@ impl Reading {
             oidc,
             upstreams,
             role_map,
+            replication,
             access,
             capture,
             log,
@@ -392,7 +390,54 @@ impl Reading {
         };
         let login_timeout =
             self.duration("listen.login_timeout", table.login_timeout.as_deref(), Duration::from_secs(180));
-        Listen { address, tls, max_clients: table.max_clients.unwrap_or(500), login_timeout }
+        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        let tls_min_version = self.word(
+            "listen.tls_min_version",
+            table.tls_min_version.as_deref(),
+            &versions,
+            TlsVersion::default(),
+        );
+        let tls_clients =
+            self.client_certificates(table.tls_client_auth.as_deref(), table.tls_client_ca, &tls);
+        Listen {
+            address,
+            tls,
+            tls_min_version,
+            tls_clients,
+            max_clients: table.max_clients.unwrap_or(500),
+            login_timeout,
+        }
+    }
+
+    fn client_certificates(
+        &mut self,
+        word: Option<&str>,
+        ca: Option<PathBuf>,
+        tls: &ListenTls,
+    ) -> ClientCertificates {
+        const KEY: &str = "listen.tls_client_auth";
+        let ca = ca.map(|path| self.path(path));
+        if word.is_some_and(|word| word != "off") && *tls == ListenTls::Off {
+            self.wrong(KEY, "certificates are shown over TLS only, and listen.tls is \"off\"");
+        }
+        match (word.unwrap_or("off"), ca) {
+            ("off", None) => ClientCertificates::Off,
+            ("off", Some(_)) => {
+                self.wrong(KEY, "tls_client_ca has no effect without it: write \"optional\" or \"require\"");
+                ClientCertificates::Off
+            }
+            ("optional", Some(ca)) => ClientCertificates::Optional(ca),
+            ("require", Some(ca)) => ClientCertificates::Require(ca),
+            ("optional" | "require", None) => {
+                self.wrong(KEY, "needs tls_client_ca, the file of the roots that sign clients' certificates");
+                ClientCertificates::Off
+            }
+            (other, _) => {
+                let known = "\"off\", \"optional\", \"require\"";
+                self.wrong(KEY, format_args!("{other:?} is not one of {known}"));
+                ClientCertificates::Off
+            }
+        }
     }
 
     fn http(&mut self, table: HttpTable) -> (Http, Option<SocketAddr>) {
@@ -438,58 +483,6 @@ impl Reading {
         }
     }
 
-    fn upstream(&mut self, table: UpstreamTable) -> Upstream {
-        let key = format!("upstream {:?}", table.name);
-        let (host, port) = upstream_address(&table.url).unwrap_or_else(|reason| {
-            self.wrong(&format!("{key}.url"), reason);
-            (String::new(), POSTGRES_PORT)
-        });
-        let modes = [
-            ("disable", SslMode::Disable),
-            ("require", SslMode::Require),
-            ("verify-ca", SslMode::VerifyCa),
-            ("verify-full", SslMode::VerifyFull),
-        ];
-        // TLS is not spoken on unix sockets, by PostgreSQL either.
-        let default = if host.starts_with('/') { SslMode::Disable } else { SslMode::VerifyFull };
-        let sslmode = self.word(&format!("{key}.sslmode"), table.sslmode.as_deref(), &modes, default);
-        let catalog_refresh = self.duration(
-            &format!("{key}.catalog_refresh"),
-            table.catalog_refresh.as_deref(),
-            Duration::from_secs(300),
-        );
-        let mut credentials = Vec::new();
-        for credential in table.credentials {
-            let key = format!("{key}.credentials {:?} password", credential.role);
-            let before = self.mistakes.len();
-            match self.secret(&key, credential.password, credential.password_file) {
-                Some(password) => credentials.push(Credential { role: credential.role, password }),
-                // Unless it was told what is wrong with the one that is written.
-                None if self.mistakes.len() == before => {
-                    self.wrong(&key, "write password_file (or password)");
-                }
-                None => {}
-            }
-        }
-        if credentials.is_empty() {
-            self.wrong(
-                &key,
-                "has no credentials: write credentials = [{ role = \"…\", password_file = \"…\" }]",
-            );
-        }
-        let sslrootcert = table.sslrootcert.map(|path| self.path(path));
-        Upstream {
-            name: table.name,
-            host,
-            port,
-            sslmode,
-            sslrootcert,
-            databases: table.databases,
-            catalog_refresh,
-            credentials,
-        }
-    }
-
     fn role_mapping(&mut self, table: RoleMapTable) -> RoleMapping {
         if table.groups.is_empty() && table.users.is_empty() {
             self.wrong("role_map", "name groups or users (users = [\"*\"] means everybody)");
@@ -509,6 +502,14 @@ impl Reading {
         });
         let RoleMapTable { groups, users, databases, roles, .. } = table;
         RoleMapping { groups, users, databases, roles, expires }
+    }
+
+    fn replication_rule(&mut self, table: ReplicationTable) -> ReplicationRule {
+        let ReplicationTable { groups, users, databases, roles } = table;
+        if groups.is_empty() && users.is_empty() {
+            self.wrong("replication", "name groups or users (users = [\"*\"] means everybody)");
+        }
+        ReplicationRule { groups, users, databases, roles }
     }
 
     fn login_rule(&mut self, table: LoginTable) -> LoginRule {
@@ -579,34 +580,10 @@ impl Reading {
     }
 }
 
-/// Host (or socket folder) and port of an upstream URL.
-fn upstream_address(text: &str) -> Result<(String, u16), String> {
-    const SHAPE: &str = "write postgres://host:5432, or postgres:///?host=/run/postgresql for a unix socket";
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}); {SHAPE}"))?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return Err(format!("has scheme {:?}; {SHAPE}", url.scheme()));
-    }
-    if url.password().is_some() || !url.username().is_empty() {
-        return Err("must not hold a user or password, they belong under credentials".to_owned());
-    }
-    let query: BTreeMap<_, _> = url.query_pairs().collect();
-    if let Some(unknown) = query.keys().find(|key| !matches!(key.as_ref(), "host" | "port")) {
-        return Err(format!("has the parameter {unknown:?}, only host and port are known here; {SHAPE}"));
-    }
-    let host = query.get("host").map(|host| host.to_string()).or_else(|| {
-        url.host_str().filter(|host| !host.is_empty()).map(|host| host.trim_matches(['[', ']']).to_owned())
-    });
-    let port = match query.get("port") {
-        Some(port) => port.parse().map_err(|_| format!("port {port:?} is not a number"))?,
-        None => url.port().unwrap_or(POSTGRES_PORT),
-    };
-    let host = host.ok_or_else(|| format!("names no host; {SHAPE}"))?;
-    Ok((host, port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SslMode;
 
     const MINIMAL: &str = r#"
 [listen]
@@ -675,6 +652,36 @@ dir = "journal"
     #[test]
     fn tls_without_certificate_is_refused_rather_than_switched_off() {
         assert!(mistakes(&MINIMAL.replace("tls = \"off\"\n", "")).contains("tls_cert"));
+    }
+
+    #[test]
+    fn what_would_weaken_a_connection_unsaid_is_refused_with_what_to_write() {
+        let upstream =
+            |line: &str| mistakes(&MINIMAL.replace("name = \"main\"", &format!("name = \"main\"\n{line}")));
+        assert_eq!(upstream("auth = [\"scram-sha-256\", \"md5\"]"), "");
+        assert!(upstream("sslmode = \"prefer\"").contains("in clear text"));
+        assert!(upstream("sslmode = \"allow\"").contains("verify-full"));
+        assert!(upstream("sslmode = \"disable\"\nauth = [\"password\"]").contains("needs TLS"));
+        assert!(upstream("sslmode = \"disable\"\nchannel_binding = \"require\"").contains("binds to TLS"));
+        assert!(upstream("auth = [\"gss\"]").contains("\"md5\""));
+        assert!(upstream("application_name = \"{who}\"").contains("{session}"));
+        let own = |line: &str| mistakes(&MINIMAL.replace("password = \"x\"", line));
+        assert_eq!(own("client_cert = \"a\", client_key_file = \"b\""), "");
+        assert!(own("client_cert = \"a\"").contains("belong together"));
+        let listen = |line: &str| mistakes(&MINIMAL.replace("tls = \"off\"", line));
+        let files = "tls_cert = \"a\"\ntls_key_file = \"b\"\n";
+        assert_eq!(
+            listen(&format!(
+                "{files}tls_client_auth = \"require\"\ntls_client_ca = \"c\"\ntls_min_version = \"1.3\""
+            )),
+            ""
+        );
+        assert!(listen(&format!("{files}tls_client_auth = \"require\"")).contains("tls_client_ca"));
+        assert!(listen(&format!("{files}tls_client_ca = \"c\"")).contains("no effect"));
+        assert!(
+            listen("tls = \"off\"\ntls_client_auth = \"optional\"\ntls_client_ca = \"c\"")
+                .contains("over TLS only")
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A wrong value stops the start; it is never replaced by a default.
 
 pub mod file;
+mod label;
 mod quantity;
 
 use std::net::SocketAddr;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
+
+pub use label::AppLabel;
 
 /// A secret that never shows itself in logs or errors.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Who may become which role: in order, the first match decides, none refuses.
     pub role_map: Vec<RoleMapping>,
+    /// Who may open replication connections; none: nobody.
+    pub replication: Vec<ReplicationRule>,
     /// Who may read the log.
     pub access: Access,
     /// What is captured.
@@ -79,6 +84,10 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether clients must use TLS.
     pub tls: ListenTls,
+    /// Lowest version of TLS.
+    pub tls_min_version: TlsVersion,
+    /// Which certificates clients show.
+    pub tls_clients: ClientCertificates,
     /// At most this many clients.
     pub max_clients: usize,
     /// How long a login may take.
@@ -94,6 +103,29 @@ pub enum ListenTls {
     Allow(TlsFiles),
     /// Always.
     Require(TlsFiles),
+}
+
+/// `listen.tls_min_version`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsVersion {
+    /// 1.2
+    #[default]
+    Tls12,
+    /// 1.3
+    Tls13,
+}
+
+/// `listen.tls_client_auth`, with the roots of `listen.tls_client_ca`. A certificate is a second lock and
+/// stands in the record; who somebody is comes from the login.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClientCertificates {
+    /// None is asked for.
+    #[default]
+    Off,
+    /// One that is shown must be of these roots.
+    Optional(PathBuf),
+    /// One of these roots must be shown.
+    Require(PathBuf),
 }
 
 /// `[http]`
@@ -147,7 +179,13 @@ pub struct Upstream {
     pub databases: Vec<String>,
     /// How often the catalog is looked at for changes made elsewhere.
     pub catalog_refresh: Duration,
-    /// The gateway's own passwords.
+    /// How a password may be shown.
+    pub auth: Vec<AuthMethod>,
+    /// Whether SCRAM is bound to the TLS connection.
+    pub channel_binding: ChannelBinding,
+    /// What the database sees as application_name.
+    pub application_name: AppLabel,
+    /// The gateway's own passwords and certificates.
     pub credentials: Vec<Credential>,
 }
 
@@ -164,13 +202,45 @@ pub enum SslMode {
     VerifyFull,
 }
 
-/// The gateway's password for one role.
+/// What the gateway shows to become one role.
 #[derive(Debug, Clone)]
 pub struct Credential {
     /// Database role.
     pub role: String,
     /// Its password.
-    pub password: Secret,
+    pub password: Option<Secret>,
+    /// Its certificate.
+    pub certificate: Option<TlsFiles>,
+}
+
+impl Credential {
+    /// A role with its password.
+    pub fn password(role: impl Into<String>, password: Secret) -> Self {
+        Self { role: role.into(), password: Some(password), certificate: None }
+    }
+}
+
+/// `upstream.auth`: how a password may be shown, with pg_hba.conf's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// `scram-sha-256`: the password is proven, not shown.
+    Scram,
+    /// `md5`: a hash that is as good as the password is shown.
+    Md5,
+    /// `password`: it is shown as it is.
+    Cleartext,
+}
+
+/// `upstream.channel_binding`, as libpq's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Whenever the server offers it over TLS.
+    #[default]
+    Prefer,
+    /// Always: the password is proven to no server that does not.
+    Require,
 }
 
 /// One `[[role_map]]`. Empty lists match all, but `groups` and `users` cannot both be empty: name
@@ -187,6 +257,20 @@ pub struct RoleMapping {
     pub roles: Vec<String>,
     /// Until then (Unix seconds).
     pub expires: Option<i64>,
+}
+
+/// One `[[replication]]`: whoever any of them names may replicate, in the role that `role_map` gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicationRule {
+    /// Any of these groups...
+    pub groups: Vec<String>,
+    /// ...or any of these users.
+    pub users: Vec<String>,
+    /// These databases; empty: all. Physical replication reads every database of the server: it must be
+    /// named, `replication`, as in pg_hba.conf.
+    pub databases: Vec<String>,
+    /// In these roles; empty: all.
+    pub roles: Vec<String>,
 }
 
 /// `[access]`: entries are `group:NAME`, `user:NAME`, or a bare user name.

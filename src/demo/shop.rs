@@ -166,8 +166,7 @@ impl Shop {
 
     /// What the gateway needs to become these roles.
     pub fn credentials(&self) -> Vec<Credential> {
-        let credential =
-            |role: &Role| Credential { role: role.name.clone(), password: role.password.clone() };
+        let credential = |role: &Role| Credential::password(&role.name, role.password.clone());
         self.roles.iter().map(credential).collect()
     }
 }

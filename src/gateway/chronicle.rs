@@ -20,6 +20,8 @@ use super::params;
 use super::reading::{Context, Reading, Readings};
 use super::state::{Settings, State};
 use super::transaction::{Ends, Transaction};
+use super::walsender;
+use super::wanted::one_line;
 use crate::catalog::{Schema, quoted};
 use crate::clock;
 use crate::sql::{Effect, Key};
@@ -69,6 +71,8 @@ const WITHHELD: &str = "[withheld: the statement holds a password]";
 pub(super) struct Chronicle {
     gateway: Arc<Gateway>,
     who: Arc<Who>,
+    /// What the database takes for the program's name, and the name it stands for.
+    label: Option<(String, String)>,
     state: State,
     catalog: Arc<Catalog>,
     schema: Option<Arc<Schema>>,
@@ -97,6 +101,7 @@ impl Chronicle {
     pub(super) fn new(
         gateway: &Arc<Gateway>,
         who: Who,
+        label: Option<String>,
         asked: &[(String, String)],
         reported: &[(String, String)],
         catalog: Arc<Catalog>,
@@ -106,6 +111,7 @@ impl Chronicle {
         let context = Context::new((&who.upstream, &who.db), schema.clone(), &settings);
         let mut chronicle = Self {
             gateway: gateway.clone(),
+            label: label.map(|label| (label, who.app.clone())),
             who: Arc::new(who),
             state: State::new(settings),
             catalog,
@@ -184,7 +190,10 @@ impl Chronicle {
 
     fn reported(&mut self, name: &str, value: &str) {
         if name == "application_name" && self.who.app != value {
-            let app = value.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
+            let app = match &self.label {
+                Some((label, own)) if label == value => own.clone(),
+                _ => one_line(value),
+            };
             self.who = Arc::new(Who { app, ..(*self.who).clone() });
         }
         if self.state.reported(name, value) {
@@ -224,6 +233,11 @@ impl Chronicle {
             self.memo.push_back((key.as_bytes().into(), reading.clone()));
         }
         reading
+    }
+
+    /// A command of the replication protocol.
+    pub(super) fn replication(&mut self, text: &[u8], command: &walsender::Command) -> ExecId {
+        self.add(Some(Sql::Once(text.into())), Readings::replication(command), Vec::new(), String::new())
     }
 
     /// The first run of a portal: its execution, or none for an empty statement.

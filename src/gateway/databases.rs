@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pgwitness_protocol::startup::StartupMessage;
+use pgwitness_protocol::startup::{Decided, StartupMessage};
 
 use super::upstream::{Server, Upstream, UpstreamError};
+use super::wanted::LOGIN_OPTION;
 use crate::catalog::{self, Part, Rows, Schema};
 use crate::config::{self, Config};
 use crate::tls::TlsError;
@@ -55,13 +56,15 @@ pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> 
 }
 
 async fn catalog_connection(server: &Server, role: &str, database: &str) -> Result<Upstream, UpstreamError> {
-    let password = server
-        .password(role)
-        .ok_or(UpstreamError::Authentication("a password that the gateway does not have"))?;
+    let credential = server
+        .credential(role)
+        .ok_or(UpstreamError::Authentication("the gateway has no credential for the role"))?;
     let parameters = [("application_name", "pgwitness catalog"), ("client_encoding", "UTF8")]
         .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
         .to_vec();
-    server.connect(&StartupMessage { minor: 0, parameters }, role, database, password).await
+    let decided = Decided { user: role, database, application_name: None, own_option: LOGIN_OPTION };
+    let packet = StartupMessage { minor: 0, parameters }.encode_for_server(&decided);
+    server.connect(&packet, credential).await
 }
 
 /// All upstreams and their catalogs.
@@ -73,7 +76,8 @@ pub(super) struct Databases {
 /// What is known of one database, as of the last load.
 pub(super) struct Catalog {
     server: Arc<Server>,
-    database: String,
+    /// `None`: there is none, and so nothing to load.
+    database: Option<String>,
     state: Mutex<Known>,
     /// Counts everything that a session should look at: a change, a load.
     news: AtomicU64,
@@ -104,6 +108,15 @@ impl Databases {
         Ok(Self { servers, catalogs: Mutex::default() })
     }
 
+    /// Reads the certificates of all upstreams again; says what could not be used.
+    pub(super) fn reload(&self) -> Vec<String> {
+        let reload = |server: &Arc<Server>| {
+            let failed = server.reload().err()?;
+            Some(format!("upstream \"{}\": {failed}", server.config.name))
+        };
+        self.servers.iter().filter_map(reload).collect()
+    }
+
     /// The first upstream that serves a database.
     pub(super) fn server_for(&self, database: &str) -> Option<&Arc<Server>> {
         self.servers.iter().find(|server| server.serves(database))
@@ -121,13 +134,26 @@ impl Databases {
             .or_insert_with(|| {
                 Arc::new(Catalog {
                     server: server.clone(),
-                    database: database.to_owned(),
+                    database: Some(database.to_owned()),
                     state: Mutex::default(),
                     news: AtomicU64::new(0),
                     loading: tokio::sync::Mutex::new(None),
                 })
             })
             .clone()
+    }
+}
+
+impl Databases {
+    /// For a session that has no database.
+    pub(super) fn no_catalog(server: &Arc<Server>) -> Arc<Catalog> {
+        Arc::new(Catalog {
+            server: server.clone(),
+            database: None,
+            state: Mutex::default(),
+            news: AtomicU64::new(0),
+            loading: tokio::sync::Mutex::new(None),
+        })
     }
 }
 
@@ -173,6 +199,9 @@ impl Catalog {
 
     /// Whether the schema must be loaded before the next statement is analysed.
     pub(super) fn is_stale(&self) -> bool {
+        if self.database.is_none() {
+            return false;
+        }
         let known = self.lock();
         if known.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
             return false;
@@ -206,7 +235,7 @@ impl Catalog {
                     Ok(Err(reason)) => reason,
                     _ => "it took too long".to_owned(),
                 };
-                tracing::warn!(database = %self.database, %reason, "could not load the catalog");
+                tracing::warn!(database = self.database, %reason, "could not load the catalog");
                 known.failed = Some(Instant::now());
             }
         }
@@ -224,7 +253,8 @@ impl Catalog {
 
     /// The rows of what users made; sees to it that those of the server's own are there.
     async fn rows(&self, role: &str, system: &mut Option<(Instant, Rows)>) -> Result<Rows, UpstreamError> {
-        let mut upstream = catalog_connection(&self.server, role, &self.database).await?;
+        let Some(database) = &self.database else { return Ok(Rows::new()) };
+        let mut upstream = catalog_connection(&self.server, role, database).await?;
         let aged = |(at, _): &(Instant, Rows)| at.elapsed() >= self.server.config.catalog_refresh;
         if system.as_ref().is_none_or(aged) {
             let rows = upstream.ask(&catalog::statement(Part::System)).await?;

@@ -15,19 +15,13 @@ use tokio_rustls::TlsAcceptor;
 use super::stream::{Replay, Stream};
 use crate::tls::ALPN;
 
-/// All of it must be done within this.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Negotiation requests (SSL, GSSENC) before the startup message; PostgreSQL allows one of each.
-const MAX_REQUESTS: usize = 4;
-
 /// What a new connection is for.
 #[derive(Debug)]
 pub(super) enum Greeting {
     /// A session, with what was read beyond the startup message.
     Start { stream: Stream, message: StartupMessage, early: BytesMut },
-    /// A cancel request. Nothing is answered.
-    Cancel { pid: u32, key: Bytes },
+    /// A cancel request. Nothing is answered, but the end of the stream says that it was passed on.
+    Cancel { stream: Stream, pid: u32, key: Bytes },
 }
 
 /// Why there is no session.
@@ -40,33 +34,41 @@ pub(super) enum GreetingError {
     /// To be told to the client.
     #[error("{reason}")]
     Refused { stream: Box<Stream>, code: &'static str, reason: String, hint: &'static str },
+    /// To be told to a client of a protocol before ours.
+    #[error("{reason}")]
+    Old { stream: Box<Stream>, reason: String },
+    /// TLS itself has told the client.
+    #[error("{0}")]
+    Certificate(String),
     #[error("direct TLS without the ALPN name \"postgresql\"")]
     Alpn,
 }
 
 /// Which TLS the listener speaks.
-pub(super) struct Offer<'a> {
-    pub(super) tls: Option<&'a Arc<ServerConfig>>,
+pub(super) struct Offer {
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) required: bool,
+    /// All of it must be done within this.
+    pub(super) within: Duration,
 }
 
 /// Reads until it is clear what the client wants.
 ///
 /// # Errors
 /// Bad packets, silence, plain text where TLS is required.
-pub(super) async fn greet(stream: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
-    tokio::time::timeout(GREETING_TIMEOUT, negotiate(stream, offer))
-        .await
-        .map_err(|_| GreetingError::Silent)?
+pub(super) async fn greet(stream: TcpStream, offer: Offer) -> Result<Greeting, GreetingError> {
+    tokio::time::timeout(offer.within, negotiate(stream, offer)).await.map_err(|_| GreetingError::Silent)?
 }
 
-async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, GreetingError> {
+async fn negotiate(mut tcp: TcpStream, offer: Offer) -> Result<Greeting, GreetingError> {
     let mut buffer = BytesMut::new();
-    for _ in 0..MAX_REQUESTS {
+    // Each may be asked for once, as in PostgreSQL.
+    let (mut ssl_left, mut gss_left) = (1, 1);
+    loop {
         if buffer.is_empty() {
             read_more(&mut tcp, &mut buffer).await?;
         }
-        if let (Some(&TLS_HANDSHAKE), Some(tls)) = (buffer.first(), offer.tls) {
+        if let (Some(&TLS_HANDSHAKE), Some(tls)) = (buffer.first(), &offer.tls) {
             let stream = accept_tls(tcp, buffer, tls).await?;
             if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
                 return Err(GreetingError::Alpn);
@@ -74,8 +76,9 @@ async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, Gre
             return read_start(Stream::TlsServer(Box::new(stream)), BytesMut::new()).await;
         }
         match read_packet(&mut tcp, &mut buffer).await {
-            Ok(Packet::Ssl) => {
-                let Some(tls) = offer.tls else {
+            Ok(Packet::Ssl) if ssl_left > 0 => {
+                ssl_left -= 1;
+                let Some(tls) = &offer.tls else {
                     tcp.write_all(b"N").await?;
                     continue;
                 };
@@ -84,7 +87,10 @@ async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, Gre
                 let stream = accept_tls(tcp, buffer, tls).await?;
                 return read_start(Stream::TlsServer(Box::new(stream)), BytesMut::new()).await;
             }
-            Ok(Packet::GssEnc) => tcp.write_all(b"N").await?,
+            Ok(Packet::GssEnc) if gss_left > 0 => {
+                gss_left -= 1;
+                tcp.write_all(b"N").await?;
+            }
             Ok(Packet::Start(_)) if offer.required => {
                 return Err(refused(
                     Stream::Tcp(tcp),
@@ -97,15 +103,23 @@ async fn negotiate(mut tcp: TcpStream, offer: Offer<'_>) -> Result<Greeting, Gre
             Err(error) => return Err(error.with(Stream::Tcp(tcp))),
         }
     }
-    Err(refused(Stream::Tcp(tcp), "08P01", "too many encryption requests".into(), ""))
 }
 
 async fn accept_tls(
     stream: TcpStream,
     first: BytesMut,
     tls: &Arc<ServerConfig>,
-) -> io::Result<tokio_rustls::server::TlsStream<Replay>> {
-    TlsAcceptor::from(tls.clone()).accept(Replay { first, stream }).await
+) -> Result<tokio_rustls::server::TlsStream<Replay>, GreetingError> {
+    let accepted = TlsAcceptor::from(tls.clone()).accept(Replay { first, stream }).await;
+    accepted.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::NoCertificatesPresented) => {
+            GreetingError::Certificate("the client showed no certificate".into())
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            GreetingError::Certificate(format!("the client's certificate was refused: {reason}"))
+        }
+        _ => GreetingError::Left(error),
+    })
 }
 
 /// Inside TLS only a startup message or a cancel request may follow.
@@ -119,11 +133,8 @@ async fn read_start(mut stream: Stream, mut buffer: BytesMut) -> Result<Greeting
 fn finish(stream: Stream, packet: Packet, early: BytesMut) -> Result<Greeting, GreetingError> {
     match packet {
         Packet::Start(message) => Ok(Greeting::Start { stream, message, early }),
-        Packet::Cancel { pid, key } => Ok(Greeting::Cancel { pid, key }),
-        Packet::Ssl | Packet::GssEnc => {
-            let reason = "unexpected encryption request inside an encrypted connection";
-            Err(refused(stream, "08P01", reason.into(), ""))
-        }
+        Packet::Cancel { pid, key } => Ok(Greeting::Cancel { stream, pid, key }),
+        Packet::Ssl | Packet::GssEnc => Err(PacketError::Bad(packet.out_of_place()).with(stream)),
     }
 }
 
@@ -131,8 +142,11 @@ fn refused(stream: Stream, code: &'static str, reason: String, hint: &'static st
     GreetingError::Refused { stream: Box::new(stream), code, reason, hint }
 }
 
+#[derive(Debug, thiserror::Error)]
 enum PacketError {
+    #[error("{0}")]
     Io(io::Error),
+    #[error("{0}")]
     Bad(ProtocolError),
 }
 
@@ -140,6 +154,12 @@ impl PacketError {
     fn with(self, stream: Stream) -> GreetingError {
         match self {
             PacketError::Io(error) => GreetingError::Left(error),
+            PacketError::Bad(ProtocolError::Version { major, .. }) if major < 3 => {
+                GreetingError::Old { stream: Box::new(stream), reason: self.to_string() }
+            }
+            PacketError::Bad(error @ ProtocolError::Version { .. }) => {
+                refused(stream, "0A000", error.to_string(), "")
+            }
             PacketError::Bad(error) => refused(stream, "08P01", error.to_string(), ""),
         }
     }

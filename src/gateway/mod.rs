@@ -11,7 +11,9 @@ mod drain;
 mod greeting;
 mod listener;
 mod params;
+mod proof;
 mod reading;
+mod refusals;
 mod relay;
 mod session;
 mod startup;
@@ -19,12 +21,13 @@ mod state;
 mod stream;
 mod transaction;
 mod upstream;
+mod walsender;
+mod wanted;
 mod workers;
 
 use std::sync::Arc;
 
 use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
-use rustls::ServerConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,11 +36,12 @@ use crate::clock;
 use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
 use crate::identity::{MintedTokens, Pairings, Provider};
 use crate::recorder::Recorder;
-use crate::tls::{self, TlsError};
+use crate::tls::{self, Door, Entrance, TlsError};
 use cancel::CancelKeys;
 use databases::Databases;
 use drain::Drain;
 use reading::Readings;
+use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
 pub use listener::serve;
@@ -54,8 +58,9 @@ pub struct Gateway {
     databases: Databases,
     readings: Readings,
     cancel_keys: CancelKeys,
+    refusals: Refusals,
     live: LiveSessions,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Entrance>,
     /// One for each client that may be there at a time.
     places: Semaphore,
     approver: Option<Arc<dyn Approver>>,
@@ -105,13 +110,19 @@ impl Gateway {
         let Parts { config, recorder, provider, pairings, minted, approver, tracker, stop } = parts;
         let tls = match &config.listen.tls {
             ListenTls::Off => None,
-            ListenTls::Allow(files) | ListenTls::Require(files) => Some(tls::server(files, &[tls::ALPN])?),
+            ListenTls::Allow(files) | ListenTls::Require(files) => Some(Entrance::open(Door {
+                files: files.clone(),
+                alpn: &[tls::ALPN],
+                least: config.listen.tls_min_version,
+                clients: config.listen.tls_clients.clone(),
+            })?),
         };
         let databases = Databases::new(&config)?;
         Ok(Arc::new(Self {
             readings: Readings::new(config.capture.tags.clone()),
             databases,
             cancel_keys: CancelKeys::default(),
+            refusals: Refusals::default(),
             live: LiveSessions::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
@@ -130,6 +141,22 @@ impl Gateway {
     /// Sessions that are open now.
     pub fn live_sessions(&self) -> &LiveSessions {
         &self.live
+    }
+
+    /// Reads the certificates again, and records that, with the mistakes found here or by the caller. What
+    /// cannot be used stays as it was; sessions go on.
+    pub fn reload(&self, mut mistakes: Vec<String>) {
+        mistakes.extend(self.tls.as_ref().and_then(|tls| Some(format!("listen: {}", tls.reload().err()?))));
+        mistakes.extend(self.databases.reload());
+        let outcome = if mistakes.is_empty() { Outcome::Ok } else { Outcome::Error };
+        for mistake in &mistakes {
+            tracing::error!(%mistake, "could not read certificates again: what was there stays");
+        }
+        if mistakes.is_empty() {
+            tracing::info!("certificates were read again");
+        }
+        let who = Arc::new(Who::default());
+        self.note(Event::ConfigReload, outcome, &who, "certificates".into(), mistakes.join("; "));
     }
 
     fn role_map(&self) -> &[RoleMapping] {

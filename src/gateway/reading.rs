@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::state::Settings;
 use super::transaction::Control;
+use super::walsender;
 use crate::catalog::Schema;
 use crate::sql::{self, Analysis, Effect, Key, Scan, Temporary};
 
@@ -360,6 +361,29 @@ impl Readings {
             effect: Effect::MayHideDdl,
             control: Control::None,
             unsettling,
+            temporaries: Vec::new(),
+            inner: None,
+        })
+    }
+
+    /// A command of the replication protocol.
+    pub(super) fn replication(command: &walsender::Command) -> Arc<Reading> {
+        const NOTE: &str = "a replication command names no tables: everything in the database, or in all \
+                            databases of the server, may be read by it";
+        let facts = command.reach == walsender::Reach::Facts;
+        let reading = Self::unknown(command.name, NOTE);
+        let mut shape = (*reading.shape).clone();
+        if facts {
+            shape.analysis = Certainty::Exact;
+            shape.analysis_notes.clear();
+        } else {
+            shape.class = vec![Class::Read];
+        }
+        Arc::new(Reading {
+            shape: Arc::new(shape),
+            effect: Effect::None,
+            control: Control::None,
+            unsettling: false,
             temporaries: Vec::new(),
             inner: None,
         })

@@ -34,6 +34,8 @@ use super::databases::Catalog;
 use super::relay::{Gate, Harmless};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream};
+use super::walsender;
+use super::wanted::{self, Replication};
 use crate::clock;
 use crate::recorder::{Receipt, RecordError};
 
@@ -113,6 +115,16 @@ enum Ending {
     Us(Say),
 }
 
+/// On what terms a session begins.
+pub(super) struct Terms<'a> {
+    /// What the client asked for.
+    pub(super) message: &'a StartupMessage,
+    /// What the database was told in place of the program's name.
+    pub(super) label: Option<String>,
+    /// The server is a walsender.
+    pub(super) replication: Option<Replication>,
+}
+
 /// See the module's description.
 pub(super) struct Session {
     gateway: Arc<Gateway>,
@@ -124,6 +136,7 @@ pub(super) struct Session {
     gate: Gate,
     results: FrameBuffer,
     conversation: Conversation,
+    replication: Option<Replication>,
     chronicle: Chronicle,
     status: Status,
     /// Results must wait until these records are durable.
@@ -167,7 +180,7 @@ impl Session {
     pub(super) fn open(
         gateway: &Arc<Gateway>,
         who: Who,
-        message: &StartupMessage,
+        terms: Terms<'_>,
         upstream: Upstream,
         catalog: Arc<Catalog>,
         early: FrameBuffer,
@@ -181,11 +194,11 @@ impl Session {
             pipeline: limits.max_pipeline.max(PIPELINE_MIN),
         };
         // What the server said of them comes last: it counts.
-        let asked = [asked_settings(message), upstream.settings].concat();
+        let asked = [wanted::settings(terms.message), upstream.settings].concat();
         let server = catalog.server().clone();
         let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
-            chronicle: Chronicle::new(gateway, who, &asked, &upstream.parameters, catalog),
+            chronicle: Chronicle::new(gateway, who, terms.label, &asked, &upstream.parameters, catalog),
             gateway: gateway.clone(),
             server: upstream.stream,
             upstream: server,
@@ -195,6 +208,7 @@ impl Session {
             gate: Gate::new(early),
             results: upstream.rest,
             conversation: Conversation::new(bounds),
+            replication: terms.replication,
             status: Status::Idle,
             hold: None,
             waiting: false,
@@ -226,8 +240,8 @@ impl Session {
 
     /// Prepares what the client hears first: the server's parameters, the real process id with our
     /// own key, and that it may begin.
-    pub(super) fn greet(&mut self, key: [u8; super::cancel::KEY]) {
-        reply::key_data(&mut self.greeting, self.pid, key);
+    pub(super) fn greet(&mut self, key: &super::cancel::Key) {
+        reply::key_data(&mut self.greeting, self.pid, key.as_bytes());
         reply::ready(&mut self.greeting, Status::Idle);
     }
 
@@ -479,7 +493,7 @@ impl Session {
 
     /// Looks at every whole message that is here.
     fn look(&mut self) -> Result<(), ProtocolError> {
-        let Self { gate, conversation, chronicle, .. } = self;
+        let Self { gate, conversation, chronicle, replication, .. } = self;
         self.waiting = false;
         loop {
             let Some(frame) = gate.buffer.next(|tag, length| conversation.want_from_client(tag, length))?
@@ -489,6 +503,13 @@ impl Session {
             let (tag, length) = (frame.tag, frame.length);
             match conversation.ask(&frame)? {
                 Ask::Pass => {}
+                Ask::Query(text)
+                    if replication.is_some()
+                        && let Some(command) = walsender::command(text) =>
+                {
+                    let exec = chronicle.replication(text, command);
+                    conversation.started_replication(exec);
+                }
                 Ask::Query(text) => {
                     let slices = chronicle.query(text, conversation);
                     conversation.started_query(slices);
@@ -752,75 +773,4 @@ fn poll_write_some(
         };
     }
     Poll::Pending
-}
-
-/// Settings that the startup message asks for: parameters by name, and `-c name=value` in `options`.
-fn asked_settings(message: &StartupMessage) -> Vec<(String, String)> {
-    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut asked: Vec<_> = Vec::new();
-    if let Some(options) = message.get("options") {
-        let mut words = split_options(&lossy(options)).into_iter();
-        while let Some(word) = words.next() {
-            let setting = match word.as_str() {
-                "-c" => words.next(),
-                word => word.strip_prefix("-c").or(word.strip_prefix("--")).map(str::to_owned),
-            };
-            if let Some((name, value)) = setting.as_deref().and_then(|setting| setting.split_once('=')) {
-                asked.push((name.replace('-', "_"), value.to_owned()));
-            }
-        }
-    }
-    for (name, value) in &message.parameters {
-        if !matches!(&name[..], b"user" | b"database" | b"options" | b"replication") {
-            asked.push((lossy(name), lossy(value)));
-        }
-    }
-    asked
-}
-
-/// `pg_split_opts`: words separated by white space, a backslash takes the next character as it is.
-fn split_options(options: &str) -> Vec<String> {
-    let (mut words, mut word, mut started) = (Vec::new(), String::new(), false);
-    let mut characters = options.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => {
-                started = true;
-                word.extend(characters.next());
-            }
-            c if c.is_ascii_whitespace() => {
-                if std::mem::take(&mut started) {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => {
-                started = true;
-                word.push(c);
-            }
-        }
-    }
-    if started {
-        words.push(word);
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_of_the_startup_message_are_read_as_postgresql_reads_them() {
-        let parameters = [
-            ("user", "ann"),
-            ("options", r"-c search_path=evil\ place -crole=x --work-mem=1MB -c a"),
-            ("TimeZone", "UTC"),
-        ]
-        .map(|(name, value)| (Bytes::from(name), Bytes::from(value)))
-        .to_vec();
-        let asked = asked_settings(&StartupMessage { minor: 0, parameters });
-        let expected =
-            [("search_path", "evil place"), ("role", "x"), ("work_mem", "1MB"), ("TimeZone", "UTC")];
-        assert_eq!(asked, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    }
 }

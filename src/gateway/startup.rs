@@ -12,25 +12,24 @@ use pgwitness_index::record::{Completion, Event, Outcome, TxnOutcome, Who};
 use pgwitness_protocol::frame::FrameBuffer;
 use pgwitness_protocol::frontend;
 use pgwitness_protocol::reply::{self, Say, Severity};
-use pgwitness_protocol::startup::StartupMessage;
+use pgwitness_protocol::startup::{Decided, MAX_STARTUP, StartupMessage};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cancel::Target;
+use super::databases::Databases;
 use super::greeting::{self, Greeting, GreetingError, Offer};
-use super::session::Session;
+use super::session::{Session, Terms};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream, UpstreamError};
+use super::wanted::{self, Replication, Wanted};
 use super::{Gateway, event_record};
 use crate::clock;
-use crate::config::{ListenTls, LoginMode, LoginRule, Secret};
+use crate::config::{ListenTls, LoginMode, Secret};
 use crate::identity::{DeviceLogin, Grant, LoginError, PairingEntry, Principal};
-use crate::policy::{self, Granted};
-
-/// Programs that show a notice to the person at once: they may wait as long as the code lives.
-const PATIENT: [&str; 9] =
-    ["psql", "pg_dump", "pg_dumpall", "pg_restore", "pgbench", "vacuumdb", "reindexdb", "createdb", "dropdb"];
+use crate::policy::{self, Granted, Stretch};
+use crate::tls::{Entrance, certificate};
 
 /// Other programs hide notices, and give up by themselves after 15 s or more: they are told by an
 /// error, which every program shows.
@@ -39,17 +38,14 @@ const IMPATIENT: Duration = Duration::from_secs(12);
 /// Between two reminders of the link.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// The startup option by which a client asks to be asked for a password.
-const LOGIN_OPTION: &str = "pgwitness.login";
-
 /// A password message may be this long: tokens are long.
 const MAX_PASSWORD: usize = 70_000;
 
+/// Before it is clear what a client wants, it gets at most this long, and no longer than a login.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Telling a client why it is refused may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// PostgreSQL cuts names beyond (NAMEDATALEN - 1).
-const MAX_NAME: usize = 63;
 
 /// Bytes that a client may send before it is let in.
 const MAX_EARLY: usize = 16 * 1024;
@@ -63,15 +59,9 @@ struct Accepted {
     wanted: Wanted,
     /// What the records of the login say; becomes the session's.
     who: Who,
+    /// What the database was told in place of the program's name.
+    label: Option<String>,
     deadline: Instant,
-}
-
-/// What the startup message asked for.
-#[derive(Debug, Clone)]
-struct Wanted {
-    user: String,
-    database: String,
-    app: String,
 }
 
 /// Why there is no session: what to tell the client and the record.
@@ -84,8 +74,14 @@ struct Turned {
 
 /// Serves a connection from its first byte to its last.
 pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream, address: SocketAddr) {
-    let required = matches!(gateway.config.listen.tls, ListenTls::Require(_));
-    let greeting = greeting::greet(stream, Offer { tls: gateway.tls.as_ref(), required }).await;
+    let listen = &gateway.config.listen;
+    let required = matches!(listen.tls, ListenTls::Require(_));
+    let within = GREETING_TIMEOUT.min(listen.login_timeout);
+    let tls = gateway.tls.as_ref().map(Entrance::now);
+    let greeting = greeting::greet(stream, Offer { tls, required, within }).await;
+    let refuse = |reason: &str| {
+        gateway.refuse(Event::Denied, address.ip().to_string(), "startup".into(), reason.to_owned());
+    };
     match greeting {
         Ok(Greeting::Start { mut stream, message, early }) => {
             let places = gateway.clone();
@@ -94,40 +90,54 @@ pub(super) async fn welcome(gateway: Arc<Gateway>, stream: tokio::net::TcpStream
                 Err(_) => {
                     let say = Say::new(Severity::Fatal, "53300", "sorry, too many clients already")
                         .hint("The gateway's limit is listen.max_clients.");
+                    refuse(&say.message);
                     tell(&mut stream, &say).await;
                 }
             }
         }
-        Ok(Greeting::Cancel { pid, key }) => cancel(&gateway, pid, &key, address).await,
+        Ok(Greeting::Cancel { mut stream, pid, key }) => {
+            cancel(&gateway, pid, &key, address).await;
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, stream.shutdown()).await;
+        }
         Err(GreetingError::Refused { mut stream, code, reason, hint }) => {
-            let who = Arc::new(Who { ip: address.ip().to_string(), ..Who::default() });
-            gateway.note(Event::Denied, Outcome::Denied, &who, "startup".into(), reason.clone());
+            refuse(&reason);
             tell(&mut stream, &Say::new(Severity::Fatal, code, reason).hint(hint)).await;
         }
-        Err(error) => tracing::debug!(%error, %address, "no session"),
+        Err(GreetingError::Old { mut stream, reason }) => {
+            refuse(&reason);
+            let mut out = BytesMut::new();
+            reply::fatal_of_old(&mut out, &reason);
+            part(&mut stream, &out).await;
+        }
+        Err(error @ (GreetingError::Alpn | GreetingError::Certificate(_))) => refuse(&error.to_string()),
+        Err(error @ (GreetingError::Left(_) | GreetingError::Silent)) => {
+            tracing::debug!(%error, %address, "no session");
+        }
     }
 }
 
 async fn tell(stream: &mut Stream, say: &Say) {
     let mut out = BytesMut::new();
     say.encode(&mut out);
+    part(stream, &out).await;
+}
+
+async fn part(stream: &mut Stream, last: &[u8]) {
     let farewell = async {
-        stream.send(&out).await?;
+        stream.send(last).await?;
         stream.shutdown().await
     };
     let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
 }
 
-async fn cancel(gateway: &Gateway, pid: u32, key: &[u8], address: SocketAddr) {
+async fn cancel(gateway: &Arc<Gateway>, pid: u32, key: &[u8], address: SocketAddr) {
     let ip = address.ip().to_string();
+    let detail = format!("process {pid}");
     let Some(target) = gateway.cancel_keys.find(pid, key) else {
-        let who = Arc::new(Who { ip, ..Who::default() });
-        let reason = "no open session has this key".to_owned();
-        gateway.note(Event::Cancel, Outcome::Denied, &who, format!("process {pid}"), reason);
+        gateway.refuse(Event::Cancel, ip, detail, "no open session has this key".to_owned());
         return;
     };
     let who = Arc::new(Who { ip, ..(*target.who).clone() });
-    let detail = format!("process {pid}");
     // Recorded first, as everything that has an effect.
     if !gateway.note(Event::Cancel, Outcome::Ok, &who, detail, String::new()) {
         return;
@@ -148,72 +158,31 @@ async fn start(
     let wanted = match Wanted::read(&message) {
         Ok(wanted) => wanted,
         Err(say) => {
-            let who = Arc::new(Who { ip, ..Who::default() });
-            gateway.note(Event::Denied, Outcome::Denied, &who, "startup".into(), say.message.clone());
+            gateway.refuse(Event::Denied, ip, "startup".into(), say.message.clone());
             tell(&mut stream, &say).await;
             return;
         }
     };
+    if wanted.replication.is_some() && gateway.config.replication.is_empty() {
+        let say = Say::new(
+            Severity::Fatal,
+            "0A000",
+            "replication connections are not allowed through this gateway",
+        )
+        .hint("A replication stream reads whole databases without naming a table. A [[replication]] rule allows it.");
+        gateway.refuse(Event::Denied, ip, "startup".into(), say.message.clone());
+        tell(&mut stream, &say).await;
+        return;
+    }
     let who = Who { ip, db: wanted.database.clone(), app: wanted.app.clone(), ..Who::default() };
     let deadline = Instant::now() + gateway.config.listen.login_timeout;
     let mut buffer = FrameBuffer::new();
     buffer.space(early.len()).extend_from_slice(&early);
-    let mut accepted = Accepted { gateway, stream, message, early: buffer, wanted, who, deadline };
+    let mut accepted =
+        Accepted { gateway, stream, message, early: buffer, wanted, who, label: None, deadline };
     if let Err(turned) = accepted.serve().await {
         accepted.turn_away(turned).await;
     }
-}
-
-impl Wanted {
-    fn read(message: &StartupMessage) -> Result<Self, Say> {
-        let fatal = |code, reason: &str| Say::new(Severity::Fatal, code, reason);
-        let text = |name| match message.get(name).map(std::str::from_utf8) {
-            None => Ok(None),
-            Some(Ok("")) => Ok(None),
-            Some(Ok(text)) => Ok(Some(text.to_owned())),
-            Some(Err(_)) => Err(fatal("22021", "the startup message has a name that is not UTF-8")),
-        };
-        let user = text("user")?
-            .ok_or_else(|| fatal("28000", "no PostgreSQL user name specified in startup packet"))?;
-        let database = text("database")?.unwrap_or_else(|| user.clone());
-        // PostgreSQL would cut it and open another database than the one decided about here.
-        if database.len() > MAX_NAME {
-            return Err(fatal("42622", "the database's name is too long: PostgreSQL keeps 63 bytes"));
-        }
-        if text("replication")?.is_some_and(|value| !matches!(value.as_str(), "false" | "off" | "no" | "0")) {
-            return Err(fatal("0A000", "replication connections are not allowed through this gateway")
-                .hint("A replication stream reads whole databases without naming a table."));
-        }
-        // Shown to people and in records: one line, no control characters.
-        let app = text("application_name").ok().flatten().unwrap_or_default();
-        let app = app.chars().map(|c| if c.is_control() { '?' } else { c }).take(128).collect();
-        Ok(Self { user, database, app })
-    }
-
-    fn is_patient(&self) -> bool {
-        PATIENT.contains(&self.app.as_str())
-    }
-}
-
-/// Whether the startup message's `options` hold `-c pgwitness.login=password`.
-fn asks_for_password(message: &StartupMessage) -> bool {
-    let wish = |value: &[u8]| value == b"password";
-    if message.get(LOGIN_OPTION).is_some_and(wish) {
-        return true;
-    }
-    let options = message.get("options").map(String::from_utf8_lossy).unwrap_or_default();
-    options.split_ascii_whitespace().any(|word| {
-        let word = word.strip_prefix("-c").or(word.strip_prefix("--")).unwrap_or(word);
-        word.strip_prefix(LOGIN_OPTION) == Some("=password")
-    })
-}
-
-fn mode_for(rules: &[LoginRule], wanted: &Wanted) -> LoginMode {
-    let listed = |list: &[String], name: &str| list.is_empty() || list.iter().any(|known| known == name);
-    rules
-        .iter()
-        .find(|rule| listed(&rule.databases, &wanted.database) && listed(&rule.users, &wanted.user))
-        .map_or(LoginMode::Device, |rule| rule.mode)
 }
 
 impl Turned {
@@ -252,7 +221,9 @@ impl Accepted {
         self.negotiate_version().await?;
         let principal = self.identify().await?;
         let granted = self.grant(&principal)?;
+        self.may_replicate(&principal, &granted)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
+        self.who.session = Uuid::to_string(&clock::new_id(clock::now()));
         let (server, upstream) = self.connect(&granted).await?;
         self.open_session(server, upstream, &principal, granted).await
     }
@@ -280,17 +251,17 @@ impl Accepted {
     }
 
     async fn negotiate_version(&mut self) -> Result<(), Turned> {
-        if self.message.minor == 0 && self.message.protocol_options().next().is_none() {
+        if !self.message.asks_too_much() {
             return Ok(());
         }
         let mut out = BytesMut::new();
-        reply::negotiate_version(&mut out, self.message.protocol_options());
+        reply::negotiate_version(&mut out, self.message.spoken_minor(), self.message.protocol_options());
         self.send(&out).await
     }
 
     async fn identify(&mut self) -> Result<Principal, Turned> {
-        let rules = mode_for(self.gateway.login_rules(), &self.wanted);
-        let mode = if asks_for_password(&self.message) { LoginMode::Password } else { rules };
+        let rules = wanted::mode_for(self.gateway.login_rules(), &self.wanted);
+        let mode = if wanted::asks_for_password(&self.message) { LoginMode::Password } else { rules };
         let grant = match mode {
             LoginMode::Device => Grant::Device,
             LoginMode::Password => self.ask_password().await?,
@@ -330,6 +301,12 @@ impl Accepted {
         self.who.groups = principal.groups().to_vec();
         self.who.login = principal.login().to_owned();
         self.who.auth = principal.auth();
+        if let Some(shown) = self.stream.peer_certificate() {
+            let own = |name: &str, value| (name.to_owned(), value);
+            let subject = certificate::subject(&shown).unwrap_or_default();
+            self.who.auth.push(own("tls_subject", subject));
+            self.who.auth.push(own("tls_sha256", certificate::fingerprint(&shown)));
+        }
         Ok(principal)
     }
 
@@ -502,18 +479,37 @@ impl Accepted {
             .inspect(|granted| self.who.role.clone_from(&granted.role))
     }
 
+    fn may_replicate(&self, principal: &Principal, granted: &Granted) -> Result<(), Turned> {
+        let Some(replication) = self.wanted.replication else { return Ok(()) };
+        let stretch = match replication {
+            Replication::Physical => Stretch::Server,
+            Replication::Logical => Stretch::Database(&self.wanted.database),
+        };
+        policy::may_replicate(&self.gateway.config.replication, principal, &granted.role, stretch).map_err(
+            |refusal| {
+                Turned::fatal(Event::Denied, "28000", refusal.reason)
+                    .hint("A replication stream reads whole databases without naming a table.")
+            },
+        )
+    }
+
     async fn connect(&mut self, granted: &Granted) -> Result<(Arc<Server>, Upstream), Turned> {
-        let database = &self.wanted.database;
+        let database = &self.wanted.route;
         let unknown = || {
             Turned::fatal(Event::Denied, "3D000", format!("no upstream serves the database \"{database}\""))
         };
         let server = self.gateway.databases.server_for(database).ok_or_else(unknown)?.clone();
         self.who.upstream.clone_from(&server.config.name);
-        let password = server.password(&granted.role).cloned().ok_or_else(|| {
+        let credential = server.credential(&granted.role).ok_or_else(|| {
             let text = format!("the gateway has no credential for role \"{}\"", granted.role);
             Turned::fatal(Event::Denied, "28000", text).hint("Add it under credentials of the upstream.")
         })?;
-        match server.connect(&self.message, &granted.role, database, &password).await {
+        let packet = self.packet(&server, granted)?;
+        let connected = match self.wanted.replication {
+            Some(_) => server.connect(&packet, credential).await,
+            None => server.connect_for_session(&packet, credential).await,
+        };
+        match connected {
             Ok(upstream) => Ok((server, upstream)),
             Err(UpstreamError::Refused { report, frame }) => {
                 // The database's own words, as it said them.
@@ -524,14 +520,43 @@ impl Accepted {
             Err(error) => {
                 tracing::warn!(%error, upstream = %server.config.name, "no connection to the database");
                 let mut turned =
-                    Turned::fatal(Event::SessionStart, "08001", "could not connect to the database").hint(
-                        "The gateway is up, the database behind it does not answer. Ask whoever runs it.",
-                    );
+                    Turned::fatal(Event::SessionStart, "08001", "could not connect to the database").hint(match error {
+                        UpstreamError::Connect(_) | UpstreamError::Timeout => {
+                            "The gateway is up, the database behind it does not answer. Ask whoever runs it."
+                        }
+                        _ => "The gateway could not log in to the database behind it. Whoever runs it sees why in its log.",
+                    });
                 turned.outcome = Outcome::Error;
                 turned.reason = error.to_string();
                 Err(turned)
             }
         }
+    }
+
+    /// The startup message as the server gets it, with a name by which it knows who is there.
+    fn packet(&mut self, server: &Server, granted: &Granted) -> Result<BytesMut, Turned> {
+        let label =
+            server.config.application_name.compose(&self.wanted.app, &self.who.user, &self.who.session);
+        let encode = |application_name: Option<&str>| {
+            self.message.encode_for_server(&Decided {
+                user: &granted.role,
+                database: &self.wanted.route,
+                application_name,
+                own_option: wanted::LOGIN_OPTION,
+            })
+        };
+        let packet = encode(label.as_deref());
+        if packet.len() <= MAX_STARTUP {
+            self.label = label;
+            return Ok(packet);
+        }
+        // A client that fills the packet to its limit keeps its own name.
+        let packet = encode(None);
+        if packet.len() <= MAX_STARTUP {
+            return Ok(packet);
+        }
+        let text = format!("the startup packet does not fit with the name of role \"{}\"", granted.role);
+        Err(Turned::fatal(Event::Denied, "08P01", text))
     }
 
     async fn open_session(
@@ -541,24 +566,25 @@ impl Accepted {
         principal: &Principal,
         granted: Granted,
     ) -> Result<(), Turned> {
-        self.who.session = Uuid::to_string(&clock::new_id(clock::now()));
         let gateway = self.gateway.clone();
-        let catalog = gateway.databases.catalog(&server, &self.wanted.database);
+        let catalog = match self.wanted.replication {
+            Some(Replication::Physical) => Databases::no_catalog(&server),
+            _ => gateway.databases.catalog(&server, &self.wanted.database),
+        };
         if catalog.is_stale() {
             catalog.refresh(&granted.role).await;
         }
         let early = std::mem::take(&mut self.early);
-        let mut session = Session::open(
-            &gateway,
-            self.who.clone(),
-            &self.message,
-            upstream,
-            catalog,
-            early,
-            principal.expires(),
-        );
+        let replication = self.wanted.replication;
+        let terms = Terms { message: &self.message, label: self.label.take(), replication };
+        let mut session =
+            Session::open(&gateway, self.who.clone(), terms, upstream, catalog, early, principal.expires());
         let start = Completion::new(Outcome::Ok, TxnOutcome::None);
-        let record = event_record(Event::SessionStart, session.who(), self.wanted.user.clone(), Some(start));
+        let detail = match replication {
+            Some(replication) => format!("{}, {}", self.wanted.user, replication.as_str()),
+            None => self.wanted.user.clone(),
+        };
+        let record = event_record(Event::SessionStart, session.who(), detail, Some(start));
         if let Err(error) = gateway.recorder.note(record) {
             tracing::error!(%error, "could not record a session's start");
             return Err(Turned::fatal(
@@ -570,81 +596,10 @@ impl Accepted {
         }
         let pid = session.pid();
         let target = Target { server, pid, server_key: session.server_key(), who: session.who() };
-        let key = gateway.cancel_keys.add(target);
-        session.greet(key);
+        let key = gateway.cancel_keys.add(target, self.message.spoken_minor());
+        session.greet(&key);
         session.run(&mut self.stream).await;
-        gateway.cancel_keys.remove(pid, key);
+        gateway.cancel_keys.remove(pid, &key);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    fn message(parameters: &[(&str, &str)]) -> StartupMessage {
-        let parameters = parameters
-            .iter()
-            .map(|(name, value)| (Bytes::from(name.to_string()), Bytes::from(value.to_string())))
-            .collect();
-        StartupMessage { minor: 0, parameters }
-    }
-
-    #[test]
-    fn a_client_may_ask_to_be_asked_for_a_password() {
-        for (options, asks) in [
-            ("-c pgwitness.login=password", true),
-            ("-cpgwitness.login=password", true),
-            ("--pgwitness.login=password", true),
-            ("-c work_mem=1MB -c pgwitness.login=password", true),
-            ("-c pgwitness.login=device", false),
-            ("", false),
-        ] {
-            assert_eq!(asks_for_password(&message(&[("options", options)])), asks, "{options}");
-        }
-    }
-
-    #[test]
-    fn a_replication_connection_is_refused() {
-        assert!(Wanted::read(&message(&[("user", "a"), ("replication", "database")])).is_err());
-        assert!(Wanted::read(&message(&[("user", "a"), ("replication", "false")])).is_ok());
-    }
-
-    #[test]
-    fn a_database_name_that_postgresql_would_cut_is_refused() {
-        let name = |length| "d".repeat(length);
-        assert!(Wanted::read(&message(&[("user", "a"), ("database", &name(63))])).is_ok());
-        assert!(Wanted::read(&message(&[("user", "a"), ("database", &name(64))])).is_err());
-    }
-
-    #[test]
-    fn of_two_users_and_databases_the_last_counts_as_in_postgresql_and_one_is_passed_on() {
-        let message = message(&[("user", "a"), ("database", "x"), ("user", "b"), ("database", "y")]);
-        let wanted = Wanted::read(&message).unwrap();
-        assert_eq!((wanted.user.as_str(), wanted.database.as_str()), ("b", "y"));
-        let packet = message.encode_for_server("role", "y");
-        assert_eq!(packet.windows(5).filter(|w| w == b"user\0").count(), 1);
-    }
-
-    #[test]
-    fn the_database_is_the_users_name_if_none_is_given_and_programs_names_are_one_clean_line() {
-        let wanted =
-            Wanted::read(&message(&[("user", "ann"), ("application_name", "a\n\u{1b}[31mb")])).unwrap();
-        assert_eq!((wanted.database.as_str(), wanted.app.as_str()), ("ann", "a??[31mb"));
-    }
-
-    #[test]
-    fn the_first_login_rule_that_fits_decides() {
-        let rule = |databases: &[&str], mode| LoginRule {
-            databases: databases.iter().map(|d| d.to_string()).collect(),
-            users: vec![],
-            mode,
-        };
-        let rules = [rule(&["bi"], LoginMode::Password), rule(&[], LoginMode::Device)];
-        let wanted = |db: &str| Wanted { user: "ann".into(), database: db.into(), app: String::new() };
-        assert_eq!(mode_for(&rules, &wanted("bi")), LoginMode::Password);
-        assert_eq!(mode_for(&rules, &wanted("shop")), LoginMode::Device);
-        assert_eq!(mode_for(&[], &wanted("shop")), LoginMode::Device);
     }
 }

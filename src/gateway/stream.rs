@@ -106,6 +106,21 @@ impl AsyncWrite for Replay {
 }
 
 impl Stream {
+    /// Whether it is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.buffers()
+    }
+
+    /// The certificate that the other side has shown, DER.
+    pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let shown = match self {
+            Stream::TlsServer(stream) => stream.get_ref().1.peer_certificates(),
+            Stream::TlsClient(stream) => stream.get_ref().1.peer_certificates(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        };
+        shown?.first().map(|certificate| certificate.to_vec())
+    }
+
     /// Writes all and flushes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes).await?;

@@ -4,16 +4,16 @@
 //! Source: PostgreSQL documentation, "Message Flow"; RFC 5802 and RFC 7677 for SCRAM, which
 //! postgres-protocol implements.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwitness_protocol::ProtocolError;
-use pgwitness_protocol::backend::{self, Authentication, Report};
+use pgwitness_protocol::backend::{self, Report};
 use pgwitness_protocol::frame::FrameBuffer;
-use pgwitness_protocol::startup::{self, StartupMessage};
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use pgwitness_protocol::startup;
 use postgres_protocol::message::frontend;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -21,8 +21,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::proof::{Login, Step};
 use super::stream::Stream;
-use crate::config::{self, Secret};
+use crate::config::{self, Credential};
 use crate::tls::{self, TlsError};
 
 /// Largest message while logging in, and largest row of the gateway's own questions.
@@ -43,7 +44,8 @@ pub(crate) enum UpstreamError {
     Timeout,
     #[error("the database does not offer TLS")]
     NoTls,
-    #[error("the database asks for an authentication that the gateway does not do: {0}")]
+    /// What it asked for that we do not do, and what to write so that we do.
+    #[error("could not log in to the database: {0}")]
     Authentication(&'static str),
     #[error("the database's answer could not be understood: {0}")]
     Protocol(#[from] ProtocolError),
@@ -56,8 +58,30 @@ pub(crate) enum UpstreamError {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) config: config::Upstream,
-    tls: Option<Arc<ClientConfig>>,
+    tls: RwLock<Tls>,
     connect_timeout: Duration,
+}
+
+/// TLS as it is spoken now: without a certificate of our own, and for roles that have one.
+#[derive(Debug, Clone)]
+struct Tls {
+    plain: Option<Arc<ClientConfig>>,
+    of_roles: HashMap<String, Arc<ClientConfig>>,
+}
+
+impl Tls {
+    fn read(config: &config::Upstream) -> Result<Self, TlsError> {
+        let client = |own| tls::client(config.sslmode, config.sslrootcert.as_deref(), own);
+        let mut of_roles = HashMap::new();
+        for credential in &config.credentials {
+            if let Some(own) = &credential.certificate
+                && let Some(client) = client(Some(own))?
+            {
+                of_roles.insert(credential.role.clone(), client);
+            }
+        }
+        Ok(Self { plain: client(None)?, of_roles })
+    }
 }
 
 /// A logged-in connection, before its first query.
@@ -77,39 +101,68 @@ pub(crate) struct Upstream {
 
 impl Server {
     pub(crate) fn new(config: config::Upstream, connect_timeout: Duration) -> Result<Self, TlsError> {
-        let tls = tls::client(config.sslmode, config.sslrootcert.as_deref())?;
+        let tls = RwLock::new(Tls::read(&config)?);
         Ok(Self { config, tls, connect_timeout })
+    }
+
+    /// Reads certificates again. If anything is wrong with them, all stays as it was.
+    ///
+    /// # Errors
+    /// Files that cannot be used.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        let tls = Tls::read(&self.config)?;
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        Ok(())
+    }
+
+    /// TLS for a role; without one, to cancel.
+    fn tls(&self, role: Option<&str>) -> Option<Arc<ClientConfig>> {
+        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner);
+        role.and_then(|role| tls.of_roles.get(role)).or(tls.plain.as_ref()).cloned()
     }
 
     pub(crate) fn serves(&self, database: &str) -> bool {
         self.config.databases.is_empty() || self.config.databases.iter().any(|name| name == database)
     }
 
-    pub(crate) fn password(&self, role: &str) -> Option<&Secret> {
-        self.config.credentials.iter().find(|c| c.role == role).map(|c| &c.password)
+    pub(crate) fn credential(&self, role: &str) -> Option<&Credential> {
+        self.config.credentials.iter().find(|credential| credential.role == role)
     }
 
-    /// Connects and logs in as `role`, with the client's own startup parameters.
+    /// Connects and logs in by a startup packet.
     ///
     /// # Errors
     /// No connection within the time limit, or the database's refusal.
     pub(crate) async fn connect(
         &self,
-        message: &StartupMessage,
-        role: &str,
-        database: &str,
-        password: &Secret,
+        packet: &[u8],
+        credential: &Credential,
     ) -> Result<Upstream, UpstreamError> {
-        let packet = message.encode_for_server(role, database);
         tokio::time::timeout(self.connect_timeout, async {
-            let mut stream = self.dial().await?;
-            stream.send(&packet).await.map_err(UpstreamError::Connect)?;
-            let mut upstream = log_in(stream, password).await?;
-            upstream.ask_settings().await?;
-            Ok(upstream)
+            let mut stream = self.dial(Some(&credential.role)).await?;
+            stream.send(packet).await.map_err(UpstreamError::Connect)?;
+            let login = Login::new(&self.config, credential, &stream);
+            log_in(stream, login).await
         })
         .await
         .map_err(|_| UpstreamError::Timeout)?
+    }
+
+    /// Connects for a session whose statements will be read: asks for the settings that decide what
+    /// they mean. (A replication connection does not answer that.)
+    ///
+    /// # Errors
+    /// As [`Server::connect`].
+    pub(crate) async fn connect_for_session(
+        &self,
+        packet: &[u8],
+        credential: &Credential,
+    ) -> Result<Upstream, UpstreamError> {
+        let mut upstream = self.connect(packet, credential).await?;
+        tokio::time::timeout(self.connect_timeout, upstream.ask_settings())
+            .await
+            .map_err(|_| UpstreamError::Timeout)??;
+        Ok(upstream)
     }
 
     /// Asks the server to cancel what a backend runs.
@@ -119,7 +172,7 @@ impl Server {
     pub(crate) async fn cancel(&self, pid: u32, key: &[u8]) -> Result<(), UpstreamError> {
         let request = startup::cancel_request(pid, key);
         tokio::time::timeout(self.connect_timeout, async {
-            let mut stream = self.dial().await?;
+            let mut stream = self.dial(None).await?;
             stream.send(&request).await.map_err(UpstreamError::Connect)?;
             // The server closes when it has signalled the backend: then the client may go on.
             let mut nothing = [0; 1];
@@ -130,7 +183,7 @@ impl Server {
         .map_err(|_| UpstreamError::Timeout)?
     }
 
-    async fn dial(&self) -> Result<Stream, UpstreamError> {
+    async fn dial(&self, role: Option<&str>) -> Result<Stream, UpstreamError> {
         let config::Upstream { host, port, .. } = &self.config;
         if host.starts_with('/') {
             let path = format!("{host}/.s.PGSQL.{port}");
@@ -138,7 +191,7 @@ impl Server {
         }
         let mut stream = TcpStream::connect((host.as_str(), *port)).await.map_err(UpstreamError::Connect)?;
         super::stream::prepare(&stream).map_err(UpstreamError::Connect)?;
-        let Some(tls) = &self.tls else { return Ok(Stream::Tcp(stream)) };
+        let Some(tls) = self.tls(role) else { return Ok(Stream::Tcp(stream)) };
         stream.write_all(&startup::ssl_request()).await.map_err(UpstreamError::Connect)?;
         // Exactly one byte is read in clear: anything after it would be an injection (CVE-2021-23222).
         if stream.read_u8().await.map_err(UpstreamError::Connect)? != b'S' {
@@ -146,29 +199,12 @@ impl Server {
         }
         let name = ServerName::try_from(host.clone())
             .map_err(|_| UpstreamError::Connect(io::Error::other("the host is no name for a certificate")))?;
-        let stream =
-            TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(UpstreamError::Connect)?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(UpstreamError::Connect)?;
         Ok(Stream::TlsClient(Box::new(stream)))
     }
 }
 
-/// What one message of the server's greeting asks for.
-enum Greeting {
-    Send(BytesMut),
-    Keep,
-    Drop,
-    Key(u32, Bytes),
-    Ready,
-}
-
-struct Login<'a> {
-    password: &'a Secret,
-    scram: Option<ScramSha256>,
-    authenticated: bool,
-}
-
-async fn log_in(mut stream: Stream, password: &Secret) -> Result<Upstream, UpstreamError> {
-    let mut login = Login { password, scram: None, authenticated: false };
+async fn log_in(mut stream: Stream, mut login: Login<'_>) -> Result<Upstream, UpstreamError> {
     let mut buffer = FrameBuffer::new();
     let mut greeting = BytesMut::new();
     let (mut pid, mut key) = (0, Bytes::new());
@@ -187,11 +223,11 @@ async fn log_in(mut stream: Stream, password: &Secret) -> Result<Upstream, Upstr
         let cleared = buffer.cleared();
         let raw = cleared.get(cleared.len() - size..).unwrap_or_default();
         match step {
-            Greeting::Keep => greeting.extend_from_slice(raw),
-            Greeting::Key(p, k) => (pid, key) = (p, k),
-            Greeting::Send(bytes) => stream.send(&bytes).await.map_err(UpstreamError::Connect)?,
-            Greeting::Drop => {}
-            Greeting::Ready => {
+            Step::Keep => greeting.extend_from_slice(raw),
+            Step::Key(p, k) => (pid, key) = (p, k),
+            Step::Send(bytes) => stream.send(&bytes).await.map_err(UpstreamError::Connect)?,
+            Step::Drop => {}
+            Step::Ready => {
                 let count = buffer.cleared().len();
                 buffer.passed(count);
                 let settings = Vec::new();
@@ -212,70 +248,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-impl Login<'_> {
-    fn step(&mut self, tag: u8, body: &[u8]) -> Result<Greeting, UpstreamError> {
-        match tag {
-            b'R' => self.authentication(body),
-            b'E' => Err(refusal(body)),
-            b'S' | b'N' if self.authenticated => Ok(Greeting::Keep),
-            b'N' | b'v' => Ok(Greeting::Drop),
-            b'K' if self.authenticated => {
-                let (pid, key) = backend::key_data(body)?;
-                Ok(Greeting::Key(pid, Bytes::copy_from_slice(key)))
-            }
-            b'Z' if self.authenticated => Ok(Greeting::Ready),
-            tag => Err(UpstreamError::Protocol(ProtocolError::Unexpected { tag })),
-        }
-    }
-
-    fn authentication(&mut self, body: &[u8]) -> Result<Greeting, UpstreamError> {
-        const ENCODING: UpstreamError = UpstreamError::Authentication("a message that does not fit");
-        let mut reply = BytesMut::new();
-        match backend::authentication(body)? {
-            Authentication::Ok => {
-                self.authenticated = true;
-                return Ok(Greeting::Drop);
-            }
-            Authentication::Sasl(mechanisms) => {
-                if !mechanisms.contains(&SCRAM_SHA_256.as_bytes()) {
-                    return Err(UpstreamError::Authentication("a SASL mechanism other than SCRAM-SHA-256"));
-                }
-                let scram =
-                    ScramSha256::new(self.password.reveal().as_bytes(), ChannelBinding::unsupported());
-                frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut reply)
-                    .map_err(|_| ENCODING)?;
-                self.scram = Some(scram);
-            }
-            Authentication::SaslContinue(challenge) => {
-                let scram = self.scram.as_mut().ok_or(ENCODING)?;
-                scram
-                    .update(challenge)
-                    .map_err(|_| UpstreamError::Authentication("a bad SCRAM challenge"))?;
-                frontend::sasl_response(scram.message(), &mut reply).map_err(|_| ENCODING)?;
-            }
-            Authentication::SaslFinal(verdict) => {
-                let scram = self.scram.as_mut().ok_or(ENCODING)?;
-                scram.finish(verdict).map_err(|_| {
-                    UpstreamError::Authentication("SCRAM, but could not prove that it knows the password")
-                })?;
-                return Ok(Greeting::Drop);
-            }
-            Authentication::Cleartext => {
-                return Err(UpstreamError::Authentication("a password in clear text, use scram-sha-256"));
-            }
-            Authentication::Md5(_) => {
-                return Err(UpstreamError::Authentication("an md5 password, use scram-sha-256"));
-            }
-            Authentication::Other(_) => {
-                return Err(UpstreamError::Authentication("GSSAPI, SSPI or another method"));
-            }
-        }
-
-        Ok(Greeting::Send(reply))
-    }
-}
-
-fn refusal(body: &[u8]) -> UpstreamError {
+pub(super) fn refusal(body: &[u8]) -> UpstreamError {
     let mut frame = BytesMut::with_capacity(body.len() + 5);
     frame.extend_from_slice(b"E");
     frame.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());

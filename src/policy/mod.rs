@@ -10,7 +10,7 @@ mod decide;
 mod rule;
 
 pub use decide::{LogAccess, Verdict, decide, log_access};
-pub use rule::{Granted, Refusal, role_for};
+pub use rule::{Granted, Refusal, Stretch, may_replicate, role_for};
 
 use crate::identity::Principal;
 

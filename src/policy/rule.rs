@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{ANY, is_in_group, is_named, same_name};
-use crate::config::RoleMapping;
+use crate::config::{ReplicationRule, RoleMapping};
 use crate::identity::Principal;
 
 /// A role, and the rule that gave it.
@@ -57,6 +57,53 @@ pub fn role_for(
         )),
         None => refuse(format!("{user} may not enter database \"{database}\"")),
     }
+}
+
+/// How much a replication connection can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch<'a> {
+    /// One database.
+    Database(&'a str),
+    /// Every database of the server.
+    Server,
+}
+
+/// What pg_hba.conf calls replication of the whole server: a rule must name it.
+const SERVER: &str = "replication";
+
+/// Whether a person in a role may open a replication connection: if any rule says so.
+///
+/// # Errors
+/// No rule does.
+pub fn may_replicate(
+    rules: &[ReplicationRule],
+    principal: &Principal,
+    role: &str,
+    stretch: Stretch<'_>,
+) -> Result<(), Refusal> {
+    let listed = |list: &[String], name: &str| list.iter().any(|known| known == name || known == ANY);
+    let allows = |rule: &&ReplicationRule| {
+        let there = match stretch {
+            Stretch::Database(name) => rule.databases.is_empty() || listed(&rule.databases, name),
+            Stretch::Server => rule.databases.iter().any(|name| name == SERVER),
+        };
+        let by_group = rule.groups.iter().any(|group| is_in_group(principal, group));
+        let by_name = rule.users.iter().any(|name| name == ANY || is_named(principal, name));
+        there && (rule.roles.is_empty() || listed(&rule.roles, role)) && (by_group || by_name)
+    };
+    if rules.iter().any(|rule| allows(&rule)) {
+        return Ok(());
+    }
+    let user = principal.user();
+    let reason = match stretch {
+        Stretch::Database(name) => {
+            format!("{user} may not open a replication connection as role \"{role}\" to database \"{name}\"")
+        }
+        Stretch::Server => {
+            format!("{user} may not open a connection for physical replication as role \"{role}\"")
+        }
+    };
+    Err(Refusal { reason })
 }
 
 fn rule_matches(rule: &RoleMapping, principal: &Principal, database: &str, now: SystemTime) -> bool {
@@ -157,6 +204,29 @@ mod tests {
         check("alice@example.com", &[], "alice@example.com", "x", Ok(("alice_rw", 3)));
         check("bob@example.com", &["support"], "alice", "shop", Err("may not be role \"alice\""));
         check("bob@example.com", &["support"], "", "shop", Err("may not be role"));
+    }
+
+    #[test]
+    fn replication_is_allowed_by_a_rule_alone_and_of_the_whole_server_only_by_its_name() {
+        let own = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let rule = |users: &[&str], databases: &[&str], roles: &[&str]| ReplicationRule {
+            users: own(users),
+            groups: own(&["dba"]),
+            databases: own(databases),
+            roles: own(roles),
+        };
+        let may = |rules: &[ReplicationRule], user, groups: &[&str], stretch| {
+            may_replicate(rules, &Principal::for_test(user, groups), "repl", stretch).is_ok()
+        };
+        let (shop, server) = (Stretch::Database("shop"), Stretch::Server);
+        assert!(!may(&[], "ann", &["dba"], shop));
+        let any = [rule(&["ann"], &[], &[])];
+        assert!(may(&any, "ann", &[], shop) && may(&any, "bob", &["dba"], shop));
+        assert!(!may(&any, "bob", &[], shop) && !may(&any, "ann", &[], server));
+        assert!(!may(&[rule(&["*"], &["*"], &[])], "ann", &[], server));
+        assert!(may(&[rule(&["*"], &["replication"], &["repl"])], "ann", &[], server));
+        assert!(!may(&[rule(&["*"], &["replication"], &["other"])], "ann", &[], server));
+        assert!(!may(&[rule(&["*"], &["billing"], &[])], "ann", &[], shop));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod support;
 
 mod bounds;
+mod cancel;
 mod cases;
 mod crash;
 mod death;
@@ -10,6 +11,9 @@ mod demo;
 mod login;
 mod pipeline;
 mod relay;
+mod replication;
+mod startup;
 mod state;
 mod tidy;
+mod tls;
 mod wire;

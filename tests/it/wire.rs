@@ -14,10 +14,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::support::gateway::{Settings, TestGateway};
 use super::support::postgres::server;
 use super::support::wire::{
-    Bytes, Wire, bind, close, connect, error_code, execute, message, parse, query, sync, terminate,
+    Bytes, SSL_REQUEST, Wire, bind, close, connect, error_code, execute, message, parse, query, sync,
+    terminate,
 };
-
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 fn tls_files() -> TlsFiles {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");

@@ -24,6 +24,8 @@ impl Conversation {
             b's' => self.answer_suspended(events),
             b'V' => self.answer_call(frame.length, events),
             b'G' => self.answer_copy_in(),
+            // The server reads what a standby says of itself, until either side ends the stream.
+            b'W' => self.answer_copy_in(),
             b'S' => {
                 let (name, value) = backend::parameter_status(frame.body)?;
                 events.push(Event::Parameter { name: name.into(), value: value.into() });
@@ -102,6 +104,11 @@ impl Conversation {
         events: &mut Vec<Event>,
     ) -> Result<(), ProtocolError> {
         let (command, rows) = backend::command_complete(body)?;
+        if let Some(Kind::Replication { command: told, .. }) = self.front().map(|op| &mut op.kind) {
+            command.clone_into(told);
+            self.settle_copy();
+            return Ok(());
+        }
         let mut tally = self.take_tally();
         tally.bytes += self.copied();
         let mut resumed = false;
@@ -224,7 +231,7 @@ impl Conversation {
             Some(Kind::Query { slices, completed }) => {
                 fail_query(slices, *completed, &report, tally, events);
             }
-            Some(Kind::Call { exec }) => {
+            Some(Kind::Call { exec } | Kind::Replication { exec, .. }) => {
                 if let Some(exec) = exec.take() {
                     events.push(failed(exec, &report, tally));
                 }
@@ -300,7 +307,9 @@ impl Conversation {
                         None => skipped(*exec),
                     });
                 }
-                Kind::Call { exec: Some(exec) } => events.push(skipped(*exec)),
+                Kind::Call { exec: Some(exec) } | Kind::Replication { exec: Some(exec), .. } => {
+                    events.push(skipped(*exec));
+                }
                 Kind::Query { slices, .. } => {
                     events.extend(slices.drain(..).map(|slice| skipped(slice.exec)))
                 }
@@ -322,11 +331,8 @@ impl Conversation {
     pub(super) fn answer_ready(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), ProtocolError> {
         let status = backend::ready(body)?;
         self.copying = false;
-        self.take_tally();
-        let end = self
-            .ops
-            .iter()
-            .position(|op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. }));
+        let tally = self.take_tally();
+        let end = self.ops.iter().position(|op| op.kind.ends());
         if self.skipping {
             // The Sync that ends the stretch was asked after the error came.
             let end = self.ops.iter().position(|op| matches!(op.kind, Kind::Sync)).unwrap_or(self.ops.len());
@@ -335,13 +341,18 @@ impl Conversation {
             self.ops.pop_front();
         } else if let Some(end) = end {
             for op in self.ops.drain(..=end) {
+                if let Kind::Replication { exec: Some(exec), command } = op.kind {
+                    let rows = (tally.rows > 0).then_some(tally.rows);
+                    events.push(Event::Finished(exec, End { command, rows, ..End::new(How::Ok, tally) }));
+                    continue;
+                }
                 lost(op.kind, &mut self.suspended, events);
             }
         }
         // Ends of COPY data that nobody asked for are ignored by the server.
         self.front();
         // If it answered a later Sync than the one in doubt, that one's answer is now in doubt.
-        let silent = self.ops.iter().take_while(|op| matches!(op.kind, Kind::Sync | Kind::CopyEnd));
+        let silent = self.ops.iter().take_while(|op| matches!(op.kind, Kind::Sync | Kind::CopyEnd { .. }));
         let left = silent.filter(|op| matches!(op.kind, Kind::Sync)).count();
         self.doubtful = self.doubtful.min(left);
         if status == Status::Idle {
@@ -403,7 +414,7 @@ pub(super) fn lost(kind: Kind, suspended: &mut HashMap<ExecId, Tally>, events: &
         Kind::Execute { exec: Some(exec), first: false, .. } if suspended.remove(&exec).is_some() => {
             tell(exec)
         }
-        Kind::Call { exec: Some(exec) } => tell(exec),
+        Kind::Call { exec: Some(exec) } | Kind::Replication { exec: Some(exec), .. } => tell(exec),
         Kind::Query { slices, .. } => slices.into_iter().for_each(|slice| tell(slice.exec)),
         _ => {}
     }

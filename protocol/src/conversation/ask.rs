@@ -18,7 +18,7 @@ impl Conversation {
     /// Whether nothing is unanswered but Syncs in doubt, and ends of COPY data, which have no answer.
     pub(super) fn is_settled(&self) -> bool {
         let syncs = |op: &Op| usize::from(matches!(op.kind, Kind::Sync));
-        let silent = |op: &Op| matches!(op.kind, Kind::Sync | Kind::CopyEnd);
+        let silent = |op: &Op| matches!(op.kind, Kind::Sync | Kind::CopyEnd { .. });
         self.ops.is_empty()
             || (self.doubtful > 0
                 && self.ops.iter().all(silent)

@@ -256,11 +256,23 @@ enum Kind {
     Call {
         exec: Option<ExecId>,
     },
+    /// A command of the replication protocol: everything up to ReadyForQuery is its answer.
+    Replication {
+        exec: Option<ExecId>,
+        command: String,
+    },
     /// The client ended COPY data of so many bytes.
     CopyEnd {
         bytes: u64,
     },
     Sync,
+}
+
+impl Kind {
+    /// Whether the server answers it with ReadyForQuery.
+    fn ends(&self) -> bool {
+        matches!(self, Kind::Sync | Kind::Query { .. } | Kind::Call { .. } | Kind::Replication { .. })
+    }
 }
 
 #[derive(Debug)]
@@ -331,9 +343,7 @@ impl Conversation {
     /// Whether the server says no more before the client does: it reads COPY data, or a pipeline has
     /// no end yet.
     pub fn awaits_client(&self) -> bool {
-        let ends = |op: &Op| {
-            matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. } | Kind::CopyEnd { .. })
-        };
+        let ends = |op: &Op| op.kind.ends() || matches!(op.kind, Kind::CopyEnd { .. });
         self.reads_copy() || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
     }
 
@@ -540,6 +550,13 @@ impl Conversation {
         self.segment += 1;
     }
 
+    /// Says that the [`Ask::Query`] just returned is a command of the replication protocol, which a
+    /// walsender answers with several results, or streams both ways.
+    pub fn started_replication(&mut self, exec: ExecId) {
+        self.push(Kind::Replication { exec: Some(exec), command: String::new() });
+        self.segment += 1;
+    }
+
     /// Reads the server's next message.
     ///
     /// # Errors
@@ -559,7 +576,7 @@ impl Conversation {
     /// Takes back what was asked since `mark`, none of which was forwarded. Says how many
     /// ReadyForQuery the client waits for on its account; `None` if it has not come to a Sync.
     pub fn retract(&mut self, mark: u64) -> Option<usize> {
-        let ends = |op: &Op| matches!(op.kind, Kind::Sync | Kind::Query { .. } | Kind::Call { .. });
+        let ends = |op: &Op| op.kind.ends();
         let first = self.ops.iter().position(|op| op.id >= mark).unwrap_or(self.ops.len());
         let mut taken = self.ops.split_off(first);
         let rest = !self.skipping && !self.copying && taken.back().is_some_and(ends);

@@ -653,6 +653,34 @@ fn copy_data_of_two_copies_in_one_string_is_counted_apart_however_early_it_comes
     assert!(talk.conversation.is_idle());
 }
 
+/// Asks a command of the replication protocol.
+fn replicate(talk: &mut Talk, command: &str) {
+    let exec = talk.exec(command);
+    talk.conversation.started_replication(exec);
+}
+
+#[test]
+fn a_replication_command_is_one_execution_however_many_results_it_has() {
+    let mut talk = Talk::new();
+    replicate(&mut talk, "BASE_BACKUP");
+    for (tag, body) in [
+        (b'T', &b"\0\0"[..]),
+        (b'D', b"\0\0"),
+        (b'C', b"SELECT\0"),
+        (b'H', b"\0\0\0"),
+        (b'd', b"wal!"),
+        (b'c', b""),
+        (b'D', b"\0\0"),
+        (b'C', b"BASE_BACKUP\0"),
+    ] {
+        talk.answer(tag, body);
+    }
+    talk.told(&[]);
+    talk.answer(b'Z', b"I");
+    talk.told(&["BASE_BACKUP: Ok 2", "Idle"]);
+    assert!(talk.conversation.is_idle());
+}
+
 #[test]
 fn the_rest_of_a_copy_that_failed_is_counted_nowhere() {
     let mut talk = Talk::new();
@@ -699,4 +727,22 @@ fn a_pipeline_that_never_rests_forgets_the_names_it_closed() {
         talk.answer(if number == 0 { b'1' } else { b'3' }, b"").answer(b'1', b"");
     }
     assert!(talk.conversation.closing.len() <= 1001, "{}", talk.conversation.closing.len());
+}
+
+#[test]
+fn a_stream_of_wal_runs_until_both_sides_have_ended_it() {
+    let mut talk = Talk::new();
+    replicate(&mut talk, "START_REPLICATION");
+    talk.answer(b'W', b"\0\0\0").answer(b'd', b"w12345678").ask(b'd', b"r1");
+    assert!(talk.conversation.awaits_client() && !talk.conversation.is_idle());
+    talk.ask(b'c', b"").answer(b'd', b"w").answer(b'c', b"").answer(b'C', b"COPY 0\0").answer(b'Z', b"I");
+    talk.told(&["START_REPLICATION: Ok", "Idle"]);
+    replicate(&mut talk, "START_REPLICATION");
+    talk.answer(b'E', b"SERROR\0VERROR\0C42704\0Mno slot\0\0").answer(b'Z', b"I");
+    talk.told(&["START_REPLICATION: Error", "Idle"]);
+    replicate(&mut talk, "START_REPLICATION");
+    talk.answer(b'W', b"\0\0\0").answer(b'd', b"w");
+    let mut events = Vec::new();
+    talk.conversation.abandon(&mut events);
+    assert!(matches!(&events[..], [Event::Finished(_, End { how: How::Lost, bytes: 1, .. })]), "{events:?}");
 }

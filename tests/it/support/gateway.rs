@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwitness::config::{
-    Capture, Config, Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, Upstream,
+    AppLabel, AuthMethod, Capture, ChannelBinding, ClientCertificates, Config, Credential, Durability, Http,
+    Index, Limits, Listen, ListenTls, Log, SslMode, TlsVersion, Upstream,
 };
 use pgwitness::demo::provider::{DemoProvider, Person};
 use pgwitness::demo::shop;
@@ -65,6 +66,10 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// Another database server than the shared one: its shop is used as it is.
     pub(crate) server: Option<OtherServer>,
+    /// Anything else.
+    pub(crate) change: Box<dyn FnOnce(&mut Config) + Send>,
+    /// What the database sees.
+    pub(crate) application_name: AppLabel,
 }
 
 /// How to reach a database server of the test's own.
@@ -89,6 +94,8 @@ impl Default for Settings {
             index_paused: false,
             limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
             server: None,
+            change: Box::new(|_| {}),
+            application_name: AppLabel::default(),
         }
     }
 }
@@ -113,7 +120,8 @@ impl TestGateway {
         let doors = Doors { postgres: local().await, http: local().await, admin: None };
         let port = doors.postgres.local_addr().unwrap().port();
         let http = format!("http://{}", doors.http.local_addr().unwrap());
-        let config = config(&settings, &provider, &doors, &dir);
+        let mut config = config(&settings, &provider, &doors, &dir);
+        (settings.change)(&mut config);
         let approver: Option<Arc<dyn Approver>> =
             settings.auto_approve.then(|| Arc::new(Everybody(provider.clone())) as Arc<dyn Approver>);
         let service = Service::start(config, doors, approver, stop).await.unwrap();
@@ -228,6 +236,51 @@ impl TestGateway {
         &self.dir
     }
 
+    /// Records that a query finds now, newest first.
+    pub(crate) async fn found(&self, query: &str) -> Vec<Value> {
+        let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let found = self.get(&format!("/api/v1/events?limit=1000&q={query}")).await;
+        found["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits until a query finds `count` records, whether or not they have ended.
+    pub(crate) async fn seen(&self, query: &str, count: usize) {
+        let started = Instant::now();
+        loop {
+            let found = self.found(query).await;
+            if found.len() >= count {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{query}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the refusals that a query finds, those only counted included, are `total`. Says how
+    /// many records that took.
+    pub(crate) async fn counted(&self, query: &str, total: u64) -> usize {
+        let started = Instant::now();
+        loop {
+            let found = self.found(query).await;
+            let count = |record: &Value| match record["error"].as_str().unwrap().split_once(" more refusals")
+            {
+                Some((count, _)) => count.parse().unwrap(),
+                None => 1,
+            };
+            let sum: u64 = found.iter().map(count).sum();
+            if sum == total {
+                return found.len();
+            }
+            assert!(sum < total && started.elapsed() < PATIENCE, "{sum}: {found:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Reads certificates again, as SIGHUP does.
+    pub(crate) fn reload(&self) {
+        self.service.as_ref().unwrap().reload();
+    }
+
     pub(crate) async fn stop(mut self) {
         if let Some(service) = self.service.take() {
             service.stop().await;
@@ -249,42 +302,24 @@ fn people() -> Vec<Person> {
 }
 
 fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Path) -> Config {
-    let credentials = settings.server.as_ref().map(|other| other.credentials.clone());
-    let (host, port, sslmode, sslrootcert) = match &settings.upstream_tls {
-        _ if settings.server.is_some() => {
-            let other = settings.server.as_ref().unwrap();
-            (other.host.clone(), other.port, SslMode::Disable, None)
-        }
-        Some((port, mode, root)) => ("localhost".into(), *port, *mode, root.clone()),
-        None => {
-            let port = settings.database_port.unwrap_or(server().port());
-            (server().socket_dir().display().to_string(), port, SslMode::Disable, None)
-        }
-    };
     Config {
         listen: Listen {
             address: doors.postgres.local_addr().unwrap(),
             tls: settings.tls.clone(),
+            tls_min_version: TlsVersion::default(),
+            tls_clients: ClientCertificates::Off,
             max_clients: settings.max_clients,
             login_timeout: settings.login_timeout,
         },
         http: Http { address: doors.http.local_addr().unwrap(), public_url: None, tls: None },
         admin: None,
         oidc: provider.oidc(Duration::from_secs(3600)),
-        upstreams: vec![Upstream {
-            name: "main".into(),
-            host,
-            port,
-            sslmode,
-            sslrootcert,
-            databases: Vec::new(),
-            catalog_refresh: Duration::from_secs(60),
-            credentials: credentials.unwrap_or_else(|| server().shop().credentials()),
-        }],
+        upstreams: vec![upstream(settings)],
         role_map: shop::role_map()
             .into_iter()
             .map(|mapping| pgwitness::config::RoleMapping { databases: Vec::new(), ..mapping })
             .collect(),
+        replication: Vec::new(),
         access: shop::access(),
         capture: Capture { parameters: true, max_sql: 1 << 20, tags: shop::tags() },
         log: Log { dir: dir.join("journal"), durability: settings.durability },
@@ -304,4 +339,34 @@ async fn auditor_token(service: &Service, provider: &DemoProvider) -> String {
     provider.approve(&login.user_code, shop::CAROL.email).unwrap();
     let principal = service.provider().wait_device(&login).await.unwrap();
     service.minted().mint(&principal, Duration::from_secs(3600)).unwrap().reveal().to_owned()
+}
+
+fn upstream(settings: &Settings) -> Upstream {
+    let credentials = settings.server.as_ref().map(|other| other.credentials.clone());
+    let (host, port, sslmode, sslrootcert) = match (&settings.server, &settings.upstream_tls) {
+        (Some(other), _) => (other.host.clone(), other.port, SslMode::Disable, None),
+        (None, Some((port, mode, root))) => ("localhost".into(), *port, *mode, root.clone()),
+        (None, None) => {
+            let port = settings.database_port.unwrap_or(server().port());
+            (server().socket_dir().display().to_string(), port, SslMode::Disable, None)
+        }
+    };
+    Upstream {
+        name: "main".into(),
+        host,
+        port,
+        sslmode,
+        sslrootcert,
+        databases: Vec::new(),
+        catalog_refresh: Duration::from_secs(60),
+        auth: vec![AuthMethod::Scram],
+        channel_binding: ChannelBinding::default(),
+        application_name: settings.application_name.clone(),
+        credentials: credentials.unwrap_or_else(|| server().shop().credentials()),
+    }
+}
+
+/// The way to the shared server, for what a test does not care about.
+pub(crate) fn any_upstream() -> Upstream {
+    upstream(&Settings::default())
 }

@@ -13,6 +13,9 @@ use super::postgres::server;
 /// An answer must come within this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+pub(crate) const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+
 /// One message: type, length, body.
 pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
@@ -210,4 +213,44 @@ pub(crate) async fn terminate(gateway: &TestGateway, like: &str) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     admin.close().await;
+}
+
+/// A startup packet of protocol 3.
+pub(crate) fn startup(minor: u16, parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = (3u32 << 16 | u32::from(minor)).to_be_bytes().to_vec();
+    for (name, value) in parameters {
+        body.extend(format!("{name}\0{value}\0").as_bytes());
+    }
+    body.push(0);
+    [&(body.len() as u32 + 4).to_be_bytes(), body.as_slice()].concat()
+}
+
+/// The message of an error.
+pub(crate) fn error_text(body: &[u8]) -> String {
+    let field = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&b'M')).unwrap();
+    String::from_utf8(field[1..].to_vec()).unwrap()
+}
+
+impl Wire {
+    /// Connected, and nothing said.
+    pub(crate) async fn silent(gateway: &TestGateway) -> Self {
+        Self { stream: Box::new(connect(gateway).await) }
+    }
+
+    /// Logged in with these parameters besides user and database.
+    pub(crate) async fn with(gateway: &TestGateway, parameters: &[(&str, &str)]) -> Self {
+        let mut wire = Self::silent(gateway).await;
+        let own = [("user", "ann@example.com"), ("database", gateway.database())];
+        wire.send(&startup(0, &[&own, parameters].concat())).await;
+        wire.ready().await;
+        wire
+    }
+
+    /// The only value of a query.
+    pub(crate) async fn value(&mut self, sql: &str) -> String {
+        self.send(&query(sql)).await;
+        let answer = self.ready().await;
+        let row = answer.iter().find(|(tag, _)| *tag == b'D').unwrap_or_else(|| panic!("{sql}: {answer:?}"));
+        String::from_utf8(row.1.get(6..).unwrap_or_default().to_vec()).unwrap()
+    }
 }

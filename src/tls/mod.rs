@@ -1,18 +1,25 @@
 //! TLS settings from files, for clients and towards databases (rustls; the crypto provider is
 //! installed once, in `main`).
 
+pub mod certificate;
+
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ServerConfig;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::server::{
+    ClientHello, ResolvesServerCert, ServerConfig, VerifierBuilderError, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 
-use crate::config::{SslMode, TlsFiles};
+use crate::config::{ClientCertificates, SslMode, TlsFiles, TlsVersion};
 
 /// ALPN name of the PostgreSQL protocol (direct TLS).
 pub const ALPN: &[u8] = b"postgresql";
@@ -54,51 +61,141 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(found)
 }
 
-/// TLS towards clients.
-///
-/// # Errors
-/// Unreadable files, or a key that does not belong to the certificate.
-pub fn server(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+/// What one listener says of its TLS.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// Its certificate and key.
+    pub files: TlsFiles,
+    /// Names of the protocols spoken inside.
+    pub alpn: &'static [&'static [u8]],
+    /// Lowest version.
+    pub least: TlsVersion,
+    /// Which certificates clients show.
+    pub clients: ClientCertificates,
+}
+
+/// TLS towards clients, which can be read again from its files while it serves.
+#[derive(Debug)]
+pub struct Entrance {
+    door: Door,
+    chain: Arc<Chain>,
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+/// The certificate that is shown now.
+#[derive(Debug)]
+struct Chain(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Chain {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Entrance {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Unreadable files, or a key that does not belong to the certificate.
+    pub fn open(door: Door) -> Result<Self, TlsError> {
+        let chain = Arc::new(Chain(RwLock::new(certified(&door.files)?)));
+        let config = RwLock::new(server(&door, chain.clone())?);
+        Ok(Self { door, chain, config })
+    }
+
+    /// The settings for the next connection.
+    pub fn now(&self) -> Arc<ServerConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files again. If anything is wrong with them, all stays as it was.
+    ///
+    /// # Errors
+    /// As [`Entrance::open`].
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let key = certified(&self.door.files)?;
+        let config = server(&self.door, self.chain.clone())?;
+        // Settings that were handed out once (the page's) follow by the certificate alone.
+        *self.chain.0.write().unwrap_or_else(PoisonError::into_inner) = key;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+}
+
+fn private_key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file_error("a private key", &files.key, error))
+}
+
+fn certified(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(&files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| file_error("a private key", &files.key, error))?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(CertifiedKey::from_der(chain, private_key(files)?, &ring::default_provider())?))
+}
+
+fn server(door: &Door, chain: Arc<Chain>) -> Result<Arc<ServerConfig>, TlsError> {
+    let versions: &[&SupportedProtocolVersion] = match door.least {
+        TlsVersion::Tls12 => &[&rustls::version::TLS12, &rustls::version::TLS13],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let refused = |error: VerifierBuilderError| TlsError::Refused(Error::General(error.to_string()));
+    let verifier = match &door.clients {
+        ClientCertificates::Off => WebPkiClientVerifier::no_client_auth(),
+        ClientCertificates::Optional(ca) => {
+            WebPkiClientVerifier::builder(roots(ca)?).allow_unauthenticated().build().map_err(refused)?
+        }
+        ClientCertificates::Require(ca) => {
+            WebPkiClientVerifier::builder(roots(ca)?).build().map_err(refused)?
+        }
+    };
+    let mut config = ServerConfig::builder_with_protocol_versions(versions)
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(chain);
+    config.alpn_protocols = door.alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
-/// TLS towards a database; `None` for `disable`.
+/// TLS towards a database, with a certificate of our own if there is one; `None` for `disable`.
 ///
 /// # Errors
-/// Unreadable roots, or none.
-pub fn client(mode: SslMode, roots: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+/// Unreadable files, or no roots.
+pub fn client(
+    mode: SslMode,
+    roots: Option<&Path>,
+    own: Option<&TlsFiles>,
+) -> Result<Option<Arc<ClientConfig>>, TlsError> {
     let verifier: Arc<dyn ServerCertVerifier> = match mode {
         SslMode::Disable => return Ok(None),
         SslMode::Require => Arc::new(Lax::AnyCertificate(ring::default_provider())),
         SslMode::VerifyFull => chain_verifier(roots)?,
         SslMode::VerifyCa => Arc::new(Lax::AnyName(chain_verifier(roots)?)),
     };
-    let config =
-        ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    Ok(Some(Arc::new(config)))
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
+    Ok(Some(Arc::new(match own {
+        None => config.with_no_client_auth(),
+        Some(files) => config.with_client_auth_cert(certificates(&files.cert)?, private_key(files)?)?,
+    })))
 }
 
-fn chain_verifier(roots: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
-    match roots {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                store.add(certificate)?;
-            }
-        }
-        None => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+    for certificate in certificates(path)? {
+        store.add(certificate)?;
     }
+    Ok(Arc::new(store))
+}
+
+fn chain_verifier(from: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let store = match from {
+        Some(path) => roots(path)?,
+        None => {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(store)
+        }
+    };
     if store.is_empty() {
         return Err(TlsError::NoRoots);
     }
-    WebPkiServerVerifier::builder(Arc::new(store))
+    WebPkiServerVerifier::builder(store)
         .build()
         .map_err(|error| TlsError::Refused(Error::General(error.to_string())))
 }
