@@ -320,7 +320,7 @@ fn objects_are_named_and_classed() {
         "create temp view v as select email from customers",
         "CREATE VIEW",
         Class::Ddl,
-        &["shop.customers", "pg_temp.v"],
+        &["pg_temp.v", "shop.customers"],
     );
     check(
         "create unique index concurrently i on only orders (id)",
