@@ -29,6 +29,10 @@ const COMMIT_WAIT_MAX: Duration = Duration::from_millis(800);
 /// where the processor is fully used the index still gets about a tenth of a share.
 const NICENESS: i32 = 10;
 
+/// At a stop the index takes what the journal still holds for at most this long: it goes on where it
+/// stood when the gateway starts again.
+const CATCH_UP_AT_STOP: Duration = Duration::from_secs(3);
+
 /// After an error, before the index is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -91,7 +95,7 @@ impl Indexing {
         Ok((Self::Follows { stop, handle }, search))
     }
 
-    /// Takes what the journal still holds, commits, and ends.
+    /// Takes what the journal still holds, for at most [`CATCH_UP_AT_STOP`], commits, and ends.
     pub(crate) fn stop(self) {
         let Self::Follows { stop, handle } = self else { return };
         stop.store(true, Ordering::Release);
@@ -151,6 +155,7 @@ impl Work {
     fn follow(&self, indexer: &mut Indexer) -> Result<(), IndexError> {
         let mut due: Option<Instant> = None;
         let mut wait_for_more = self.commit_every;
+        let mut last_moment = None;
         loop {
             // Read before the look: what was written before the stop is still taken.
             let stopping = self.stop.load(Ordering::Acquire);
@@ -159,16 +164,18 @@ impl Work {
                 due = Some(Instant::now() + wait_for_more);
             }
             let now = Instant::now();
-            if due.is_some_and(|due| now >= due) || (stopping && progress.caught_up) {
+            let ends =
+                stopping && (progress.caught_up || now >= *last_moment.get_or_insert(now + CATCH_UP_AT_STOP));
+            if due.is_some_and(|due| now >= due) || ends {
                 indexer.commit()?;
                 let latest = COMMIT_WAIT_MAX.max(self.commit_every);
                 wait_for_more = now.elapsed().saturating_mul(COMMIT_SHARE).clamp(self.commit_every, latest);
                 due = None;
             }
+            if ends {
+                return Ok(());
+            }
             if progress.caught_up {
-                if stopping {
-                    return Ok(());
-                }
                 let wait = due.map_or(LOOK_EVERY, |due| due.saturating_duration_since(now).min(LOOK_EVERY));
                 thread::sleep(wait);
             }
