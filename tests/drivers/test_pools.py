@@ -48,6 +48,7 @@ def test_pgbench_with_eight_clients_needs_one_approval(gateway, provider, audito
     [copy] = [each for each in auditor.wait("table:pgbench_accounts command:COPY") if each["rows"]]
     assert copy["rows"] == 100_000
     assert copy["writes"]
+    auditor.settle(120)  # tens of thousands of records: the tests that follow wait for their own only
 
 
 def test_a_sqlalchemy_pool_of_twenty_needs_one_approval(gateway, provider, auditor, mark):
