@@ -252,7 +252,7 @@ impl Session {
         self.gateway.live.lock().insert(who.session.clone(), live);
         let life = async {
             let ending = self.relay(client).await;
-            self.end(client, ending).await;
+            Box::pin(self.end(client, ending)).await;
         };
         // What a defect leaves behind is not looked at again, but for the records and the backend.
         if AssertUnwindSafe(life).catch_unwind().await.is_err() {

@@ -219,12 +219,14 @@ impl From<LoginError> for Turned {
 impl Accepted {
     async fn serve(&mut self) -> Result<(), Turned> {
         self.negotiate_version().await?;
-        let principal = self.identify().await?;
+        // Boxed, here and below: what a login needs is given back when it is over, and a session waits for
+        // hours in the memory of this future.
+        let principal = Box::pin(self.identify()).await?;
         let granted = self.grant(&principal)?;
         self.may_replicate(&principal, &granted)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
         self.who.session = Uuid::to_string(&clock::new_id(clock::now()));
-        let (server, upstream) = self.connect(&granted).await?;
+        let (server, upstream) = Box::pin(self.connect(&granted)).await?;
         self.open_session(server, upstream, &principal, granted).await
     }
 
