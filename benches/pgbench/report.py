@@ -180,11 +180,16 @@ def half(results: list[dict]) -> list[str]:
     return lines
 
 
+def named(group) -> str:
+    """What was measured, and whether through TLS."""
+    return f"{group.key[0]}{', TLS' if group.key[1] == 'on' else ''}"
+
+
 def transfer(results: list[dict]) -> list[str]:
     lines = ["### Much data, one connection", "", "| | | MB/s | to haproxy | to direct | CPU µs/MB |", "|---|---|---|---|---|---|"]
     for group in groups(results, "kind", "tls"):
         for side in group.sides:
-            lines.append(row(f"{group.key[0]}{', TLS' if group.key[1] == 'on' else ''}", side,
+            lines.append(row(named(group), side,
                              spread(group.values(side, "mb_s")), group.ratio(side, "haproxy", "mb_s"),
                              group.ratio(side, "direct", "mb_s"),
                              spread(group.values(side, "cpu_us_per_mb")) if side != "direct" else "–"))
@@ -196,7 +201,7 @@ def churn(results: list[dict]) -> list[str]:
              "| clients | | connections/s | to pgbouncer | to direct | CPU µs/connection |", "|---|---|---|---|---|---|"]
     for group in groups(results, "clients", "tls"):
         for side in group.sides:
-            lines.append(row(f"{group.key[0]}{', TLS' if group.key[1] == 'on' else ''}", side,
+            lines.append(row(named(group), side,
                              spread(group.values(side, "tps")), group.ratio(side, "pgbouncer", "tps"),
                              group.ratio(side, "direct", "tps"),
                              spread(group.values(side, "cpu_us")) if side != "direct" else "–"))

@@ -129,35 +129,26 @@ impl Databases {
             // Any that no session uses; sessions keep their own hold on theirs.
             catalogs.retain(|_, catalog| Arc::strong_count(catalog) > 1);
         }
-        catalogs
-            .entry(key)
-            .or_insert_with(|| {
-                Arc::new(Catalog {
-                    server: server.clone(),
-                    database: Some(database.to_owned()),
-                    state: Mutex::default(),
-                    news: AtomicU64::new(0),
-                    loading: tokio::sync::Mutex::new(None),
-                })
-            })
-            .clone()
-    }
-}
-
-impl Databases {
-    /// For a session that has no database.
-    pub(super) fn no_catalog(server: &Arc<Server>) -> Arc<Catalog> {
-        Arc::new(Catalog {
-            server: server.clone(),
-            database: None,
-            state: Mutex::default(),
-            news: AtomicU64::new(0),
-            loading: tokio::sync::Mutex::new(None),
-        })
+        catalogs.entry(key).or_insert_with(|| Arc::new(Catalog::new(server, Some(database)))).clone()
     }
 }
 
 impl Catalog {
+    fn new(server: &Arc<Server>, database: Option<&str>) -> Self {
+        Self {
+            server: server.clone(),
+            database: database.map(str::to_owned),
+            state: Mutex::default(),
+            news: AtomicU64::new(0),
+            loading: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// For a session that has no database.
+    pub(super) fn none(server: &Arc<Server>) -> Arc<Self> {
+        Arc::new(Self::new(server, None))
+    }
+
     pub(super) fn server(&self) -> &Arc<Server> {
         &self.server
     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cancel::Target;
-use super::databases::Databases;
+use super::databases::Catalog;
 use super::greeting::{self, Greeting, GreetingError, Offer};
 use super::session::{Session, Terms};
 use super::stream::Stream;
@@ -570,7 +570,7 @@ impl Accepted {
     ) -> Result<(), Turned> {
         let gateway = self.gateway.clone();
         let catalog = match self.wanted.replication {
-            Some(Replication::Physical) => Databases::no_catalog(&server),
+            Some(Replication::Physical) => Catalog::none(&server),
             _ => gateway.databases.catalog(&server, &self.wanted.database),
         };
         if catalog.is_stale() {
