@@ -52,6 +52,10 @@ const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 /// Parting words may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A message that must wait for an answer that may never come is not kept longer. The server's next
+/// message takes no work, so one that comes is here long before.
+const UNDECIDED_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// After its login has ended, a transaction may go on this long.
 const OVERTIME: Duration = Duration::from_secs(60);
 
@@ -145,6 +149,8 @@ pub(super) struct Session {
     waiting: bool,
     /// What waited may be looked at again though the server has said nothing.
     again: bool,
+    /// The timer runs for a message that waits for an answer that may never come.
+    undecided: bool,
     terminated: bool,
     /// The client sends no more, and may still read.
     silent: bool,
@@ -213,6 +219,7 @@ impl Session {
             hold: None,
             waiting: false,
             again: false,
+            undecided: false,
             terminated: false,
             silent: false,
             empty: Both::default(),
@@ -329,13 +336,20 @@ impl Session {
         // What is awaited meanwhile may swallow a socket's wake.
         self.empty = Both::default();
         match turn {
-            Turn::FromClient => self.hear_client().await?,
-            Turn::FromServer => self.hear_server().await?,
+            Turn::FromClient => {
+                self.hear_client().await?;
+                self.bound_wait(timer);
+            }
+            Turn::FromServer => {
+                self.hear_server().await?;
+                self.bound_wait(timer);
+            }
             Turn::ClientSilent => {
                 self.silent = true;
                 timer.reset(Instant::now() + HALF_CLOSED_TIMEOUT);
             }
             Turn::Deadline if self.silent => return Err(Ending::ClientSilent),
+            Turn::Deadline if self.undecided => return Err(Ending::Us(undecided())),
             Turn::ClientGone if self.terminated => return Err(Ending::Client("")),
             Turn::ClientGone => return Err(Ending::Client("the client left without saying so")),
             Turn::ServerGone => return Err(Ending::Server),
@@ -355,9 +369,20 @@ impl Session {
         self.leave_if_parting()
     }
 
+    /// A message that waits for an answer that may never come waits for a while only.
+    fn bound_wait(&mut self, mut timer: Pin<&mut Sleep>) {
+        let undecided = self.waiting && self.conversation.is_undecided();
+        if undecided == self.undecided || self.silent || self.parting.is_some() {
+            return;
+        }
+        self.undecided = undecided;
+        timer.as_mut().reset(if undecided { Instant::now() + UNDECIDED_TIMEOUT } else { self.deadline });
+    }
+
     /// Ends the session at the next moment without a transaction, at the latest after `grace`.
     fn part(&mut self, say: Say, grace: Duration, timer: Pin<&mut Sleep>) -> Result<(), Ending> {
         self.parting = Some(say);
+        self.undecided = false;
         timer.reset(Instant::now() + grace);
         self.leave_if_parting()
     }
@@ -735,6 +760,11 @@ impl Session {
             let _ = client.send(&out).await;
         }
     }
+}
+
+fn undecided() -> Say {
+    Say::new(Severity::Fatal, "08P01", "a COPY failed that had Syncs among its data, and something else than Sync followed")
+        .hint("The gateway cannot know whether the database heeds that message, so it does not pass it on. Send Sync after COPY data.")
 }
 
 fn adapt(room: &mut usize, count: usize) {

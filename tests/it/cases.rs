@@ -260,6 +260,24 @@ async fn a_copy_cancelled_midway_is_canceled_and_counts_what_had_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_understand_after_a_failed_copy_ends_the_session_instead_of_waiting_for_ever() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.run("CREATE TEMP TABLE numbers (n int)").await;
+    wire.send(&[parse("", "COPY numbers FROM STDIN"), bind("", "", &[]), execute("")].concat()).await;
+    wire.send(&message(b'H', b"")).await;
+    while wire.next().await.unwrap().0 != b'G' {}
+    wire.send(&[sync(), message(b'd', b"none\n")].concat()).await;
+    assert_eq!(error_code(&wire.next().await.unwrap().1), "22P02");
+    // The database ignores it, and says nothing; but it might have heeded the Sync.
+    wire.send(&[parse("", "SELECT 'behind'"), sync()].concat()).await;
+    assert_eq!(error_code(&wire.next().await.unwrap().1), "08P01");
+    gateway.records("event:query command:copy outcome:error", 1).await;
+    gateway.records("sql:behind", 0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_executions_before_the_first_read_are_as_many_records() {
     let gateway = TestGateway::start().await;
     let mut wire = Wire::open(&gateway).await;

@@ -347,6 +347,13 @@ impl Conversation {
         self.reads_copy() || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
     }
 
+    /// Whether a message waits ([`Ask::Wait`]) for an answer that may never come: a COPY failed that had
+    /// Syncs among its data. Had the server read one of them after the failure, it would say so at once;
+    /// if not, it is silent until the next Sync, and ignores what stands before that.
+    pub fn is_undecided(&self) -> bool {
+        self.skips_to_an_unknown_sync()
+    }
+
     /// Messages asked and not yet answered.
     pub fn in_flight(&self) -> usize {
         self.ops.len()

@@ -356,6 +356,20 @@ fn two_syncs_in_doubt_with_an_end_of_data_behind_them_hold_nobody_up() {
 }
 
 #[test]
+fn what_follows_a_failed_copy_with_syncs_among_its_data_is_known_to_be_undecided() {
+    let mut talk = Talk::new();
+    talk.parse("", "copy t from stdin").bind("", "").execute("").alters(Alters::Meaning);
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'G', b"\0\0\0").sync().error("22P02", 0);
+    talk.bind("", "");
+    assert!(talk.waited && talk.conversation.is_undecided());
+    // A Sync that the server heeds for sure settles it.
+    talk.sync();
+    assert!(!talk.conversation.is_undecided());
+    talk.ready("I");
+    assert!(talk.conversation.is_idle());
+}
+
+#[test]
 fn ends_of_copy_data_without_number_make_the_client_wait() {
     let mut talk = Talk::new();
     talk.query("select pg_sleep(10)");

@@ -133,6 +133,8 @@ struct World<'a> {
     /// Executions that were suspended once: they may end late.
     late: HashSet<ExecId>,
     last_told: Option<ExecId>,
+    /// The gateway ended the session: it could not know how the server would take a message.
+    given_up: bool,
     serial: u64,
     trace: bool,
 }
@@ -149,6 +151,7 @@ pub(crate) fn run(data: &[u8]) {
         announced: BTreeMap::new(),
         late: HashSet::new(),
         last_told: None,
+        given_up: false,
         serial: 0,
         trace: std::env::var_os("MODEL_TRACE").is_some(),
     };
@@ -346,11 +349,15 @@ impl World<'_> {
                 self.ask(Message::CopyDone);
                 self.settle();
             }
+            if self.waiting.is_some() && self.conversation.is_undecided() {
+                self.given_up = true;
+                break;
+            }
             assert!(self.waiting.is_none(), "a message waits though nothing is in flight");
             self.ask(Message::Sync);
             self.settle();
         }
-        if !self.server.dead {
+        if !self.server.dead && !self.given_up {
             assert!(
                 self.conversation.is_idle(),
                 "all was answered and yet something is awaited: {:?}",
