@@ -28,6 +28,7 @@ use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
 use tokio::sync::watch;
 
 use crate::config::Durability;
+pub use round::Batch;
 use round::{Place, Turn, Waiting};
 
 mod round;
@@ -151,16 +152,16 @@ impl Recorder {
         Ok((recorder.clone(), RecorderThread { recorder, handle }))
     }
 
-    /// Writes records, all or none, before anything they speak of happens. With `strict` durability
+    /// Writes the records of a batch, all or none, and empties it, before anything they speak of happens. With `strict` durability
     /// they are synced when this returns.
     ///
     /// Cancel safe: a dropped call may have written the records, never half of them.
     ///
     /// # Errors
     /// The journal could not be written; nothing may pass.
-    pub async fn admit(&self, records: Vec<Record>) -> Result<Receipt, RecordError> {
-        let count = records.len();
-        let place = Place::take(&self.shared, records);
+    pub async fn admit(&self, batch: &mut Batch) -> Result<Receipt, RecordError> {
+        let count = batch.len();
+        let place = Place::take(&self.shared, batch);
         if self.shared.running.load(Ordering::Relaxed) > 0 {
             Turn::default().await;
         }
@@ -179,22 +180,22 @@ impl Recorder {
     /// # Errors
     /// The journal could not be written.
     pub fn note(&self, record: Record) -> Result<Seq, RecordError> {
-        let receipt = Place::take(&self.shared, vec![record]).redeem()?;
+        let receipt = Place::take(&self.shared, &mut record.into()).redeem()?;
         self.wake(false);
         Ok(receipt.first)
     }
 
-    /// Tells how executions, and transactions, ended. It is written with the next record, or within
-    /// [`FLUSH_EVERY`].
-    pub fn tell(&self, completions: Vec<Completion>, settlements: Vec<Settlement>) {
+    /// Tells how executions, and transactions, ended, and empties the lists. It is written with the next
+    /// record, or within [`FLUSH_EVERY`].
+    pub fn tell(&self, completions: &mut Vec<Completion>, settlements: &mut Vec<Settlement>) {
         if completions.is_empty() && settlements.is_empty() {
             return;
         }
         self.shared.running.fetch_sub(completions.len() as i64, Ordering::Relaxed);
         let full = {
             let ends = &mut lock(&self.shared.waiting).ends;
-            ends.extend(completions.into_iter().map(Entry::Completion));
-            ends.extend(settlements.into_iter().map(Entry::Settlement));
+            ends.extend(completions.drain(..).map(Entry::Completion));
+            ends.extend(settlements.drain(..).map(Entry::Settlement));
             ends.len() >= MAX_WAITING
         };
         if full {

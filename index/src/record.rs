@@ -5,6 +5,7 @@
 //! take a [`Seq`], so `seq` is contiguous for whoever reads the log. This module holds values only:
 //! no files, no clock.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -311,7 +312,7 @@ pub struct Completion {
     /// How its transaction ended, as far as known now; `Open` promises a [`Settlement`].
     pub txn_outcome: TxnOutcome,
     /// The command tag's words (`INSERT`, `SELECT`), empty if none came.
-    pub command: String,
+    pub command: Cow<'static, str>,
     /// Rows returned, written or copied; `None` if the server did not say.
     pub rows: Option<u64>,
     /// Bytes of rows (DataRow and CopyData bodies) that passed, both ways.
@@ -333,7 +334,7 @@ impl Completion {
             seq: Seq(0),
             outcome,
             txn_outcome,
-            command: String::new(),
+            command: Cow::default(),
             rows: None,
             bytes: 0,
             duration_us: 0,

@@ -1,5 +1,7 @@
 //! Strict reading of what servers answer: only the messages that carry evidence.
 
+use std::borrow::Cow;
+
 use crate::ProtocolError;
 use crate::read::Fields;
 
@@ -31,10 +33,20 @@ pub fn command_complete(body: &[u8]) -> Result<(&str, Option<u64>), ProtocolErro
     fields.end()?;
     let tag =
         std::str::from_utf8(tag).map_err(|_| ProtocolError::Invalid { tag: b'C', what: "command tag" })?;
-    let words = tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
-    let rows =
-        tag.get(words.len()..).and_then(|numbers| numbers.rsplit(' ').next()).and_then(|n| n.parse().ok());
-    Ok((words, rows))
+    let of_words = |byte: &u8| !byte.is_ascii_digit() && *byte != b' ';
+    let end = tag.as_bytes().iter().rposition(of_words).map_or(0, |last| last + 1);
+    let (words, numbers) = tag.split_at_checked(end).unwrap_or((tag, ""));
+    Ok((words, numbers.rsplit(' ').next().and_then(|number| number.parse().ok())))
+}
+
+/// The words of a command tag, without memory of their own for the most common ones.
+pub(crate) fn shared_words(words: &str) -> Cow<'static, str> {
+    const COMMON: [&str; 10] =
+        ["SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "SET", "COPY", "ROLLBACK", "FETCH"];
+    match COMMON.iter().find(|common| **common == words) {
+        Some(common) => Cow::Borrowed(common),
+        None => Cow::Owned(words.to_owned()),
+    }
 }
 
 /// The fields of `ErrorResponse` or `NoticeResponse` that are evidence.

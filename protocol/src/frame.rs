@@ -165,11 +165,21 @@ impl FrameBuffer {
         }
     }
 
-    /// Gives the memory back if nothing is held (an idle connection).
-    pub fn rest(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
-        }
+    /// Gives its memory away if nothing is held (an idle connection).
+    pub fn rest(&mut self) -> Option<BytesMut> {
+        let rests = self.bytes.is_empty() && self.bytes.capacity() > 0;
+        rests.then(|| std::mem::take(&mut self.bytes))
+    }
+
+    /// Whether it has no memory, and takes some at the next read.
+    pub fn rests(&self) -> bool {
+        self.bytes.is_empty() && self.bytes.capacity() == 0
+    }
+
+    /// Takes over memory that another one gave away.
+    pub fn reuse(&mut self, memory: BytesMut) {
+        debug_assert!(self.rests() && memory.is_empty());
+        self.bytes = memory;
     }
 }
 

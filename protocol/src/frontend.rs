@@ -24,8 +24,73 @@ pub struct Bind<'a> {
     pub portal: &'a [u8],
     /// Statement name.
     pub statement: &'a [u8],
+    values: Values<'a>,
+}
+
+impl<'a> Bind<'a> {
     /// Parameter values with their formats.
-    pub values: Vec<Value<'a>>,
+    pub fn values(&self) -> impl Iterator<Item = Value<'a>> {
+        self.values.clone()
+    }
+}
+
+/// Values that were checked, not yet read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Values<'a> {
+    tag: u8,
+    /// Two bytes each: none, one for all, or as many as values.
+    formats: &'a [u8],
+    count: usize,
+    index: usize,
+    rest: Fields<'a>,
+}
+
+impl<'a> Values<'a> {
+    /// Finds the values of a message in `fields`, and goes past them.
+    fn find(tag: u8, fields: &mut Fields<'a>) -> Result<Self, ProtocolError> {
+        let format_count = usize::from(fields.u16("parameter format count")?);
+        let formats = fields.bytes(2 * format_count, "parameter format")?;
+        if formats.as_chunks().0.iter().any(|code| u16::from_be_bytes(*code) > 1) {
+            return Err(ProtocolError::Invalid { tag, what: "parameter format" });
+        }
+        let count = usize::from(fields.u16("parameter count")?);
+        if format_count > 1 && format_count != count {
+            return Err(ProtocolError::Invalid { tag, what: "number of parameter formats" });
+        }
+        let values = Self { tag, formats, count, index: 0, rest: fields.clone() };
+        for _ in 0..count {
+            value_bytes(tag, fields)?;
+        }
+        Ok(values)
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        if self.index == self.count {
+            return None;
+        }
+        let formats = self.formats.as_chunks().0;
+        let format = match formats.get(self.index).or(formats.first()) {
+            Some([0, 1]) => Format::Binary,
+            _ => Format::Text,
+        };
+        self.index += 1;
+        Some(Value { format, bytes: value_bytes(self.tag, &mut self.rest).ok()? })
+    }
+}
+
+fn value_bytes<'a>(tag: u8, fields: &mut Fields<'a>) -> Result<Option<&'a [u8]>, ProtocolError> {
+    match fields.i32("parameter length")? {
+        -1 => Ok(None),
+        length => {
+            let length = usize::try_from(length)
+                .map_err(|_| ProtocolError::Invalid { tag, what: "parameter length" })?;
+            Ok(Some(fields.bytes(length, "parameter value")?))
+        }
+    }
 }
 
 /// One bound value as on the wire.
@@ -76,41 +141,14 @@ pub fn parse(body: &[u8]) -> Result<Parse<'_>, ProtocolError> {
 
 /// `Bind`
 pub fn bind(body: &[u8]) -> Result<Bind<'_>, ProtocolError> {
-    const TAG: u8 = b'B';
-    let mut fields = Fields::new(TAG, body);
+    let mut fields = Fields::new(b'B', body);
     let portal = fields.string("portal name")?;
     let statement = fields.string("statement name")?;
-    let format_count = usize::from(fields.u16("parameter format count")?);
-    let formats = (0..format_count).map(|_| format(TAG, &mut fields)).collect::<Result<Vec<_>, _>>()?;
-    let count = usize::from(fields.u16("parameter count")?);
-    if format_count > 1 && format_count != count {
-        return Err(ProtocolError::Invalid { tag: TAG, what: "number of parameter formats" });
-    }
-    let mut values = Vec::with_capacity(count);
-    for index in 0..count {
-        let format = formats.get(index).or(formats.first()).copied().unwrap_or(Format::Text);
-        let bytes = match fields.i32("parameter length")? {
-            -1 => None,
-            length => {
-                let length = usize::try_from(length)
-                    .map_err(|_| ProtocolError::Invalid { tag: TAG, what: "parameter length" })?;
-                Some(fields.bytes(length, "parameter value")?)
-            }
-        };
-        values.push(Value { format, bytes });
-    }
+    let values = Values::find(b'B', &mut fields)?;
     let results = usize::from(fields.u16("result format count")?);
     fields.bytes(2 * results, "result formats")?;
     fields.end()?;
     Ok(Bind { portal, statement, values })
-}
-
-fn format(tag: u8, fields: &mut Fields<'_>) -> Result<Format, ProtocolError> {
-    match fields.u16("parameter format")? {
-        0 => Ok(Format::Text),
-        1 => Ok(Format::Binary),
-        _ => Err(ProtocolError::Invalid { tag, what: "parameter format" }),
-    }
 }
 
 /// `Execute`: portal name and row limit (0: none).
@@ -149,23 +187,7 @@ pub fn function_call(body: &[u8]) -> Result<FunctionCall<'_>, ProtocolError> {
     const TAG: u8 = b'F';
     let mut fields = Fields::new(TAG, body);
     let function = fields.u32("function")?;
-    let format_count = usize::from(fields.u16("argument format count")?);
-    let formats = (0..format_count).map(|_| format(TAG, &mut fields)).collect::<Result<Vec<_>, _>>()?;
-    let count = usize::from(fields.u16("argument count")?);
-    if format_count > 1 && format_count != count {
-        return Err(ProtocolError::Invalid { tag: TAG, what: "number of argument formats" });
-    }
-    let mut values = Vec::with_capacity(count);
-    for index in 0..count {
-        let format = formats.get(index).or(formats.first()).copied().unwrap_or(Format::Text);
-        let length = fields.i32("argument length")?;
-        let bytes = match usize::try_from(length) {
-            Ok(length) => Some(fields.bytes(length, "argument value")?),
-            Err(_) if length == -1 => None,
-            Err(_) => return Err(ProtocolError::Invalid { tag: TAG, what: "argument length" }),
-        };
-        values.push(Value { format, bytes });
-    }
+    let values = Values::find(TAG, &mut fields)?.collect();
     fields.u16("result format")?;
     fields.end()?;
     Ok(FunctionCall { function, values })
@@ -196,9 +218,9 @@ mod tests {
             assert!(parse(&whole[..end]).is_err());
         }
         let whole = b"p\0s\0\0\x01\0\x01\0\x02\0\0\0\x01x\xff\xff\xff\xff\0\0";
-        let bound = bind(whole).unwrap();
-        assert_eq!(bound.values[0], Value { format: Format::Binary, bytes: Some(b"x") });
-        assert_eq!(bound.values[1], Value { format: Format::Binary, bytes: None });
+        let bound: Vec<_> = bind(whole).unwrap().values().collect();
+        assert_eq!(bound[0], Value { format: Format::Binary, bytes: Some(b"x") });
+        assert_eq!(bound[1], Value { format: Format::Binary, bytes: None });
         for end in 0..whole.len() {
             assert!(bind(&whole[..end]).is_err());
         }
@@ -207,7 +229,7 @@ mod tests {
     #[test]
     fn null_is_not_the_empty_string() {
         let bound = bind(b"\0\0\0\0\0\x02\xff\xff\xff\xff\0\0\0\0\0\0").unwrap();
-        assert_eq!(bound.values.iter().map(|v| v.bytes).collect::<Vec<_>>(), [None, Some(&b""[..])]);
+        assert_eq!(bound.values().map(|v| v.bytes).collect::<Vec<_>>(), [None, Some(&b""[..])]);
     }
 
     #[test]
@@ -216,6 +238,6 @@ mod tests {
         body.extend(u16::MAX.to_be_bytes());
         body.extend((0..65_535).flat_map(|_| [0xff; 4]));
         body.extend([0, 0]);
-        assert_eq!(bind(&body).unwrap().values.len(), 65_535);
+        assert_eq!(bind(&body).unwrap().values().count(), 65_535);
     }
 }

@@ -5,6 +5,7 @@ use memchr::memchr;
 use crate::ProtocolError;
 
 /// Reads fields one after another, as PostgreSQL's `pqformat.c` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fields<'a> {
     tag: u8,
     rest: &'a [u8],

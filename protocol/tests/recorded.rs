@@ -111,7 +111,7 @@ impl Ear {
             Ask::Query(text) => Some((String::from_utf8(text.to_vec()).unwrap(), None)),
             Ask::Execute(execution) => {
                 let text = execution.prepared.as_ref().map_or(b"?".as_slice(), |prepared| &prepared.text);
-                let values = execution.bind().map_or(0, |bind| bind.values.len());
+                let values = execution.bind().map_or(0, |bind| bind.values().count());
                 Some((format!("{} ({values} values)", String::from_utf8_lossy(text)), Some(execution.portal)))
             }
             Ask::Call(_) => Some(("call".to_owned(), Some(Box::default()))),
@@ -173,7 +173,7 @@ impl Ear {
                 Event::Finished(ExecId(exec), end) => {
                     self.ends[exec as usize - 1] += 1;
                     let rows = end.rows.map(|rows| format!(" {rows} rows")).unwrap_or_default();
-                    let error = Some(end.report.code).filter(|code| !code.is_empty());
+                    let error = end.report.map(|report| report.code);
                     let error = error.map(|code| format!(" {code}")).unwrap_or_default();
                     format!("#{exec} {:?} {}{rows}{error}, {} bytes", end.how, end.command, end.bytes)
                 }

@@ -24,6 +24,7 @@ use super::walsender;
 use super::wanted::one_line;
 use crate::catalog::{Schema, quoted};
 use crate::clock;
+use crate::recorder::Batch;
 use crate::sql::{Effect, Key};
 
 /// Text and parameters of one batch, bytes; beyond, texts are cut and marked. Below the journal's
@@ -84,7 +85,7 @@ pub(super) struct Chronicle {
     recent: HashMap<usize, Prepared, FxBuildHasher>,
     /// Readings under the present context by the keys of their statements, newest last.
     memo: VecDeque<(Box<[u8]>, Arc<Reading>)>,
-    batch: Vec<Record>,
+    batch: Batch,
     batch_bytes: usize,
     /// Executions of the batch, in order of its records.
     asked: Vec<Asked>,
@@ -94,6 +95,8 @@ pub(super) struct Chronicle {
     running: VecDeque<(ExecId, Running)>,
     next: u64,
     transaction: Transaction,
+    /// Empty but while answers are written down.
+    ends: Ends,
     failed: bool,
 }
 
@@ -120,13 +123,14 @@ impl Chronicle {
             context,
             recent: HashMap::default(),
             memo: VecDeque::new(),
-            batch: Vec::new(),
+            batch: Batch::default(),
             batch_bytes: 0,
             asked: Vec::new(),
             altering: Vec::new(),
             running: VecDeque::new(),
             next: 0,
             transaction: Transaction::default(),
+            ends: Ends::default(),
             failed: false,
         };
         for (name, value) in reported {
@@ -242,8 +246,8 @@ impl Chronicle {
 
     /// The first run of a portal: its execution, or none for an empty statement.
     pub(super) fn execution(&mut self, execution: &Execution, conversation: &Conversation) -> Option<ExecId> {
-        let portal = String::from_utf8_lossy(&execution.portal).into_owned();
         let Some(prepared) = &execution.prepared else {
+            let portal = String::from_utf8_lossy(&execution.portal).into_owned();
             // Made by SQL: a cursor has a portal of its name, PREPARE a statement.
             let statement = execution.bind().map(|bind| String::from_utf8_lossy(bind.statement).into_owned());
             let known = match &statement {
@@ -255,7 +259,7 @@ impl Chronicle {
             return Some(self.add(None, reading, Vec::new(), statement.unwrap_or(portal)));
         };
         let reading = self.read_prepared(&prepared.text)?;
-        let params = execution.bind().map(|bind| self.params(&bind.values, &prepared.types));
+        let params = execution.bind().map(|bind| self.params(bind.values(), &prepared.types));
         let name = String::from_utf8_lossy(&prepared.name).into_owned();
         let sql = Sql::Shared(prepared.text.clone());
         Some(self.add_sql(sql, reading, params.unwrap_or_default(), name, conversation))
@@ -286,23 +290,23 @@ impl Chronicle {
             Some(name) => format!("{name} (function {oid})"),
             None => format!("function {oid}"),
         };
-        let params = self.params(&call.values, &types.unwrap_or_default());
+        let params = self.params(call.values.iter().copied(), &types.unwrap_or_default());
         self.add(None, reading, params, detail)
     }
 
-    fn params(&mut self, values: &[Value<'_>], types: &[u32]) -> Vec<Param> {
+    fn params<'v>(&mut self, values: impl Iterator<Item = Value<'v>>, types: &[u32]) -> Vec<Param> {
         if !self.gateway.config.capture.parameters {
             return Vec::new();
         }
-        let decode = |(index, value): (usize, &Value<'_>)| {
+        let decode = |(index, value): (usize, Value<'_>)| {
             let length = value.bytes.map_or(0, <[u8]>::len);
             if length > MAX_PARAM || self.batch_bytes + length > MAX_BATCH {
                 return Param::Text(format!("[{length} bytes, not kept]"));
             }
             self.batch_bytes += length;
-            params::decode(*value, types.get(index).copied().unwrap_or(0))
+            params::decode(value, types.get(index).copied().unwrap_or(0))
         };
-        values.iter().enumerate().map(decode).collect()
+        values.enumerate().map(decode).collect()
     }
 
     /// An execution of which the text is known. What it names may have been made by SQL or, of
@@ -382,9 +386,9 @@ impl Chronicle {
     }
 
     /// The records that must be admitted before anything is forwarded.
-    pub(super) fn take_batch(&mut self) -> Vec<Record> {
+    pub(super) fn batch(&mut self) -> &mut Batch {
         self.batch_bytes = 0;
-        std::mem::take(&mut self.batch)
+        &mut self.batch
     }
 
     /// The batch stands in the journal from `first` on: its executions run from now.
@@ -408,7 +412,7 @@ impl Chronicle {
 
     /// Writes down what the server's answers say.
     pub(super) fn answered(&mut self, events: &mut Vec<Event>, idle: bool) {
-        let mut ends = Ends::default();
+        let mut ends = std::mem::take(&mut self.ends);
         let mut ready = false;
         // Nothing is unanswered after the last of them only: what was asked meanwhile is confirmed in between.
         let mut readies = events.iter().filter(|event| matches!(event, Event::Ready(_))).count();
@@ -442,7 +446,8 @@ impl Chronicle {
             // now, what became of its transaction later.
             self.transaction.flush(&mut ends);
         }
-        self.write(ends);
+        self.write(&mut ends);
+        self.ends = ends;
     }
 
     fn finished(&mut self, exec: ExecId, end: End, ends: &mut Ends) {
@@ -452,7 +457,9 @@ impl Chronicle {
         let Asked { reading, secret, .. } = running.asked;
         let outcome = match end.how {
             How::Ok => Outcome::Ok,
-            How::Error if end.report.code == "57014" => Outcome::Canceled,
+            How::Error if end.report.as_ref().is_some_and(|report| report.code == "57014") => {
+                Outcome::Canceled
+            }
             How::Error => Outcome::Error,
             How::Skipped => Outcome::Skipped,
             How::Lost => Outcome::Unknown,
@@ -462,6 +469,7 @@ impl Chronicle {
         } else {
             self.failed = true;
         }
+        let report = end.report.map(|report| *report).unwrap_or_default();
         let elapsed = running.since.elapsed().as_micros();
         let completion = Completion {
             seq: running.seq,
@@ -475,12 +483,8 @@ impl Chronicle {
             } else {
                 u64::try_from(elapsed).unwrap_or(u64::MAX)
             },
-            sqlstate: end.report.code,
-            error: if secret && !end.report.message.is_empty() {
-                WITHHELD.into()
-            } else {
-                end.report.message
-            },
+            sqlstate: report.code,
+            error: if secret && !report.message.is_empty() { WITHHELD.into() } else { report.message },
             notes: Vec::new(),
         };
         self.transaction.finished(completion, reading.control.clone(), ends);
@@ -526,8 +530,8 @@ impl Chronicle {
         self.catalog.changed();
     }
 
-    fn write(&self, ends: Ends) {
-        self.gateway.recorder.tell(ends.completions, ends.settlements);
+    fn write(&self, ends: &mut Ends) {
+        self.gateway.recorder.tell(&mut ends.completions, &mut ends.settlements);
     }
 
     /// The session is over. `clean`: nothing was unanswered, so the server rolls back what is open.
@@ -541,7 +545,7 @@ impl Chronicle {
                 ..Completion::new(Outcome::Unknown, TxnOutcome::Unknown)
             });
         }
-        self.write(ends);
+        self.write(&mut ends);
         let done = Completion::new(Outcome::Ok, TxnOutcome::None);
         let record =
             super::event_record(RecordEvent::SessionEnd, self.who.clone(), reason.to_owned(), Some(done));

@@ -3,7 +3,7 @@
 
 use pgwitness_protocol::frame::FrameBuffer;
 
-use crate::recorder::Receipt;
+use crate::recorder::{Batch, Receipt};
 
 /// Bytes from the client, looked at and waiting for their permission.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct Harmless(());
 impl Harmless {
     /// Only for messages of which the conversation said `Ask::Pass` (or the orderly end): with the
     /// records of the batch as a witness that there are none.
-    pub(super) fn no_records(batch: &[pgwitness_index::record::Record]) -> Option<Self> {
+    pub(super) fn no_records(batch: &Batch) -> Option<Self> {
         batch.is_empty().then_some(Self(()))
     }
 }

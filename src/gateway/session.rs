@@ -420,7 +420,7 @@ impl Session {
             }
             let listens = !self.waiting && !self.terminated && !self.silent;
             if listens && !self.empty.client && self.gate.permitted().is_empty() {
-                let space = self.gate.buffer.space(self.room.client);
+                let space = spare::space(&mut self.gate.buffer, self.room.client);
                 let read = poll_read_buf(Pin::new(client), cx, space);
                 self.empty.client = read.is_pending();
                 if let Poll::Ready(read) = read {
@@ -435,7 +435,7 @@ impl Session {
                 }
             }
             if !self.empty.server && self.results.cleared().is_empty() {
-                let space = self.results.space(self.room.server);
+                let space = spare::space(&mut self.results, self.room.server);
                 let read = poll_read_buf(Pin::new(&mut self.server), cx, space);
                 self.empty.server = read.is_pending();
                 if let Poll::Ready(read) = read {
@@ -458,8 +458,8 @@ impl Session {
     /// An idle connection holds no buffers.
     fn rest(&mut self) {
         if self.conversation.is_idle() {
-            self.gate.buffer.rest();
-            self.results.rest();
+            spare::give(self.gate.buffer.rest());
+            spare::give(self.results.rest());
         }
     }
 
@@ -491,8 +491,8 @@ impl Session {
             self.conversation.retract(mark);
             return Err(self.turn_down(&error));
         }
-        let batch = self.chronicle.take_batch();
-        if let Some(harmless) = Harmless::no_records(&batch) {
+        let batch = self.chronicle.batch();
+        if let Some(harmless) = Harmless::no_records(batch) {
             self.gate.pass(&harmless);
             self.skip_ahead();
             return Ok(());
@@ -570,6 +570,7 @@ impl Session {
         self.gateway.note(RecordEvent::Denied, Outcome::Denied, who, "message".into(), reason.clone());
         let key = match error {
             ProtocolError::TooLarge { .. } => "limits.max_message",
+            ProtocolError::TooMany { what: "Syncs among COPY data", .. } => "limits.max_pipeline",
             ProtocolError::TooMany { .. } => "limits.max_statements",
             ProtocolError::TooMuch { .. } => "limits.max_statement_memory",
             _ => return Ending::Us(Say::new(Severity::Fatal, "08P01", reason)),
@@ -763,8 +764,8 @@ impl Session {
 }
 
 fn undecided() -> Say {
-    Say::new(Severity::Fatal, "08P01", "a COPY failed that had Syncs among its data, and something else than Sync followed")
-        .hint("The gateway cannot know whether the database heeds that message, so it does not pass it on. Send Sync after COPY data.")
+    Say::new(Severity::Fatal, "08P01", "a message came in the middle of COPY data")
+        .hint("The gateway cannot know whether the database would heed it, so it does not pass it on. End the data with CopyDone or CopyFail first, then send Sync.")
 }
 
 fn adapt(room: &mut usize, count: usize) {
@@ -772,6 +773,39 @@ fn adapt(room: &mut usize, count: usize) {
         *room = (*room * 2).min(READ_MAX);
     } else if count * 4 < *room {
         *room = (*room / 2).max(READ_MIN);
+    }
+}
+
+/// Buffers that idle connections have given back, for the next that reads: a few for each thread, so that
+/// whoever rests between any two statements costs no memory and takes no new.
+mod spare {
+    use std::cell::RefCell;
+
+    use super::{BytesMut, FrameBuffer, READ_MIN};
+
+    const SPARE_MAX: usize = 32;
+
+    thread_local! {
+        static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn give(memory: Option<BytesMut>) {
+        if let Some(memory) = memory.filter(|memory| memory.capacity() <= READ_MIN) {
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < SPARE_MAX {
+                    spare.push(memory);
+                }
+            });
+        }
+    }
+
+    pub(super) fn space(buffer: &mut FrameBuffer, room: usize) -> &mut BytesMut {
+        if buffer.rests()
+            && let Some(memory) = SPARE.with_borrow_mut(Vec::pop)
+        {
+            buffer.reuse(memory);
+        }
+        buffer.space(room)
     }
 }
 

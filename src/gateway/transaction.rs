@@ -137,8 +137,12 @@ impl Transaction {
         if mark < open {
             ends.settlements.push(Settlement { seqs: self.open.split_off(mark), txn_outcome });
         }
-        let done = self.done.split_off(mark.saturating_sub(open).min(self.done.len()));
-        ends.completions.extend(done.into_iter().map(|completion| Completion { txn_outcome, ..completion }));
+        let first = mark.saturating_sub(open).min(self.done.len());
+        let told = ends.completions.len();
+        ends.completions.extend(self.done.drain(first..));
+        for completion in ends.completions.iter_mut().skip(told) {
+            completion.txn_outcome = txn_outcome;
+        }
         // Savepoints after the mark are gone with what they marked.
         let left = self.open.len() + self.done.len();
         for (_, at) in &mut self.savepoints {
@@ -151,7 +155,7 @@ impl Transaction {
 mod tests {
     use super::*;
 
-    fn done(seq: u64, outcome: Outcome, tag: &str) -> Completion {
+    fn done(seq: u64, outcome: Outcome, tag: &'static str) -> Completion {
         Completion { seq: Seq(seq), command: tag.into(), ..Completion::new(outcome, TxnOutcome::Open) }
     }
 

@@ -9,20 +9,60 @@ use pgwitness_index::record::{Entry, Record, Seq};
 
 use super::{AppendError, Receipt, RecordError, Shared, lock};
 
-/// What is to be written with the next round. `queue` and `told` hold at most one item for each
+/// Lists of this many items are kept for the next round, larger ones given back.
+const KEEP_MAX: usize = 1024;
+
+/// Records that are admitted together, or not at all.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<Entry>);
+
+impl Batch {
+    /// Adds a record.
+    pub fn push(&mut self, record: Record) {
+        self.0.push(Entry::Record(Box::new(record)));
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes all of them away.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl From<Record> for Batch {
+    fn from(record: Record) -> Self {
+        Self(vec![Entry::Record(Box::new(record))])
+    }
+}
+
+/// What is to be written with the next round. `batches` and `told` hold at most one item for each
 /// session, `ends` is bounded by its callers.
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) ends: Vec<Entry>,
-    queue: Vec<Queued>,
+    /// The records of all batches, in their order.
+    records: Vec<Entry>,
+    /// Whose they are: a ticket, and how many.
+    batches: Vec<(u64, usize)>,
     /// What became of records that another session wrote.
-    told: Vec<(u64, Result<Receipt, RecordError>)>,
+    told: Told,
     tickets: u64,
 }
 
-struct Queued {
-    ticket: u64,
-    records: Vec<Record>,
+/// What one write carries: ends first, then all records.
+struct Round {
+    entries: Vec<Entry>,
+    ends: usize,
+    batches: Vec<(u64, usize)>,
 }
 
 /// Lets the tasks go first that are ready already. (Tokio's `yield_now` would also look at all
@@ -53,11 +93,12 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn take(shared: &'a Shared, records: Vec<Record>) -> Self {
+    pub(super) fn take(shared: &'a Shared, batch: &mut Batch) -> Self {
         let mut waiting = lock(&shared.waiting);
         waiting.tickets += 1;
         let ticket = waiting.tickets;
-        waiting.queue.push(Queued { ticket, records });
+        waiting.batches.push((ticket, batch.len()));
+        waiting.records.append(&mut batch.0);
         Self { shared, ticket }
     }
 
@@ -68,18 +109,16 @@ impl<'a> Place<'a> {
         }
         self.shared.check_usable()?;
         let mut journal = self.shared.journal()?;
-        let (ends, queue) = {
+        let round = {
             let mut waiting = lock(&self.shared.waiting);
             // Whoever had the journal before us may have written ours.
             if let Some(told) = waiting.take_told(self.ticket) {
                 return told;
             }
-            (std::mem::take(&mut waiting.ends), std::mem::take(&mut waiting.queue))
+            waiting.take_round()
         };
-        let told = self.shared.write_round(&mut journal, ends, queue);
-        let mut waiting = lock(&self.shared.waiting);
-        waiting.told.extend(told);
-        waiting.take_told(self.ticket).unwrap_or_else(|| {
+        self.shared.write_round(&mut journal, round);
+        lock(&self.shared.waiting).take_told(self.ticket).unwrap_or_else(|| {
             let why = "a place was lost";
             self.shared.fail(why.to_owned());
             Err(RecordError::Stopped(why.into()))
@@ -90,7 +129,7 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut waiting = lock(&self.shared.waiting);
-        waiting.queue.retain(|queued| queued.ticket != self.ticket);
+        waiting.take_away(self.ticket);
         waiting.take_told(self.ticket);
     }
 }
@@ -100,33 +139,64 @@ impl Waiting {
         let at = self.told.iter().position(|(known, _)| *known == ticket)?;
         Some(self.told.swap_remove(at).1)
     }
+
+    fn take_away(&mut self, ticket: u64) {
+        if let Some(at) = self.batches.iter().position(|(known, _)| *known == ticket) {
+            let before: usize = self.batches.iter().take(at).map(|(_, count)| count).sum();
+            let (_, count) = self.batches.remove(at);
+            self.records.drain(before..before + count);
+        }
+    }
+
+    fn take_round(&mut self) -> Round {
+        let mut entries = std::mem::take(&mut self.ends);
+        let ends = entries.len();
+        entries.append(&mut self.records);
+        Round { entries, ends, batches: std::mem::take(&mut self.batches) }
+    }
+
+    /// The lists of a round that was written serve again.
+    fn reuse(&mut self, round: Round) {
+        let Round { mut entries, mut batches, .. } = round;
+        if self.ends.capacity() == 0 && entries.capacity() <= KEEP_MAX {
+            entries.clear();
+            self.ends = entries;
+        }
+        if self.batches.capacity() == 0 && batches.capacity() <= KEEP_MAX {
+            batches.clear();
+            self.batches = batches;
+        }
+    }
 }
 
 type Told = Vec<(u64, Result<Receipt, RecordError>)>;
 
 impl Shared {
-    /// Ends first, then all records: one write carries them, all or none.
-    fn write_round(&self, journal: &mut Option<Journal>, ends: Vec<Entry>, queue: Vec<Queued>) -> Told {
-        let mut entries = ends;
-        let ends = entries.len();
-        let batches: Vec<_> = queue.iter().map(|queued| (queued.ticket, queued.records.len())).collect();
-        let records = queue.into_iter().flat_map(|queued| queued.records);
-        entries.extend(records.map(|record| Entry::Record(Box::new(record))));
-        match self.append(journal, &entries) {
-            Ok(appended) => self.receipts(appended, &batches),
+    /// One write carries all of the round, or nothing. What became of it is told.
+    fn write_round(&self, journal: &mut Option<Journal>, mut round: Round) {
+        match self.append(journal, &round.entries) {
+            Ok(appended) => {
+                // Records are large: they go before the others are kept waiting.
+                round.entries.clear();
+                let mut waiting = lock(&self.waiting);
+                self.receipts(appended, &round.batches, &mut waiting.told);
+                waiting.reuse(round);
+            }
             // What the journal will never take must not stand in the way of the others.
-            Err(AppendError::Refused(_)) if ends > 0 || batches.len() > 1 => {
-                let records = entries.split_off(ends);
-                if !entries.is_empty() {
-                    self.write_ends(journal, entries);
+            Err(AppendError::Refused(_)) if round.ends > 0 || round.batches.len() > 1 => {
+                let records = round.entries.split_off(round.ends);
+                if !round.entries.is_empty() {
+                    self.write_ends(journal, round.entries);
                 }
-                self.write_apart(journal, records, &batches)
+                let told = self.write_apart(journal, records, &round.batches);
+                lock(&self.waiting).told.extend(told);
             }
             Err(error) => {
-                entries.truncate(ends);
-                self.put_back(entries);
+                round.entries.truncate(round.ends);
+                self.put_back(round.entries);
                 let error = RecordError::from(error);
-                batches.into_iter().map(|(ticket, _)| (ticket, Err(error.clone()))).collect()
+                let told = round.batches.iter().map(|(ticket, _)| (*ticket, Err(error.clone())));
+                lock(&self.waiting).told.extend(told);
             }
         }
     }
@@ -142,7 +212,7 @@ impl Shared {
         for &(ticket, count) in batches {
             let later = records.split_off(count.min(records.len()));
             match self.append(journal, &records) {
-                Ok(appended) => told.extend(self.receipts(appended, &[(ticket, count)])),
+                Ok(appended) => self.receipts(appended, &[(ticket, count)], &mut told),
                 Err(error) => told.push((ticket, Err(error.into()))),
             }
             records = later;
@@ -150,15 +220,12 @@ impl Shared {
         told
     }
 
-    fn receipts(&self, appended: Appended, batches: &[(u64, usize)]) -> Told {
+    fn receipts(&self, appended: Appended, batches: &[(u64, usize)], told: &mut Told) {
         let mut first = appended.first.0;
-        let receipt = |&(ticket, count): &(u64, usize)| {
-            let receipt = Receipt { first: Seq(first), position: appended.end };
+        for &(ticket, count) in batches {
+            told.push((ticket, Ok(Receipt { first: Seq(first), position: appended.end })));
             first += count as u64;
-            (ticket, Ok(receipt))
-        };
-        let told = batches.iter().map(receipt).collect();
+        }
         self.last_seq.store(first.saturating_sub(1), Ordering::Release);
-        told
     }
 }

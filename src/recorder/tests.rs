@@ -43,13 +43,16 @@ fn open_after(thread: RecorderThread, disk: &FaultyMemory) -> Vec<Seq> {
 #[tokio::test]
 async fn an_end_that_the_journal_refuses_is_dropped_alone_and_blocks_nobody() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let first = recorder.admit(vec![record()]).await.unwrap().first();
-    let second = recorder.admit(vec![record()]).await.unwrap().first();
-    recorder.tell(vec![end(first)], Vec::new());
-    recorder.tell(vec![end(Seq(77))], Vec::new());
-    recorder.tell(Vec::new(), vec![Settlement { seqs: vec![first], txn_outcome: TxnOutcome::Committed }]);
-    recorder.tell(vec![end(second)], Vec::new());
-    let third = recorder.admit(vec![record()]).await.unwrap().first();
+    let first = recorder.admit(&mut record().into()).await.unwrap().first();
+    let second = recorder.admit(&mut record().into()).await.unwrap().first();
+    recorder.tell(&mut vec![end(first)], &mut Vec::new());
+    recorder.tell(&mut vec![end(Seq(77))], &mut Vec::new());
+    recorder.tell(
+        &mut Vec::new(),
+        &mut vec![Settlement { seqs: vec![first], txn_outcome: TxnOutcome::Committed }],
+    );
+    recorder.tell(&mut vec![end(second)], &mut Vec::new());
+    let third = recorder.admit(&mut record().into()).await.unwrap().first();
     assert_eq!(third, Seq(3));
     assert_eq!(open_after(thread, &disk), [third]);
 }
@@ -57,25 +60,25 @@ async fn an_end_that_the_journal_refuses_is_dropped_alone_and_blocks_nobody() {
 #[tokio::test]
 async fn a_refused_end_in_an_idle_gateway_is_dropped_by_the_journal_thread() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let first = recorder.admit(vec![record()]).await.unwrap().first();
-    recorder.tell(vec![end(Seq(77))], Vec::new());
-    recorder.tell(vec![end(first)], Vec::new());
+    let first = recorder.admit(&mut record().into()).await.unwrap().first();
+    recorder.tell(&mut vec![end(Seq(77))], &mut Vec::new());
+    recorder.tell(&mut vec![end(first)], &mut Vec::new());
     assert_eq!(open_after(thread, &disk), []);
 }
 
 #[tokio::test]
 async fn a_full_disk_refuses_and_with_space_all_goes_on() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let first = recorder.admit(vec![record()]).await.unwrap().first();
+    let first = recorder.admit(&mut record().into()).await.unwrap().first();
     disk.set_faults(Faults { capacity: Some(10), ..Faults::default() });
-    recorder.tell(vec![end(first)], Vec::new());
+    recorder.tell(&mut vec![end(first)], &mut Vec::new());
     for _ in 0..3 {
-        let refused = recorder.admit(vec![record()]).await.unwrap_err();
+        let refused = recorder.admit(&mut record().into()).await.unwrap_err();
         assert!(matches!(refused, RecordError::Write(_)), "{refused}");
     }
     assert_eq!(recorder.failure(), None);
     disk.set_faults(Faults::default());
-    let second = recorder.admit(vec![record()]).await.unwrap().first();
+    let second = recorder.admit(&mut record().into()).await.unwrap().first();
     assert_eq!(second, Seq(2));
     assert_eq!(open_after(thread, &disk), [second]);
 }
@@ -85,7 +88,7 @@ async fn a_failed_sync_refuses_everything_from_then_on() {
     for durability in [Durability::Strict, Durability::Held, Durability::Batch] {
         let (recorder, thread, disk) = start(durability);
         disk.set_faults(Faults { sync: Some(1), ..Faults::default() });
-        match recorder.admit(vec![record()]).await {
+        match recorder.admit(&mut record().into()).await {
             Ok(receipt) => {
                 let held = recorder.released(&receipt).await.unwrap_err();
                 assert!(matches!(held, RecordError::Stopped(_)), "{held}");
@@ -93,7 +96,7 @@ async fn a_failed_sync_refuses_everything_from_then_on() {
             Err(error) => assert!(matches!(error, RecordError::Stopped(_)), "{error}"),
         }
         assert!(recorder.failure().is_some());
-        assert!(matches!(recorder.admit(vec![record()]).await, Err(RecordError::Stopped(_))));
+        assert!(matches!(recorder.admit(&mut record().into()).await, Err(RecordError::Stopped(_))));
         thread.close();
     }
 }
@@ -103,8 +106,8 @@ async fn a_write_that_cannot_be_taken_back_stops_the_log_for_all_to_see() {
     let (recorder, thread, disk) = start(Durability::Batch);
     let faults = Faults { write: Some((1, WriteFault::Short(3))), truncate: Some(1), ..Faults::default() };
     disk.set_faults(faults);
-    recorder.admit(vec![record()]).await.unwrap_err();
-    let refused = recorder.admit(vec![record()]).await.unwrap_err();
+    recorder.admit(&mut record().into()).await.unwrap_err();
+    let refused = recorder.admit(&mut record().into()).await.unwrap_err();
     assert!(matches!(refused, RecordError::Stopped(_)), "{refused}");
     assert!(recorder.failure().is_some());
     thread.close();
@@ -113,14 +116,14 @@ async fn a_write_that_cannot_be_taken_back_stops_the_log_for_all_to_see() {
 #[tokio::test]
 async fn a_panic_in_the_middle_of_a_write_stops_the_log() {
     let (recorder, thread, _) = start(Durability::Held);
-    let receipt = recorder.admit(vec![record()]).await.unwrap();
+    let receipt = recorder.admit(&mut record().into()).await.unwrap();
     let shared = recorder.shared.clone();
     let panicked = std::thread::spawn(move || {
         let _journal = shared.journal.lock().unwrap();
         panic!("as a defect would");
     });
     assert!(panicked.join().is_err());
-    assert!(matches!(recorder.admit(vec![record()]).await, Err(RecordError::Stopped(_))));
+    assert!(matches!(recorder.admit(&mut record().into()).await, Err(RecordError::Stopped(_))));
     let _ = recorder.released(&receipt).await;
     assert!(recorder.failure().is_some());
     thread.close();
@@ -128,14 +131,18 @@ async fn a_panic_in_the_middle_of_a_write_stops_the_log() {
 
 /// Lets several sessions ask at one moment, while another statement runs.
 async fn at_once(recorder: &Recorder, sessions: usize) -> Vec<Result<Receipt, RecordError>> {
-    let admits = (0..sessions).map(|number| recorder.admit(vec![record(); number + 1]));
+    let admits = (0..sessions).map(async |number| {
+        let mut batch = Batch::default();
+        (0..=number).for_each(|_| batch.push(record()));
+        recorder.admit(&mut batch).await
+    });
     futures_util::future::join_all(admits).await
 }
 
 #[tokio::test]
 async fn sessions_that_ask_at_one_moment_share_a_write_and_keep_their_numbers() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let running = recorder.admit(vec![record()]).await.unwrap();
+    let running = recorder.admit(&mut record().into()).await.unwrap();
     // Fails from the second write on: one is enough for all.
     disk.set_faults(Faults { write: Some((2, WriteFault::Short(0))), ..Faults::default() });
     let receipts = at_once(&recorder, 3).await;
@@ -150,13 +157,13 @@ async fn sessions_that_ask_at_one_moment_share_a_write_and_keep_their_numbers() 
 #[tokio::test]
 async fn a_shared_write_that_fails_refuses_every_session_and_none_is_recorded() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let running = recorder.admit(vec![record()]).await.unwrap().first();
+    let running = recorder.admit(&mut record().into()).await.unwrap().first();
     disk.set_faults(Faults { write: Some((1, WriteFault::Short(7))), ..Faults::default() });
     for refused in at_once(&recorder, 3).await {
         assert!(matches!(refused, Err(RecordError::Write(_))), "{refused:?}");
     }
     disk.set_faults(Faults::default());
-    let next = recorder.admit(vec![record()]).await.unwrap().first();
+    let next = recorder.admit(&mut record().into()).await.unwrap().first();
     assert_eq!((running, next), (Seq(1), Seq(2)));
     assert_eq!(open_after(thread, &disk), [running, next]);
 }
@@ -164,8 +171,8 @@ async fn a_shared_write_that_fails_refuses_every_session_and_none_is_recorded() 
 #[tokio::test]
 async fn an_end_that_the_journal_refuses_stands_in_no_sessions_way() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let running = recorder.admit(vec![record()]).await.unwrap().first();
-    recorder.tell(vec![end(Seq(77))], Vec::new());
+    let running = recorder.admit(&mut record().into()).await.unwrap().first();
+    recorder.tell(&mut vec![end(Seq(77))], &mut Vec::new());
     let receipts = at_once(&recorder, 2).await;
     let firsts: Vec<_> = receipts.iter().map(|receipt| receipt.as_ref().unwrap().first()).collect();
     assert_eq!(firsts, [Seq(2), Seq(3)]);
@@ -175,11 +182,12 @@ async fn an_end_that_the_journal_refuses_stands_in_no_sessions_way() {
 #[tokio::test]
 async fn a_session_that_gives_up_before_its_turn_leaves_no_record() {
     let (recorder, thread, disk) = start(Durability::Batch);
-    let running = recorder.admit(vec![record()]).await.unwrap().first();
-    let mut given_up = Box::pin(recorder.admit(vec![record()]));
+    let running = recorder.admit(&mut record().into()).await.unwrap().first();
+    let mut batch = record().into();
+    let mut given_up = Box::pin(recorder.admit(&mut batch));
     assert!(futures_util::poll!(given_up.as_mut()).is_pending());
     drop(given_up);
-    let next = recorder.admit(vec![record()]).await.unwrap().first();
+    let next = recorder.admit(&mut record().into()).await.unwrap().first();
     assert_eq!((running, next), (Seq(1), Seq(2)));
     assert_eq!(open_after(thread, &disk), [running, next]);
 }

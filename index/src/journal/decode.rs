@@ -202,7 +202,7 @@ fn end(input: &mut Input<'_>, seq: Seq) -> Result<Completion, Malformed> {
         seq,
         outcome: code(input, Outcome::from_code, "an end has an unknown outcome")?,
         txn_outcome: code(input, TxnOutcome::from_code, "an end has an unknown transaction outcome")?,
-        command: input.string()?,
+        command: input.string()?.into(),
         rows: if flag(input)? { Some(input.u64()?) } else { None },
         bytes: input.u64()?,
         duration_us: input.u64()?,

@@ -263,7 +263,7 @@ fn any_end() -> impl Strategy<Value = Completion> {
                 seq,
                 outcome,
                 txn_outcome,
-                command,
+                command: command.into(),
                 rows,
                 bytes,
                 duration_us,

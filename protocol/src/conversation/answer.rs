@@ -57,14 +57,7 @@ impl Conversation {
             _ => return,
         };
         self.ops.pop_front();
-        self.end_suspended(ended, events);
-    }
-
-    pub(super) fn end_suspended(&mut self, exec: Option<ExecId>, events: &mut Vec<Event>) {
-        if let Some((exec, tally)) = exec.and_then(|exec| self.suspended.remove_entry(&exec)) {
-            let end = End { rows: Some(tally.rows), command: "SELECT".into(), ..End::new(How::Ok, tally) };
-            events.push(Event::Finished(exec, end));
-        }
+        end_suspended(&mut self.suspended, ended, events);
     }
 
     pub(super) fn answer_types(&mut self, body: &[u8]) -> Result<(), ProtocolError> {
@@ -105,7 +98,7 @@ impl Conversation {
     ) -> Result<(), ProtocolError> {
         let (command, rows) = backend::command_complete(body)?;
         if let Some(Kind::Replication { command: told, .. }) = self.front().map(|op| &mut op.kind) {
-            command.clone_into(told);
+            *told = backend::shared_words(command);
             self.settle_copy();
             return Ok(());
         }
@@ -137,7 +130,7 @@ impl Conversation {
         };
         // The tag of a resumed portal counts the last stretch only.
         let rows = if resumed { Some(tally.rows) } else { rows };
-        let end = End { command: command.to_owned(), rows, ..End::new(How::Ok, tally) };
+        let end = End { command: backend::shared_words(command), rows, ..End::new(How::Ok, tally) };
         events.push(match exec {
             Some(exec) => Event::Finished(exec, end),
             None => Event::Unannounced(end),
@@ -365,16 +358,28 @@ impl Conversation {
     /// The transaction is over and with it its portals.
     pub(super) fn end_portals(&mut self, events: &mut Vec<Event>) {
         let front = self.ops.front().map_or(OpId::MAX, |op| op.id);
-        let ended = self.portals.drain_matching(|_, entry| entry.by < front);
-        for portal in ended {
-            self.end_suspended(portal.exec, events);
-        }
+        let suspended = &mut self.suspended;
+        self.portals.drain_matching(
+            |_, entry| entry.by < front,
+            |portal| end_suspended(suspended, portal.exec, events),
+        );
+    }
+}
+
+/// A portal is gone that stood in its middle: what has passed was all.
+pub(super) fn end_suspended(suspended: &mut Suspended, exec: Option<ExecId>, events: &mut Vec<Event>) {
+    if suspended.is_empty() {
+        return;
+    }
+    if let Some((exec, tally)) = exec.and_then(|exec| suspended.remove_entry(&exec)) {
+        let end = End { rows: Some(tally.rows), command: "SELECT".into(), ..End::new(How::Ok, tally) };
+        events.push(Event::Finished(exec, end));
     }
 }
 
 pub(super) fn failed(exec: ExecId, report: &Report, tally: Tally) -> Event {
     let rows = (tally.rows > 0).then_some(tally.rows);
-    Event::Finished(exec, End { rows, report: report.clone(), ..End::new(How::Error, tally) })
+    Event::Finished(exec, End { rows, report: Some(Box::new(report.clone())), ..End::new(How::Error, tally) })
 }
 
 /// What the grammar and its lexer turn a string down with (`gram.y`, `scan.l`): syntax, not
@@ -407,7 +412,7 @@ fn fail_query(
 }
 
 /// An operation that was passed over by an answer to a later one.
-pub(super) fn lost(kind: Kind, suspended: &mut HashMap<ExecId, Tally>, events: &mut Vec<Event>) {
+pub(super) fn lost(kind: Kind, suspended: &mut Suspended, events: &mut Vec<Event>) {
     let mut tell = |exec| events.push(Event::Finished(exec, End::new(How::Lost, Tally::default())));
     match kind {
         Kind::Execute { exec: Some(exec), first: true, .. } => tell(exec),

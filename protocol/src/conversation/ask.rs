@@ -7,6 +7,8 @@ impl Conversation {
     pub(super) fn must_wait(&mut self, tag: u8) -> bool {
         match tag {
             b'd' | b'H' | b'X' => false,
+            // The server waits for it: it must not wait for the server.
+            b'c' | b'f' if self.reads_copy() => false,
             _ if self.ops.len() >= self.bounds.pipeline => true,
             b'c' | b'f' => false,
             // The server ignores it, or waits for it.
@@ -68,7 +70,7 @@ impl Conversation {
         let bind = frontend::bind(body)?;
         let statement = self.statements.get(bind.statement);
         if statement.is_some_and(|entry| self.is_open(entry))
-            || self.is_closing(Closed::Statement(bind.statement.into()))
+            || self.is_closing(|| Closed::Statement(bind.statement.into()))
         {
             return Ok(Ask::Wait);
         }
@@ -112,7 +114,7 @@ impl Conversation {
     pub(super) fn ask_execute<'f>(&mut self, body: &[u8]) -> Result<Ask<'f>, ProtocolError> {
         let (name, _limit) = frontend::execute(body)?;
         let entry = self.portals.get(name);
-        if entry.is_some_and(|entry| self.is_open(entry)) || self.is_closing(Closed::Portal(name.into())) {
+        if entry.is_some_and(|entry| self.is_open(entry)) || self.is_closing(|| Closed::Portal(name.into())) {
             return Ok(Ask::Wait);
         }
         let altered = self.is_altered(entry.map(|entry| entry.by), |alters| alters.portal(name));

@@ -15,14 +15,17 @@ mod answer;
 mod ask;
 mod names;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+use rustc_hash::FxBuildHasher;
 
 use crate::backend::{self, Report, Status};
 use crate::frame::Frame;
 use crate::frontend::{self, Bind, FunctionCall, Target};
 use crate::{ProtocolError, backend::parameter_description};
-use answer::lost;
+use answer::{end_suspended, lost};
 use names::{Entry, Names, Portal, Undo};
 
 /// Of an error report this much is read; the rest only passes.
@@ -122,13 +125,13 @@ pub struct End {
     /// Outcome.
     pub how: How,
     /// Words of the command tag.
-    pub command: String,
+    pub command: Cow<'static, str>,
     /// Rows of the command tag, or rows seen if it names none.
     pub rows: Option<u64>,
     /// Bytes of DataRow and CopyData bodies.
     pub bytes: u64,
     /// The server's error, if there was one.
-    pub report: Report,
+    pub report: Option<Box<Report>>,
 }
 
 /// Outcome of one execution.
@@ -146,7 +149,7 @@ pub enum How {
 
 impl End {
     fn new(how: How, tally: Tally) -> Self {
-        Self { how, command: String::new(), rows: None, bytes: tally.bytes, report: Report::default() }
+        Self { how, command: Cow::default(), rows: None, bytes: tally.bytes, report: None }
     }
 }
 
@@ -259,7 +262,7 @@ enum Kind {
     /// A command of the replication protocol: everything up to ReadyForQuery is its answer.
     Replication {
         exec: Option<ExecId>,
-        command: String,
+        command: Cow<'static, str>,
     },
     /// The client ended COPY data of so many bytes.
     CopyEnd {
@@ -283,6 +286,9 @@ struct Op {
     portal: Option<Undo<Portal>>,
 }
 
+/// Executions that stand in the middle of their portal, with what has passed.
+type Suspended = HashMap<ExecId, Tally, FxBuildHasher>;
+
 /// See the module's description.
 #[derive(Debug)]
 pub struct Conversation {
@@ -304,7 +310,7 @@ pub struct Conversation {
     /// have no answer.
     doubtful: usize,
     tally: Tally,
-    suspended: HashMap<ExecId, Tally>,
+    suspended: Suspended,
     /// Asked and not yet answered, oldest first.
     altering: VecDeque<Altering>,
     /// The segment of the last of them, until all is answered.
@@ -328,7 +334,7 @@ impl Conversation {
             copy_bytes: 0,
             doubtful: 0,
             tally: Tally::default(),
-            suspended: HashMap::new(),
+            suspended: Suspended::default(),
             altering: VecDeque::new(),
             altered_segment: None,
             closing: HashMap::new(),
@@ -347,11 +353,13 @@ impl Conversation {
         self.reads_copy() || self.skipping || self.ops.back().is_some_and(|op| !ends(op))
     }
 
-    /// Whether a message waits ([`Ask::Wait`]) for an answer that may never come: a COPY failed that had
-    /// Syncs among its data. Had the server read one of them after the failure, it would say so at once;
-    /// if not, it is silent until the next Sync, and ignores what stands before that.
+    /// Whether a message that waits ([`Ask::Wait`]) may wait for ever.
+    ///
+    /// Either the server reads COPY data, and would end the connection for anything else. Or a COPY failed
+    /// that had Syncs among its data: had the server read one of them after the failure, it would say so
+    /// at once; if not, it is silent until the next Sync, and ignores what stands before that.
     pub fn is_undecided(&self) -> bool {
-        self.skips_to_an_unknown_sync()
+        self.reads_copy() || self.skips_to_an_unknown_sync()
     }
 
     /// Messages asked and not yet answered.
@@ -390,6 +398,13 @@ impl Conversation {
     /// # Errors
     /// A message that PostgreSQL would refuse, or one beyond the bounds. The session must end.
     pub fn ask<'f>(&mut self, frame: &Frame<'f>) -> Result<Ask<'f>, ProtocolError> {
+        if frame.tag == b'S' && self.reads_copy() && self.ops.len() >= self.bounds.pipeline {
+            // They have no answer: it would wait for ever.
+            return Err(ProtocolError::TooMany {
+                what: "Syncs among COPY data",
+                limit: self.bounds.pipeline,
+            });
+        }
         if self.must_wait(frame.tag) {
             return Ok(Ask::Wait);
         }
@@ -435,14 +450,17 @@ impl Conversation {
     }
 
     /// Whether a Close of an earlier segment, which the server may yet ignore, has taken a name away.
-    fn is_closing(&self, target: Closed) -> bool {
+    fn is_closing(&self, target: impl FnOnce() -> Closed) -> bool {
+        if self.closing.is_empty() {
+            return false;
+        }
+        let target = target();
         let unknown = match &target {
             Closed::Statement(name) => self.statements.get(name).is_none(),
             Closed::Portal(name) => self.portals.get(name).is_none(),
         };
         let front = self.ops.front().map_or(OpId::MAX, |op| op.id);
         unknown
-            && !self.closing.is_empty()
             && self.closing.get(&target).is_some_and(|(op, segment)| *op >= front && *segment != self.segment)
     }
 
@@ -510,10 +528,12 @@ impl Conversation {
         if *alters == Alters::Meaning {
             return;
         }
-        self.statements.drain_matching(|name, entry| entry.by < *op && alters.statement(name));
-        for portal in self.portals.drain_matching(|name, entry| entry.by < *op && alters.portal(name)) {
-            self.end_suspended(portal.exec, events);
-        }
+        self.statements.drain_matching(|name, entry| entry.by < *op && alters.statement(name), drop);
+        let suspended = &mut self.suspended;
+        self.portals.drain_matching(
+            |name, entry| entry.by < *op && alters.portal(name),
+            |portal| end_suspended(suspended, portal.exec, events),
+        );
     }
 
     /// Whether SQL of the present segment has altered a name since `by` defined it.
@@ -560,7 +580,7 @@ impl Conversation {
     /// Says that the [`Ask::Query`] just returned is a command of the replication protocol, which a
     /// walsender answers with several results, or streams both ways.
     pub fn started_replication(&mut self, exec: ExecId) {
-        self.push(Kind::Replication { exec: Some(exec), command: String::new() });
+        self.push(Kind::Replication { exec: Some(exec), command: Cow::default() });
         self.segment += 1;
     }
 

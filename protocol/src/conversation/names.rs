@@ -46,23 +46,24 @@ fn key(name: &[u8]) -> &[u8] {
     name.get(..NAME_MAX).unwrap_or(name)
 }
 
-/// A table of names.
+/// A table of names. The empty one, which most clients use most, has a place of its own.
 #[derive(Debug)]
 pub(super) struct Names<T> {
-    entries: HashMap<Box<[u8]>, Entry<T>>,
+    unnamed: Option<Entry<T>>,
+    named: HashMap<Box<[u8]>, Entry<T>>,
     /// Sum of the sizes.
     size: usize,
 }
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), size: 0 }
+        Self { unnamed: None, named: HashMap::new(), size: 0 }
     }
 }
 
 impl<T> Names<T> {
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.named.len() + usize::from(self.unnamed.is_some())
     }
 
     /// Bytes that all values would hold if this name got one of `size`; `None` if that would be the only one.
@@ -73,33 +74,40 @@ impl<T> Names<T> {
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&Entry<T>> {
-        self.entries.get(key(name))
+        match key(name) {
+            b"" => self.unnamed.as_ref(),
+            name => self.named.get(name),
+        }
     }
 
     pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut Entry<T>> {
-        self.entries.get_mut(key(name))
+        match key(name) {
+            b"" => self.unnamed.as_mut(),
+            name => self.named.get_mut(name),
+        }
     }
 
     pub(super) fn set(&mut self, name: &[u8], entry: Entry<T>) -> Undo<T> {
         let name = key(name);
         self.size += entry.size;
-        // An unnamed or known name keeps its key: no allocation for the common re-bind.
-        match self.entries.get_mut(name) {
-            Some(slot) => {
-                let previous = std::mem::replace(slot, entry);
-                self.size -= previous.size;
-                Undo { name: name.into(), previous: Some(previous) }
-            }
-            None => {
-                self.entries.insert(name.into(), entry);
-                Undo { name: name.into(), previous: None }
-            }
-        }
+        let previous = match name {
+            b"" => self.unnamed.replace(entry),
+            name => match self.named.get_mut(name) {
+                // A known name keeps its key.
+                Some(slot) => Some(std::mem::replace(slot, entry)),
+                None => self.named.insert(name.into(), entry),
+            },
+        };
+        self.size -= previous.as_ref().map_or(0, |entry| entry.size);
+        Undo { name: name.into(), previous }
     }
 
     pub(super) fn remove(&mut self, name: &[u8]) -> Option<Undo<T>> {
         let name = key(name);
-        let previous = self.entries.remove(name)?;
+        let previous = match name {
+            b"" => self.unnamed.take()?,
+            name => self.named.remove(name)?,
+        };
         self.size -= previous.size;
         Some(Undo { name: name.into(), previous: Some(previous) })
     }
@@ -117,33 +125,36 @@ impl<T> Names<T> {
                 return;
             }
         }
-        let ours = self.entries.get(&undo.name).is_none_or(|entry| entry.by == by);
+        let ours = self.get(&undo.name).is_none_or(|entry| entry.by == by);
         if ours {
-            self.size += undo.previous.as_ref().map_or(0, |entry| entry.size);
-            let gone = match undo.previous {
-                Some(previous) => self.entries.insert(undo.name, previous),
-                None => self.entries.remove(&undo.name),
-            };
-            self.size -= gone.map_or(0, |entry| entry.size);
+            match undo.previous {
+                Some(previous) => drop(self.set(&undo.name, previous)),
+                None => drop(self.remove(&undo.name)),
+            }
         }
     }
 
     pub(super) fn for_each(&mut self, visit: impl FnMut(&mut T)) {
-        self.entries.values_mut().map(|entry| &mut entry.value).for_each(visit);
+        self.unnamed.iter_mut().chain(self.named.values_mut()).map(|entry| &mut entry.value).for_each(visit);
     }
 
-    /// Takes the entries out that `leave` points at.
-    pub(super) fn drain_matching(&mut self, mut leave: impl FnMut(&[u8], &Entry<T>) -> bool) -> Vec<T> {
-        let gone = self.entries.extract_if(|name, entry| leave(name, entry));
-        let mut freed = 0;
-        let values = gone
-            .map(|(_, entry)| {
-                freed += entry.size;
-                entry.value
-            })
-            .collect();
-        self.size -= freed;
-        values
+    /// Takes the entries out that `leaves` points at, and hands their values over.
+    pub(super) fn drain_matching(
+        &mut self,
+        mut leaves: impl FnMut(&[u8], &Entry<T>) -> bool,
+        mut take: impl FnMut(T),
+    ) {
+        if let Some(entry) = self.unnamed.take_if(|entry| leaves(b"", entry)) {
+            self.size -= entry.size;
+            take(entry.value);
+        }
+        if self.named.is_empty() {
+            return;
+        }
+        for (_, entry) in self.named.extract_if(|name, entry| leaves(name, entry)) {
+            self.size -= entry.size;
+            take(entry.value);
+        }
     }
 }
 

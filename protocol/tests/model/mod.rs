@@ -6,6 +6,7 @@ mod server;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
+use pgwitness_protocol::ProtocolError;
 use pgwitness_protocol::conversation::{Alters, Ask, Bounds, Conversation, End, Event, ExecId, How, Slice};
 use pgwitness_protocol::frame::Frame;
 use server::{Answer, Server, Truth};
@@ -155,7 +156,7 @@ pub(crate) fn run(data: &[u8]) {
         serial: 0,
         trace: std::env::var_os("MODEL_TRACE").is_some(),
     };
-    while !world.choices.data.is_empty() && !world.server.dead {
+    while !world.choices.data.is_empty() && !world.server.dead && !world.given_up {
         match world.choices.below(4) {
             0 | 1 => world.client_asks(),
             2 => world.server_reads(),
@@ -226,7 +227,15 @@ impl World<'_> {
         let (tag, body) = message.encode();
         let wanted = self.conversation.want_from_client(tag, body.len()).unwrap();
         let frame = Frame { tag, length: body.len(), body: &body[..wanted.min(body.len())] };
-        let execs = match self.conversation.ask(&frame).unwrap() {
+        let asked = match self.conversation.ask(&frame) {
+            Ok(asked) => asked,
+            Err(ProtocolError::TooMany { what: "Syncs among COPY data", .. }) => {
+                self.given_up = true;
+                return;
+            }
+            Err(error) => panic!("{message:?} was refused: {error}"),
+        };
+        let execs = match asked {
             Ask::Wait => {
                 self.trace("waits", &message);
                 self.waiting = Some(message);
@@ -340,7 +349,7 @@ impl World<'_> {
         self.choices.data = &[];
         self.settle();
         for _ in 0..LAST_ROUNDS_MAX {
-            if self.server.dead {
+            if self.server.dead || self.given_up {
                 break;
             }
             if self.server.reads_copy() {
@@ -376,10 +385,13 @@ impl World<'_> {
             let truth = self.server.truths.get(exec);
             let wrong = || panic!("{exec:?} {text:?}: told {end:?}, but in truth {truth:?}");
             match truth {
+                // Its answer was not awaited.
+                _ if end.how == How::Lost && self.given_up => {}
                 Some(Truth::Ok(ran, rows)) => {
                     // It stood suspended, its transaction ended within a query string, and it was asked to go on.
-                    let gone =
-                        end.how == How::Error && end.report.code == "34000" && self.late.contains(exec);
+                    let gone = end.how == How::Error
+                        && end.report.as_ref().is_some_and(|report| report.code == "34000")
+                        && self.late.contains(exec);
                     if gone && text.as_ref() == Some(ran) && end.rows.unwrap_or(0) == *rows {
                         continue;
                     }
@@ -394,7 +406,7 @@ impl World<'_> {
                 }
                 // It never ran: skipped, or blamed for a Parse or Bind that it leans on.
                 None if matches!(end.how, How::Skipped | How::Error) => {}
-                None if end.how == How::Lost && self.server.dead => {}
+                None if end.how == How::Lost && (self.server.dead || self.given_up) => {}
                 None => wrong(),
             }
         }
