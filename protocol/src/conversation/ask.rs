@@ -22,9 +22,7 @@ impl Conversation {
         let syncs = |op: &Op| usize::from(matches!(op.kind, Kind::Sync));
         let silent = |op: &Op| matches!(op.kind, Kind::Sync | Kind::CopyEnd { .. });
         self.ops.is_empty()
-            || (self.doubtful > 0
-                && self.ops.iter().all(silent)
-                && self.ops.iter().map(syncs).sum::<usize>() <= self.doubtful)
+            || (self.ops.iter().all(silent) && self.ops.iter().map(syncs).sum::<usize>() <= self.doubtful)
     }
 
     /// The client has sent no end of the COPY data that the server reads.

@@ -356,6 +356,16 @@ fn two_syncs_in_doubt_with_an_end_of_data_behind_them_hold_nobody_up() {
 }
 
 #[test]
+fn an_end_of_data_behind_that_of_a_copy_holds_nobody_up() {
+    let mut talk = Talk::new();
+    talk.parse("", "copy t from stdin").bind("", "").execute("").alters(Alters::Meaning).sync();
+    talk.ask(b'c', b"").ask(b'c', b"").answer(b'1', b"").answer(b'2', b"").answer(b'G', b"\0\0\0");
+    talk.done("COPY 0").parse("", "select 1");
+    assert!(!talk.waited);
+    talk.told(&["copy t from stdin: Ok 0"]);
+}
+
+#[test]
 fn what_follows_a_failed_copy_with_syncs_among_its_data_is_known_to_be_undecided() {
     let mut talk = Talk::new();
     talk.parse("", "copy t from stdin").bind("", "").execute("").alters(Alters::Meaning);
