@@ -10,6 +10,7 @@ mod databases;
 mod drain;
 mod greeting;
 mod listener;
+mod live;
 mod params;
 mod proof;
 mod reading;
@@ -45,7 +46,7 @@ use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
 pub use listener::serve;
-pub use session::{LiveSession, LiveSessions};
+pub use live::{LiveSession, LiveSessions};
 pub use workers::Workers;
 
 /// Everything that sessions share. Each part is cheap to clone or behind this one `Arc`.

@@ -7,30 +7,30 @@
 //! There is no timer for idleness: who is idle costs little, and PostgreSQL has `idle_session_timeout`. A
 //! peer that is no longer there is found by TCP's keepalive.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use pgwitness_index::record::{Event as RecordEvent, Outcome, Timestamp, Who};
+use pgwitness_index::record::{Event as RecordEvent, Outcome, Who};
 use pgwitness_protocol::ProtocolError;
 use pgwitness_protocol::backend::Status;
 use pgwitness_protocol::conversation::{Ask, Bounds, Conversation, Event};
 use pgwitness_protocol::frame::FrameBuffer;
 use pgwitness_protocol::reply::{self, Say, Severity};
 use pgwitness_protocol::startup::StartupMessage;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
 use super::Gateway;
 use super::chronicle::Chronicle;
 use super::databases::Catalog;
+use super::live::LiveSession;
 use super::relay::{Gate, Harmless};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream};
@@ -38,19 +38,14 @@ use super::walsender;
 use super::wanted::{self, Replication};
 use crate::clock;
 use crate::recorder::{Receipt, RecordError};
+use ending::{Ending, undecided};
+
+mod ending;
+mod spare;
 
 /// Room for a first read; doubled while reads fill it.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 128 * 1024;
-
-/// After the client has gone, a cancelled statement gets this long to end.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A cancel request that had no effect is made again after this long.
-const CANCEL_AGAIN: Duration = Duration::from_secs(1);
-
-/// Parting words may take this long.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message that must wait for an answer that may never come is not kept longer. The server's next
 /// message takes no work, so one that comes is here long before.
@@ -58,32 +53,6 @@ const UNDECIDED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After its login has ended, a transaction may go on this long.
 const OVERTIME: Duration = Duration::from_secs(60);
-
-/// A session as others see it.
-#[derive(Debug, Clone)]
-pub struct LiveSession {
-    /// Who and from where.
-    pub who: Arc<Who>,
-    /// Process id of its backend.
-    pub pid: u32,
-    /// When it began.
-    pub since: Timestamp,
-}
-
-/// Sessions that are open now, by id. Bounded by the number of clients.
-#[derive(Debug, Default)]
-pub struct LiveSessions(Mutex<BTreeMap<String, LiveSession>>);
-
-impl LiveSessions {
-    /// All of them, oldest first (ids carry their time).
-    pub fn list(&self) -> Vec<LiveSession> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, LiveSession>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What happened next.
 #[derive(Debug)]
@@ -105,19 +74,6 @@ const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// A full pipeline must not be shorter than the answers that PostgreSQL gathers in its buffer of 8 kB
 /// before it speaks, 5 bytes each.
 const PIPELINE_MIN: usize = 4096;
-
-/// Why a session ends.
-#[derive(Debug)]
-enum Ending {
-    /// The client said so, or cannot be written to.
-    Client(&'static str),
-    /// The client sends no more: it has left, or waits for its answers.
-    ClientSilent,
-    /// The server closed the connection.
-    Server,
-    /// We end it, and tell the client.
-    Us(Say),
-}
 
 /// On what terms a session begins.
 pub(super) struct Terms<'a> {
@@ -266,15 +222,6 @@ impl Session {
             self.give_up().await;
         }
         self.gateway.live.lock().remove(&who.session);
-    }
-
-    /// A defect of ours ended the session: its records are settled, and nothing goes on running.
-    async fn give_up(&mut self) {
-        tracing::error!(session = %self.who().session, "a defect of the gateway ended a session");
-        self.chronicle.end(false, "a defect of the gateway ended the session");
-        if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
-            tracing::debug!(%error, "could not cancel what a session left behind");
-        }
     }
 
     async fn relay(&mut self, client: &mut Stream) -> Ending {
@@ -662,110 +609,6 @@ impl Session {
         }
         self.chronicle.answered(&mut self.events, self.conversation.is_idle());
     }
-
-    async fn end(&mut self, client: &mut Stream, ending: Ending) {
-        let (reason, say) = match ending {
-            Ending::Client(reason) => (reason.to_owned(), None),
-            Ending::ClientSilent => ("the client left without saying so".to_owned(), None),
-            Ending::Server => ("the database closed the connection".to_owned(), None),
-            Ending::Us(ref say) => (say.message.clone(), Some(say)),
-        };
-        match ending {
-            Ending::Client(_) => {}
-            // A database that hears no more may have spoken.
-            Ending::Server => self.last_words(client).await,
-            Ending::ClientSilent | Ending::Us(_) => {
-                let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.farewell(client, say)).await;
-            }
-        }
-        if !matches!(ending, Ending::Server) {
-            self.stop_backend().await;
-        }
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, async {
-            let _ = client.shutdown().await;
-            // Terminate, in case the client did not say it.
-            let _ = self.server.send(b"X\0\0\0\x04").await;
-            let _ = self.server.shutdown().await;
-        })
-        .await;
-        let clean = self.conversation.is_idle();
-        self.conversation.abandon(&mut self.events);
-        self.write_down();
-        self.chronicle.end(clean, &reason);
-    }
-
-    /// Passes on what the database said before it closed.
-    async fn last_words(&mut self, client: &mut Stream) {
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, async {
-            loop {
-                client.send(self.results.cleared()).await?;
-                let count = self.results.cleared().len();
-                self.results.passed(count);
-                self.server.read_more(self.results.space(READ_MIN)).await?;
-                if self.hear_and_hold().await.is_err() {
-                    return io::Result::Ok(());
-                }
-            }
-        })
-        .await;
-    }
-
-    /// Nobody waits for the answer any more: what still runs is cancelled, and its end heard.
-    async fn stop_backend(&mut self) {
-        if self.conversation.is_idle() {
-            return;
-        }
-        let until = Instant::now() + CANCEL_TIMEOUT;
-        let mut told = false;
-        while Instant::now() < until {
-            if let Err(error) = self.upstream.cancel(self.pid, &self.server_key).await {
-                tracing::debug!(%error, "could not cancel what a client left behind");
-            }
-            if !std::mem::replace(&mut told, true) {
-                // A server that waits for more of a pipeline or of COPY data hears that none will come.
-                let _ = self.server.shutdown().await;
-            }
-            // A request that comes before the statement has begun is lost: it is made again.
-            if tokio::time::timeout(CANCEL_AGAIN, self.hear_out()).await.is_ok() {
-                return;
-            }
-        }
-    }
-
-    /// Hears the server until nothing is unanswered, or it is gone.
-    ///
-    /// Cancel safe: what was read is in the buffer.
-    async fn hear_out(&mut self) -> io::Result<()> {
-        while !self.conversation.is_idle() {
-            let count = self.results.cleared().len();
-            self.results.passed(count);
-            self.server.read_more(self.results.space(READ_MIN)).await?;
-            let heard = self.hear();
-            self.write_down();
-            heard.map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
-
-    /// What the database said last belongs to the client; then our own words, between messages only.
-    async fn farewell(&mut self, client: &mut Stream, say: Option<&Say>) {
-        if client.send(self.results.cleared()).await.is_err() {
-            return;
-        }
-        let count = self.results.cleared().len();
-        self.results.passed(count);
-        let mid_message = if self.withheld { self.mid_result } else { self.results.is_mid_message() };
-        if let Some(say) = say.filter(|_| !mid_message) {
-            let mut out = BytesMut::new();
-            say.encode(&mut out);
-            let _ = client.send(&out).await;
-        }
-    }
-}
-
-fn undecided() -> Say {
-    Say::new(Severity::Fatal, "08P01", "a message came in the middle of COPY data")
-        .hint("The gateway cannot know whether the database would heed it, so it does not pass it on. End the data with CopyDone or CopyFail first, then send Sync.")
 }
 
 fn adapt(room: &mut usize, count: usize) {
@@ -773,39 +616,6 @@ fn adapt(room: &mut usize, count: usize) {
         *room = (*room * 2).min(READ_MAX);
     } else if count * 4 < *room {
         *room = (*room / 2).max(READ_MIN);
-    }
-}
-
-/// Buffers that idle connections have given back, for the next that reads: a few for each thread, so that
-/// whoever rests between any two statements costs no memory and takes no new.
-mod spare {
-    use std::cell::RefCell;
-
-    use super::{BytesMut, FrameBuffer, READ_MIN};
-
-    const SPARE_MAX: usize = 32;
-
-    thread_local! {
-        static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-    }
-
-    pub(super) fn give(memory: Option<BytesMut>) {
-        if let Some(memory) = memory.filter(|memory| memory.capacity() <= READ_MIN) {
-            SPARE.with_borrow_mut(|spare| {
-                if spare.len() < SPARE_MAX {
-                    spare.push(memory);
-                }
-            });
-        }
-    }
-
-    pub(super) fn space(buffer: &mut FrameBuffer, room: usize) -> &mut BytesMut {
-        if buffer.rests()
-            && let Some(memory) = SPARE.with_borrow_mut(Vec::pop)
-        {
-            buffer.reuse(memory);
-        }
-        buffer.space(room)
     }
 }
 

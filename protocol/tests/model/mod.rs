@@ -162,7 +162,8 @@ pub(crate) fn run(data: &[u8]) {
             2 => world.server_reads(),
             _ => world.gateway_hears(),
         }
-        assert!(world.conversation.in_flight() <= PIPELINE_MAX, "the pipeline grew beyond its bound");
+        // One end of COPY data may come beyond it.
+        assert!(world.conversation.in_flight() <= PIPELINE_MAX + 1, "the pipeline grew beyond its bound");
     }
     world.end();
     world.judge();
