@@ -15,9 +15,9 @@ use pgwitness_protocol::frontend::{FunctionCall, Value};
 use rustc_hash::FxBuildHasher;
 
 use super::Gateway;
-use super::databases::Catalog;
+use super::databases::{Catalog, Sight};
 use super::params;
-use super::reading::{Context, Reading, Readings};
+use super::reading::{Context, Reading, Readings, Redefines};
 use super::state::{Settings, State};
 use super::transaction::{Ends, Transaction};
 use super::walsender;
@@ -75,8 +75,12 @@ pub(super) struct Chronicle {
     /// What the database takes for the program's name, and the name it stands for.
     label: Option<(String, String)>,
     state: State,
+    /// Who logged in, for loads of the catalog: the one who certainly can.
+    login_role: String,
     catalog: Arc<Catalog>,
-    schema: Option<Arc<Schema>>,
+    sight: Sight,
+    /// What the open transaction does to the catalog: others see it when it has ended.
+    redefines: Redefines,
     /// What the catalog's news were when it was last looked at, and when that was.
     looked: Option<(u64, Instant)>,
     context: Context,
@@ -109,16 +113,18 @@ impl Chronicle {
         reported: &[(String, String)],
         catalog: Arc<Catalog>,
     ) -> Self {
-        let schema = catalog.schema();
-        let settings = Settings::at_login(&who.role, asked, reported, schema.as_deref());
-        let context = Context::new((&who.upstream, &who.db), schema.clone(), &settings);
+        let sight = catalog.sight();
+        let settings = Settings::at_login(&who.role, asked, reported, sight.schema.as_deref());
+        let context = Context::new((&who.upstream, &who.db), sight.clone(), &settings);
         let mut chronicle = Self {
             gateway: gateway.clone(),
             label: label.map(|label| (label, who.app.clone())),
+            login_role: who.role.clone(),
             who: Arc::new(who),
             state: State::new(settings),
             catalog,
-            schema,
+            sight,
+            redefines: Redefines::No,
             looked: None,
             context,
             recent: HashMap::default(),
@@ -144,8 +150,8 @@ impl Chronicle {
         &self.who
     }
 
-    pub(super) fn login_role(&self) -> String {
-        self.state.settings().session_role.to_string()
+    pub(super) fn login_role(&self) -> &str {
+        &self.login_role
     }
 
     /// Whether there may be news of the catalog: something was told, or it is time to ask for its age.
@@ -166,14 +172,9 @@ impl Chronicle {
 
     /// Takes up a catalog that was loaded since.
     pub(super) fn look_at_catalog(&mut self) {
-        let schema = self.catalog.schema();
-        let same = match (&schema, &self.schema) {
-            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
-            (None, None) => true,
-            _ => false,
-        };
-        if !same {
-            self.schema = schema;
+        let sight = self.catalog.sight();
+        if !sight.is(&self.sight) {
+            self.sight = sight;
             self.settings_changed();
         }
     }
@@ -181,7 +182,7 @@ impl Chronicle {
     fn settings_changed(&mut self) {
         let settings = self.state.settings();
         let place = (self.who.upstream.as_str(), self.who.db.as_str());
-        self.context = Context::new(place, self.schema.clone(), settings);
+        self.context = Context::new(place, self.sight.clone(), settings);
         self.recent.clear();
         self.memo.clear();
         let role = settings.role.as_deref().unwrap_or("");
@@ -284,7 +285,7 @@ impl Chronicle {
     /// A function called by its OID.
     pub(super) fn call(&mut self, call: &FunctionCall<'_>) -> ExecId {
         let oid = call.function;
-        let (name, types) = self.schema.as_ref().and_then(|schema| called(schema, oid)).unzip();
+        let (name, types) = self.sight.schema.as_ref().and_then(|schema| called(schema, oid)).unzip();
         let reading = Readings::called(name.as_deref());
         let detail = match name {
             Some(name) => format!("{name} (function {oid})"),
@@ -434,6 +435,9 @@ impl Chronicle {
                     if status != Status::Failed {
                         self.failed = false;
                     }
+                    if status == Status::Idle {
+                        self.redefined();
+                    }
                 }
                 Event::Parameter { name, value } => {
                     self.reported(&String::from_utf8_lossy(&name), &String::from_utf8_lossy(&value));
@@ -464,6 +468,10 @@ impl Chronicle {
             How::Skipped => Outcome::Skipped,
             How::Lost => Outcome::Unknown,
         };
+        if outcome != Outcome::Skipped {
+            // Some do part of their work in transactions of their own, and then fail.
+            self.redefines = self.redefines.max(reading.redefines);
+        }
         if outcome == Outcome::Ok {
             self.took_effect(&reading, &end);
         } else {
@@ -491,12 +499,23 @@ impl Chronicle {
     }
 
     fn took_effect(&mut self, reading: &Arc<Reading>, end: &End) {
-        match &reading.effect {
-            Effect::Ddl => self.catalog.changed(),
-            Effect::MayHideDdl => self.catalog.may_have_changed(),
-            _ => {}
+        if matches!(
+            reading.effect,
+            Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction
+        ) {
+            // Another transaction may follow at once. The server says so when it is done.
+            self.redefined();
         }
         self.state.succeeded(reading, end.command == "ROLLBACK");
+    }
+
+    /// Others see now what was done to the catalog.
+    fn redefined(&mut self) {
+        match std::mem::take(&mut self.redefines) {
+            Redefines::No => {}
+            Redefines::Perhaps => self.catalog.may_have_changed(),
+            Redefines::Names => self.catalog.changed(),
+        }
     }
 
     /// The server completed more statements than were seen in the text.
@@ -544,7 +563,9 @@ impl Chronicle {
                 seq: running.seq,
                 ..Completion::new(Outcome::Unknown, TxnOutcome::Unknown)
             });
+            self.redefines = self.redefines.max(running.asked.reading.redefines);
         }
+        self.redefined();
         self.write(&mut ends);
         let done = Completion::new(Outcome::Ok, TxnOutcome::None);
         let record =

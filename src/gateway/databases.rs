@@ -95,6 +95,28 @@ struct Known {
     changes: u64,
     /// The value of `changes` that the schema includes.
     includes: u64,
+    /// There may be a change that nobody saw.
+    suspected: bool,
+}
+
+/// A catalog as a session sees it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sight {
+    /// As last loaded, if it was ever.
+    pub(super) schema: Option<Arc<Schema>>,
+    /// It has changed or grown old since, and could not be loaded.
+    pub(super) outdated: bool,
+}
+
+impl Sight {
+    /// Whether both show the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let same = match (&self.schema, &other.schema) {
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            (one, another) => one.is_none() && another.is_none(),
+        };
+        same && self.outdated == other.outdated
+    }
 }
 
 impl Databases {
@@ -166,12 +188,18 @@ impl Catalog {
         self.news.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The schema as last loaded, if it was ever.
-    pub(super) fn schema(&self) -> Option<Arc<Schema>> {
-        self.lock().schema.clone()
+    /// What there is to see now.
+    pub(super) fn sight(&self) -> Sight {
+        let known = self.lock();
+        let outdated = known.failed.is_some() && (self.is_aged(&known) || known.includes != known.changes);
+        Sight { schema: known.schema.clone(), outdated }
     }
 
-    /// Something in the database has changed: the next statement waits for a fresh load.
+    fn is_aged(&self, known: &Known) -> bool {
+        known.loaded.is_none_or(|at| at.elapsed() >= self.server.config.catalog_refresh)
+    }
+
+    /// Something in the database has changed, and others see it: the next statement waits for a fresh load.
     pub(super) fn changed(&self) {
         self.lock().changes += 1;
         self.tell();
@@ -180,10 +208,7 @@ impl Catalog {
     /// Something in the database may have changed (a function was called): looked at, but not for
     /// each of a thousand calls a second.
     pub(super) fn may_have_changed(&self) {
-        let mut known = self.lock();
-        if known.loaded.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
-            known.changes += 1;
-            drop(known);
+        if !std::mem::replace(&mut self.lock().suspected, true) {
             self.tell();
         }
     }
@@ -197,8 +222,8 @@ impl Catalog {
         if known.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
             return false;
         }
-        let aged = known.loaded.is_none_or(|at| at.elapsed() >= self.server.config.catalog_refresh);
-        aged || known.includes != known.changes
+        let suspected = known.suspected && known.loaded.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
+        suspected || self.is_aged(&known) || known.includes != known.changes
     }
 
     /// Loads the schema over a connection of the gateway's own, as `role`. A failure is logged and
@@ -208,7 +233,10 @@ impl Catalog {
         if !self.is_stale() {
             return;
         }
-        let changes = self.lock().changes;
+        let (changes, suspected) = {
+            let mut known = self.lock();
+            (known.changes, std::mem::take(&mut known.suspected))
+        };
         let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role, &mut system)).await;
         let mut known = self.lock();
         match loaded {
@@ -228,6 +256,7 @@ impl Catalog {
                 };
                 tracing::warn!(database = self.database, %reason, "could not load the catalog");
                 known.failed = Some(Instant::now());
+                known.suspected |= suspected;
             }
         }
         drop(known);

@@ -10,6 +10,7 @@ use pgwitness_index::record::{Certainty, Class, Shape};
 use pgwitness_protocol::conversation::Alters;
 use sha2::{Digest, Sha256};
 
+use super::databases::Sight;
 use super::state::Settings;
 use super::transaction::Control;
 use super::walsender;
@@ -25,11 +26,49 @@ pub(super) struct Reading {
     pub(super) shape: Arc<Shape>,
     pub(super) effect: Effect,
     pub(super) control: Control,
+    pub(super) redefines: Redefines,
     /// It may set parameters, or make temporary tables, out of sight.
     pub(super) unsettling: bool,
     pub(super) temporaries: Vec<Temporary>,
     /// For PREPARE: the statement inside.
     inner: Option<Arc<Reading>>,
+}
+
+/// Whether a statement may change what the catalog says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Redefines {
+    #[default]
+    No,
+    /// Out of sight, or nothing that readings depend on.
+    Perhaps,
+    /// Names may mean something else afterwards.
+    Names,
+}
+
+impl Redefines {
+    /// Commands after which names mean what they meant. An event trigger may do more.
+    const MINOR: &[&str] = &[
+        "COMMENT",
+        "CREATE INDEX",
+        "CREATE STATISTICS",
+        "DROP INDEX",
+        "DROP STATISTICS",
+        "GRANT",
+        "REINDEX",
+        "REVOKE",
+        "SECURITY LABEL",
+    ];
+
+    fn of(analysis: &Analysis) -> Self {
+        // What a session makes for itself is known without the catalog.
+        let own = || analysis.command.starts_with("CREATE ") && !analysis.temporaries.is_empty();
+        match analysis.effect {
+            Effect::Ddl if Self::MINOR.contains(&&*analysis.command) || own() => Redefines::Perhaps,
+            Effect::Ddl => Redefines::Names,
+            Effect::MayHideDdl => Redefines::Perhaps,
+            _ => Redefines::No,
+        }
+    }
 }
 
 impl Reading {
@@ -40,7 +79,7 @@ impl Reading {
 
     pub(super) fn changes_session(&self) -> bool {
         let unseen = self.unsettling || !self.temporaries.is_empty();
-        unseen || self.sets()
+        unseen || self.sets() || self.redefines == Redefines::Names
     }
 
     /// Whether it says itself what it changes.
@@ -94,7 +133,7 @@ impl Reading {
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     id: u128,
-    schema: Option<Arc<Schema>>,
+    sight: Sight,
     path: Option<Vec<String>>,
     strings_standard: bool,
     encoding: Encoding,
@@ -109,6 +148,8 @@ struct Doubt {
     settings: bool,
     /// The role was set to what only the server knows.
     unknown: bool,
+    /// The open transaction has changed the catalog, unseen by others.
+    redefined: bool,
 }
 
 /// How bytes of statements are to be read.
@@ -137,10 +178,15 @@ impl Encoding {
 }
 
 impl Context {
-    pub(super) fn new(place: (&str, &str), schema: Option<Arc<Schema>>, settings: &Settings) -> Self {
-        let path = schema.as_ref().and_then(|schema| settings.schemas(schema));
+    pub(super) fn new(place: (&str, &str), sight: Sight, settings: &Settings) -> Self {
+        let schema = sight.schema.as_ref();
+        let path = schema.and_then(|schema| settings.schemas(schema));
         let encoding = Encoding::read(&settings.encoding);
-        let doubt = Doubt { settings: settings.is_doubtful(), unknown: settings.role.is_none() };
+        let doubt = Doubt {
+            settings: settings.is_doubtful(),
+            unknown: settings.role.is_none(),
+            redefined: settings.redefined,
+        };
         let mut hash = Sha256::new();
         let temporary: Vec<String> = settings.temporary.keys().cloned().collect();
         let lists = path.iter().flatten().chain(&temporary).map(String::as_str);
@@ -148,7 +194,7 @@ impl Context {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        hash.update(schema.as_ref().map_or(0, |schema| schema.digest()).to_le_bytes());
+        hash.update(schema.map_or(0, |schema| schema.digest()).to_le_bytes());
         hash.update([
             u8::from(path.is_some()),
             u8::from(schema.is_some()),
@@ -156,12 +202,14 @@ impl Context {
             encoding as u8,
             u8::from(doubt.settings),
             u8::from(doubt.unknown),
+            u8::from(doubt.redefined),
+            u8::from(sight.outdated),
         ]);
         // Where the path ends and the names of temporary relations begin.
         hash.update((temporary.len() as u64).to_le_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         let id = digest.first_chunk().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { id, schema, path, strings_standard: settings.strings_standard, encoding, doubt, temporary }
+        Self { id, sight, path, strings_standard: settings.strings_standard, encoding, doubt, temporary }
     }
 
     /// The statements of a query string.
@@ -187,7 +235,7 @@ impl Context {
             temporary: &self.temporary,
         };
         let empty = Schema::default();
-        let schema = self.schema.as_deref().unwrap_or(&empty);
+        let schema = self.sight.schema.as_deref().unwrap_or(&empty);
         let mut analysis = match (std::str::from_utf8(text), self.encoding) {
             (Ok(text), Encoding::Utf8) => sql::analyze(text, schema, &settings),
             (Ok(text), _) if text.is_ascii() => sql::analyze(text, schema, &settings),
@@ -204,18 +252,32 @@ impl Context {
                 analysis
             }
         };
-        if self.schema.is_none() {
-            doubt(&mut analysis, "the database's catalog is not available");
+        self.doubt(&mut analysis);
+        analysis
+    }
+
+    /// Marks what is not sure, and says why.
+    fn doubt(&self, analysis: &mut Analysis) {
+        if self.sight.schema.is_none() {
+            doubt(analysis, "the database's catalog is not available");
         } else if self.path.is_none() || self.doubt.unknown {
-            doubt(&mut analysis, "the search_path or role of the session is not known");
+            doubt(analysis, "the search_path or role of the session is not known");
         }
         if self.doubt.settings {
             doubt(
-                &mut analysis,
+                analysis,
                 "a function or block may have changed the role or search_path, or made temporary tables",
             );
         }
-        analysis
+        if analysis.tables.is_empty() && analysis.functions.is_empty() {
+            return;
+        }
+        if self.doubt.redefined {
+            doubt(analysis, "names may have a new meaning, given in this transaction");
+        }
+        if self.sight.outdated {
+            doubt(analysis, "the database's catalog has changed, and could not be read again");
+        }
     }
 }
 
@@ -279,9 +341,10 @@ impl Readings {
         };
         let effect = analysis.effect.clone();
         let fingerprint = sql::fingerprint(text, key.strings_standard()).shape_hex();
+        let redefines = Redefines::of(&analysis);
         let (unsettling, temporaries) = (analysis.unsettling, analysis.temporaries.clone());
         let shape = Arc::new(self.shape(analysis, fingerprint));
-        Arc::new(Reading { shape, effect, control, unsettling, temporaries, inner })
+        Arc::new(Reading { shape, effect, control, redefines, unsettling, temporaries, inner })
     }
 
     fn shape(&self, analysis: Analysis, fingerprint: String) -> Shape {
@@ -335,6 +398,7 @@ impl Readings {
             shape: Arc::new(shape),
             effect: sets.unwrap_or(reading).effect.clone(),
             control: Control::None,
+            redefines: on.map_or(Redefines::Perhaps, |_| sets.unwrap_or(reading).redefines),
             unsettling: on.is_none_or(|on| on.unsettling),
             temporaries: Vec::new(),
             inner: None,
@@ -360,6 +424,7 @@ impl Readings {
             shape,
             effect: Effect::MayHideDdl,
             control: Control::None,
+            redefines: Redefines::Perhaps,
             unsettling,
             temporaries: Vec::new(),
             inner: None,
@@ -383,6 +448,7 @@ impl Readings {
             shape: Arc::new(shape),
             effect: Effect::None,
             control: Control::None,
+            redefines: Redefines::No,
             unsettling: false,
             temporaries: Vec::new(),
             inner: None,

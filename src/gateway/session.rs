@@ -427,7 +427,7 @@ impl Session {
         if self.chronicle.should_look_at_catalog(std::time::Instant::now()) {
             if let Some(catalog) = self.chronicle.stale_catalog() {
                 // Boxed: a load is rare and large, and would be moved about with every turn.
-                Box::pin(catalog.refresh(&self.chronicle.login_role())).await;
+                Box::pin(catalog.refresh(self.chronicle.login_role())).await;
             }
             self.chronicle.look_at_catalog();
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pgwitness_protocol::backend::Status;
 
-use super::reading::Reading;
+use super::reading::{Reading, Redefines};
 use crate::catalog::Schema;
 use crate::sql::{Effect, Sets, Temporary, What, search_path_items};
 
@@ -40,6 +40,8 @@ pub(super) struct Settings {
     path_in_doubt: bool,
     /// The server reports the path whenever it changes (PostgreSQL 18).
     path_reported: bool,
+    /// The open transaction has changed what names mean.
+    pub(super) redefined: bool,
 }
 
 type Named = Arc<HashMap<String, Arc<Reading>>>;
@@ -96,6 +98,7 @@ impl Settings {
             role_in_doubt: false,
             path_in_doubt: false,
             path_reported: reported.iter().any(|(name, _)| name == "search_path"),
+            redefined: false,
         };
         for (name, value) in asked {
             settings.set(&name.to_lowercase(), Some(value));
@@ -225,6 +228,10 @@ impl View {
         self.take_effect(reading, login);
         if reading.unsettling || !reading.temporaries.is_empty() {
             self.unsettle(reading);
+        }
+        if reading.redefines == Redefines::Names {
+            self.remember();
+            self.now.redefined = true;
         }
     }
 

@@ -22,11 +22,12 @@ def from_pypi(name: str, version: str):
 
     def fetch(folder: pathlib.Path) -> pathlib.Path:
         found = folder / f"{name}-{version}"
+        pip = [sys.executable, "-m", "pip", "--quiet"]
         if not found.exists():
-            pip = [sys.executable, "-m", "pip", "--quiet"]
             subprocess.run([*pip, "download", "--no-deps", "--no-binary", name, f"{name}=={version}"], cwd=folder, check=True)
             with tarfile.open(folder / f"{name}-{version}.tar.gz") as archive:
                 archive.extractall(folder, filter="data")
+        if subprocess.run([sys.executable, "-c", f"import pytest_timeout, {name}"], capture_output=True).returncode:
             subprocess.run([*pip, "install", *NEEDED, str(found)], check=True)
         return found
 

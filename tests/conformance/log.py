@@ -88,9 +88,26 @@ def split(text: str) -> list[str]:
 
 def plain(text: str) -> str:
     """To compare by: without what a splitter may leave at either end, letters outside ASCII (the server logs
-    them in its own encoding), or more than both logs keep of it."""
+    them in its own encoding), passwords (never recorded), or more than both logs keep of it."""
     text = re.sub(r"[^\x00-\x7f]+", "?", text[:TEXT_MAX])
-    return re.sub(r"\s+", " ", re.sub(r"^(\s|;|--[^\n]*\n|/\*.*?\*/)+", "", text, flags=re.S)).strip(" ;")
+    text = re.sub(r"(?i)(password\s+)'(?:[^']|'')*'", r"\1'[redacted]'", text)
+    return re.sub(r"\s+", " ", text[_blank(text):]).strip(" ;")
+
+
+def _blank(text: str) -> int:
+    """Where the statement begins, behind blanks and comments, which nest."""
+    depth, line = 0, False
+    for found in re.finditer(r"/\*|\*/|--|\n|[^\s;]", text):
+        word = found.group()
+        if line or word == "\n":
+            line = line and word != "\n"
+        elif word in ("/*", "*/"):
+            depth = max(0, depth + (1 if word == "/*" else -1))
+        elif depth == 0 and word == "--":
+            line = True
+        elif depth == 0:
+            return found.start()
+    return len(text)
 
 
 def texts(side: Side, queries: list[dict]) -> list[str]:

@@ -66,10 +66,12 @@ class Side:
 
     def _gateway(self, provider: Provider, roles: list[str], databases: list[str]) -> Gateway:
         known = [SUPERUSER, *roles]
+        # The database hears the program's own name, as directly: suites look for themselves by it.
         gateway = Gateway(self.folder / "gateway", self.cluster, provider,
                           role_map=[{"groups": ["engineering"], "roles": known},
                                     {"groups": ["security"], "roles": known}],
-                          login=[{"mode": "password"}], listen={"max_clients": 1000}).start()
+                          login=[{"mode": "password"}], listen={"max_clients": 1000},
+                          upstream={"application_name": "{app}"}).start()
         for role in known:
             for database in ["postgres", "template1", *databases]:
                 gateway.pair(PERSON, user=role, dbname=database, secret=SECRET)

@@ -5,6 +5,7 @@ mod support;
 mod bounds;
 mod cancel;
 mod cases;
+mod changes;
 mod crash;
 mod death;
 mod demo;

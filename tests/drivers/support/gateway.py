@@ -62,8 +62,8 @@ def toml(value) -> str:
 class Gateway:
     """`pgwitness run --config FILE` between a cluster and a provider.
 
-    `settings` adds to or replaces the tables of the configuration, by their name. `role_map` and `login`
-    are lists of tables.
+    `settings` adds to or replaces the tables of the configuration, by their name; `upstream` stands for the only one.
+    `role_map` and `login` are lists of tables.
     """
 
     def __init__(self, folder: pathlib.Path, cluster: Cluster, provider: Provider, role_map: list[dict] = ROLE_MAP,
@@ -85,11 +85,12 @@ class Gateway:
             "log": {"dir": self.log_dir, "durability": "batch"},
             "index": {"dir": folder / "index"},
         }
+        more = settings.pop("upstream", {})
         for name, values in settings.items():
             tables.setdefault(name, {}).update(values)
         credentials = [{"role": role, "password_file": cluster.password_file(role)} for role in cluster.passwords]
         upstream = {"name": "main", "url": f"postgres://{HOST}:{cluster.port}", "sslmode": "disable",
-                    "credentials": credentials}
+                    "credentials": credentials, **more}
         self._write(tables, {"upstream": [upstream], "role_map": role_map, "login": login})
 
     def _write(self, tables: dict, lists: dict) -> None:

@@ -1,0 +1,168 @@
+//! What DDL changes, as the records of what follows know it: names mean what they mean for the server, or the record
+//! says that it is not sure.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
+
+use serde_json::{Value, json};
+
+use super::state::own_server;
+use super::support::gateway::{Settings, TestGateway};
+use super::support::postgres::{TestPostgres, server};
+use super::support::wire::{Messages, Wire};
+
+/// A gateway before a copy of the shop that its sessions may change.
+async fn start() -> TestGateway {
+    let gateway = TestGateway::start().await;
+    let admin = server().connect(server().superuser(), gateway.database()).await;
+    admin
+        .batch_execute(
+            "GRANT CREATE ON SCHEMA public TO app_write; \
+             CREATE VIEW public.seen AS SELECT email AS word FROM public.customers; \
+             ALTER VIEW public.seen OWNER TO app_write",
+        )
+        .await
+        .unwrap();
+    admin.close().await;
+    gateway
+}
+
+const TO_PHONE: &str = "CREATE OR REPLACE VIEW seen AS SELECT phone AS word FROM customers";
+const TO_EMAIL: &str = "CREATE OR REPLACE VIEW seen AS SELECT email AS word FROM customers";
+
+fn succeeded(answer: &Messages) -> bool {
+    !answer.iter().any(|(tag, _)| *tag == b'E')
+}
+
+/// Whether the record of the statement with this word in it is sure, and what it says was read.
+async fn read(gateway: &TestGateway, word: &str) -> (bool, Value) {
+    let record = gateway.records(&format!("event:query sql:{word}"), 1).await.remove(0);
+    assert_eq!(record["outcome"], "ok", "{record}");
+    (record["analysis"] == "exact", record["reads"].clone())
+}
+
+async fn look(wire: &mut Wire, word: &str) {
+    assert!(succeeded(&wire.run(&format!("SELECT '{word}', word FROM seen LIMIT 1")).await), "{word}");
+}
+
+fn of(column: &str) -> Value {
+    json!([format!("public.customers.{column}"), "public.seen.word"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_a_transaction_makes_anew_is_the_new_one_once_it_has_committed() {
+    let gateway = start().await;
+    let (mut wire, mut other) = (Wire::open(&gateway).await, Wire::open(&gateway).await);
+    look(&mut wire, "beforehand").await;
+    wire.run("BEGIN").await;
+    assert!(succeeded(&wire.run(TO_PHONE).await));
+    look(&mut wire, "inside").await;
+    // The view itself is locked.
+    assert!(succeeded(&other.run("SELECT 'elsewhere', email FROM customers").await));
+    wire.run("COMMIT").await;
+    look(&mut wire, "afterwards").await;
+    look(&mut other, "likewise").await;
+    assert_eq!(read(&gateway, "beforehand").await, (true, of("email")));
+    assert_eq!(read(&gateway, "elsewhere").await, (true, json!(["public.customers.email"])));
+    assert!(!read(&gateway, "inside").await.0);
+    assert_eq!(read(&gateway, "afterwards").await, (true, of("phone")));
+    assert_eq!(read(&gateway, "likewise").await, (true, of("phone")));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_was_made_anew_and_rolled_back_is_the_old_one() {
+    let gateway = start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.run("BEGIN; SAVEPOINT a").await;
+    assert!(succeeded(&wire.run(TO_PHONE).await));
+    look(&mut wire, "within").await;
+    wire.run("ROLLBACK TO a").await;
+    look(&mut wire, "returned").await;
+    assert!(succeeded(&wire.run(TO_PHONE).await));
+    wire.run("ROLLBACK").await;
+    look(&mut wire, "undone").await;
+    assert!(!read(&gateway, "within").await.0);
+    assert_eq!(read(&gateway, "returned").await, (true, of("email")));
+    assert_eq!(read(&gateway, "undone").await, (true, of("email")));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_within_a_string_or_a_chain_makes_a_change_known_too() {
+    let gateway = start().await;
+    let mut wire = Wire::open(&gateway).await;
+    assert!(succeeded(&wire.run(&format!("BEGIN; {TO_PHONE}; COMMIT; BEGIN")).await));
+    look(&mut wire, "stringed").await;
+    assert!(succeeded(&wire.run(TO_EMAIL).await));
+    wire.run("COMMIT AND CHAIN").await;
+    look(&mut wire, "chained").await;
+    wire.run("ROLLBACK").await;
+    // Statements of a string are read before the first of them runs.
+    assert!(succeeded(&wire.run(&format!("{TO_PHONE}; SELECT 'together', word FROM seen")).await));
+    look(&mut wire, "apart").await;
+    assert_eq!(read(&gateway, "stringed").await, (true, of("phone")));
+    assert_eq!(read(&gateway, "chained").await, (true, of("email")));
+    assert!(!read(&gateway, "together").await.0);
+    assert_eq!(read(&gateway, "apart").await, (true, of("phone")));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_out_of_sight_in_quick_succession_are_all_found() {
+    let gateway = start().await;
+    let (mut wire, mut other) = (Wire::open(&gateway).await, Wire::open(&gateway).await);
+    look(&mut other, "fresh").await;
+    for change in [TO_PHONE, TO_EMAIL, TO_PHONE] {
+        assert!(succeeded(&wire.run(&format!("DO $$BEGIN {change}; END$$")).await));
+    }
+    // Not at once: a function may be called a thousand times a second.
+    let mut tries = 0;
+    let found = loop {
+        look(&mut other, &format!("late{tries}")).await;
+        let (sure, columns) = read(&gateway, &format!("late{tries}")).await;
+        if columns == of("phone") || tries == 200 {
+            break (sure, columns);
+        }
+        tries += 1;
+    };
+    assert_eq!(found, (true, of("phone")));
+    gateway.stop().await;
+}
+
+async fn become_superuser(own: &TestPostgres) {
+    let admin = own.connect(own.superuser(), "postgres").await;
+    admin.batch_execute("ALTER ROLE app_write SUPERUSER").await.unwrap();
+    admin.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_made_into_somebody_without_a_credential_sees_changes_all_the_same() {
+    let (own, mut other) = own_server(&[]).await;
+    become_superuser(&own).await;
+    other.credentials.retain(|credential| credential.role == "app_write");
+    let gateway = TestGateway::with(Settings { server: Some(other), ..Settings::default() }).await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.run("CREATE VIEW seen AS SELECT email AS word FROM customers").await;
+    wire.run("SET SESSION AUTHORIZATION postgres").await;
+    wire.run("SELECT 1").await;
+    assert!(succeeded(&wire.run(TO_PHONE).await));
+    look(&mut wire, "become").await;
+    assert_eq!(read(&gateway, "become").await, (true, of("phone")));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_catalog_cannot_be_loaded_after_a_change_records_are_not_sure() {
+    let (own, mut other) = own_server(&[]).await;
+    become_superuser(&own).await;
+    other.credentials.retain(|credential| credential.role == "app_write");
+    let gateway = TestGateway::with(Settings { server: Some(other), ..Settings::default() }).await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.run("CREATE VIEW seen AS SELECT email AS word FROM customers").await;
+    look(&mut wire, "certain").await;
+    wire.run("ALTER ROLE app_write NOLOGIN").await;
+    assert!(succeeded(&wire.run(TO_PHONE).await));
+    look(&mut wire, "uncertain").await;
+    assert_eq!(read(&gateway, "certain").await, (true, of("email")));
+    assert!(!read(&gateway, "uncertain").await.0);
+    gateway.stop().await;
+}
