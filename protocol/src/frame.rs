@@ -110,6 +110,27 @@ impl FrameBuffer {
         Ok(Some(Frame { tag, length, body }))
     }
 
+    /// Clears all messages of type `tag` that stand next in a row, of whose bodies nothing is needed: the
+    /// rows of a result, the data of a COPY. Says how many, and how long their bodies are together.
+    ///
+    /// # Errors
+    /// A declared length below 4.
+    pub fn next_run(&mut self, tag: u8) -> Result<(u64, u64), ProtocolError> {
+        let (mut count, mut bytes) = (0, 0);
+        self.pass_unseen();
+        while self.unseen == 0
+            && let Some((found, length)) = self.peek()?
+            && found == tag
+        {
+            self.cleared += HEADER;
+            self.unseen = length;
+            self.pass_unseen();
+            count += 1;
+            bytes += length as u64;
+        }
+        Ok((count, bytes))
+    }
+
     /// Type and body length of the next message, if its header is here.
     ///
     /// # Errors
@@ -193,6 +214,25 @@ mod tests {
         bytes.extend((body.len() as u32 + 4).to_be_bytes());
         bytes.extend(body);
         bytes
+    }
+
+    #[test]
+    fn a_run_of_messages_is_counted_alike_however_it_comes() {
+        let rows =
+            [message(b'D', b"one"), message(b'D', b""), message(b'D', &[b'x'; 300]), message(b'C', b"\0")];
+        let stream = rows.concat();
+        for first in 0..stream.len() {
+            let mut buffer = FrameBuffer::new();
+            let (mut count, mut bytes) = (0, 0);
+            for part in [&stream[..first], &stream[first..]] {
+                buffer.space(part.len()).extend_from_slice(part);
+                let run = buffer.next_run(b'D').unwrap();
+                (count, bytes) = (count + run.0, bytes + run.1);
+            }
+            assert_eq!((count, bytes), (3, 303), "after {first} bytes");
+            assert_eq!(buffer.next(|_, _| Ok(1)).unwrap().unwrap().tag, b'C');
+            assert_eq!(buffer.cleared(), stream);
+        }
     }
 
     #[test]

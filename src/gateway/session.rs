@@ -474,6 +474,10 @@ impl Session {
             };
             let (tag, length) = (frame.tag, frame.length);
             match conversation.ask(&frame)? {
+                Ask::Pass if tag == b'd' => {
+                    let (_, bytes) = gate.buffer.next_run(tag)?;
+                    conversation.ask_run(bytes);
+                }
                 Ask::Pass => {}
                 Ask::Query(text)
                     if replication.is_some()
@@ -593,7 +597,13 @@ impl Session {
     fn hear(&mut self) -> Result<(), ProtocolError> {
         let Self { results, conversation, events, .. } = self;
         while let Some(frame) = results.next(|tag, length| Ok(Conversation::want_from_server(tag, length)))? {
+            let tag = frame.tag;
             conversation.answer(&frame, events)?;
+            if matches!(tag, b'D' | b'd') {
+                // Of what mostly comes in thousands only number and length matter.
+                let (count, bytes) = results.next_run(tag)?;
+                conversation.answer_run(tag, count, bytes);
+            }
         }
         Ok(())
     }

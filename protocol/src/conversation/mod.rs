@@ -366,10 +366,7 @@ impl Conversation {
                 Ok(Ask::Pass)
             }
             b'd' => {
-                // What comes when all is answered was sent for a COPY that failed, and is ignored.
-                if !self.is_idle() {
-                    self.copy_bytes += frame.length as u64;
-                }
+                self.ask_copy_data(frame.length as u64);
                 Ok(Ask::Pass)
             }
             b'c' | b'f' => {
@@ -378,6 +375,13 @@ impl Conversation {
             }
             b'X' => Ok(Ask::Terminate),
             _ => Ok(Ask::Pass),
+        }
+    }
+
+    fn ask_copy_data(&mut self, bytes: u64) {
+        // What comes when all is answered was sent for a COPY that failed, and is ignored.
+        if !self.is_idle() {
+            self.copy_bytes += bytes;
         }
     }
 
@@ -538,6 +542,18 @@ impl Conversation {
         self.hear(frame, events)?;
         self.settle_altering(before, events);
         Ok(())
+    }
+
+    /// Messages like the one just answered, a DataRow or CopyData, followed it: so many, with bodies of so
+    /// many bytes.
+    pub fn answer_run(&mut self, tag: u8, count: u64, bytes: u64) {
+        self.tally.rows += if tag == b'D' { count } else { 0 };
+        self.tally.bytes += bytes;
+    }
+
+    /// CopyData of so many bytes followed the one just asked.
+    pub fn ask_run(&mut self, bytes: u64) {
+        self.ask_copy_data(bytes);
     }
 
     /// Where the conversation stands, for [`Conversation::retract`].
