@@ -1,4 +1,4 @@
-"""Suites of drivers, as their authors publish them: PyPI's source archives and crates.io."""
+"""Suites of drivers, as their authors publish them: PyPI's source archives, crates.io, Debian's packages of Go."""
 
 import os
 import pathlib
@@ -97,3 +97,40 @@ def run_tokio_postgres(side: Side, source: pathlib.Path, out: pathlib.Path) -> d
                           timeout=SUITE_SECONDS_MAX)
     (out / "output").write_text(done.stdout + done.stderr)
     return {name: f"{how}\n" for name, how in re.findall(r"^test (\S+) \.\.\. (\w+)$", done.stdout, re.M)}
+
+
+GO = pathlib.Path("/usr/share/gocode")
+
+
+def from_debian(path: str, *packages: str):
+    """Gives a function that installs a Go library's source, which has its tests beside it"""
+
+    def fetch(folder: pathlib.Path) -> pathlib.Path:
+        found = GO / "src" / path
+        if not found.exists() or not shutil.which("go"):
+            subprocess.run(["apt-get", "install", "-y", "-qq", "golang-go", *packages], check=True)
+        return found
+
+    return fetch
+
+
+def go_tests(dbname: str, *paths: str, setup: str = ""):
+    """Gives a function that runs the tests of Go packages, one package after another."""
+
+    def run(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
+        if setup:
+            side.cluster.psql(setup, dbname=dbname)
+        dsn = f"host={HOST} port={side.port} user=postgres password={SECRET} dbname={dbname} sslmode=disable"
+        names = ["PGX_TEST_DATABASE", "PGX_TEST_CONN_STRING", "PGX_TEST_TCP_CONN_STRING"]
+        environment = side.environment(PGDATABASE=dbname, PGSSLMODE="disable", GO111MODULE="off", GOPATH=str(GO),
+                                       GOFLAGS="-vet=off", **dict.fromkeys(names, dsn))
+        results = {}
+        for path in paths:
+            done = subprocess.run(["go", "test", "-v", "-count=1", "-p=1", f"-timeout={SUITE_SECONDS_MAX}s", path],
+                                  env=environment, capture_output=True, text=True, timeout=SUITE_SECONDS_MAX)
+            (out / path.replace("/", "_")).write_text(done.stdout + done.stderr)
+            verdicts = re.findall(r"^ *--- (\w+): (\S+)", done.stdout, re.M)
+            results |= {f"{path}.{name}": f"{how}\n" for how, name in verdicts} or {path: done.stderr}
+        return results
+
+    return run

@@ -30,10 +30,11 @@ log_connections = on
 
 
 class Side:
-    """Where a suite connects, and what it leaves behind. `gateway` is missing for the direct side."""
+    """Where a suite connects, and what it leaves behind. `gateway` is missing for the direct side. `made` are the
+    databases that the suite makes itself: a secret that is known nowhere else is approved for each of them."""
 
     def __init__(self, name: str, folder: pathlib.Path, provider: Provider | None, roles: list[str],
-                 databases: list[str], settings: str = ""):
+                 databases: list[str], settings: str = "", made: list[str] = ()):
         self.name = name
         self.folder = folder
         folder.mkdir(parents=True)
@@ -42,10 +43,12 @@ class Side:
         self.gateway: Gateway | None = None
         try:
             self.cluster.start()
-            self._fill(roles, databases)
+            self._fill(roles, [*databases, *(made if provider else ())])
             self.port = self.cluster.port
             if provider:
-                self.gateway = self._gateway(provider, roles, databases)
+                self.gateway = self._gateway(provider, roles, [*databases, *made])
+                for database in made:
+                    self.cluster.psql(f'drop database "{database}"')
                 self.port = self.gateway.port
         except BaseException:
             self.close()
