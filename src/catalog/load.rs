@@ -36,21 +36,21 @@ pub type Rows = Vec<Vec<Option<String>>>;
 /// # Errors
 /// When a row has another shape than the query gives it.
 pub fn read(rows: &[Vec<Option<String>>]) -> Result<Schema, CatalogError> {
-    read_parts(&[rows])
+    read_onto(&Schema::default(), rows)
 }
 
-/// Builds the catalog from the rows of several statements.
+/// Builds the catalog from what is known already, and the rows of another part of it. That is most of
+/// the work for what came with the server, so it is done once.
 ///
 /// # Errors
 /// When a row has another shape than the query gives it.
-pub fn read_parts(parts: &[&[Vec<Option<String>>]]) -> Result<Schema, CatalogError> {
-    let count = parts.iter().map(|rows| rows.len()).sum();
-    if count > ROWS_MAX {
-        return Err(CatalogError::TooLarge { rows: count });
+pub fn read_onto(base: &Schema, rows: &[Vec<Option<String>>]) -> Result<Schema, CatalogError> {
+    if rows.len() > ROWS_MAX {
+        return Err(CatalogError::TooLarge { rows: rows.len() });
     }
-    let mut schema = Schema { digest: digest(parts), ..Schema::default() };
+    let mut schema = Schema { digest: digest(base.digest, rows), ..base.clone() };
     for pass in [Pass::Names, Pass::Details] {
-        for (at, row) in parts.iter().copied().flatten().enumerate() {
+        for (at, row) in rows.iter().enumerate() {
             let row = Row { at, fields: row };
             let known = match pass {
                 Pass::Names => names(&mut schema, &row),
@@ -84,7 +84,10 @@ fn names(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
                 known.functions.entry(name).or_default();
             }
         }
-        "signatures" => schema.signatures = row.optional(2).unwrap_or_default().into(),
+        "signatures" => {
+            let lines = row.optional(2).unwrap_or_default();
+            schema.signatures = format!("{}{lines}\n", schema.signatures).into();
+        }
         _ => {}
     }
     Ok(())
@@ -257,9 +260,10 @@ fn attributes_plain(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogEr
     text.split_ascii_whitespace().map(|n| n.parse().map_err(|_| row.wrong("column numbers"))).collect()
 }
 
-fn digest(parts: &[&[Vec<Option<String>>]]) -> u64 {
+fn digest(base: u64, rows: &[Vec<Option<String>>]) -> u64 {
     let mut sum = Sha256::new();
-    for field in parts.iter().copied().flatten().flatten() {
+    sum.update(base.to_le_bytes());
+    for field in rows.iter().flatten() {
         let text = field.as_deref();
         sum.update(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
         sum.update(text.unwrap_or_default());
@@ -351,6 +355,10 @@ mod tests {
         assert_eq!(schema.builtin_by_oid(952), Some(("lo_open", vec![26, 23])));
         assert_eq!(schema.builtin_by_oid(1299), Some(("now", vec![])));
         assert_eq!(schema.builtin_by_oid(95), None);
+        let added = [row(&["signatures", "", "16390 added 25"])];
+        let more = read_onto(&schema, &added).unwrap();
+        assert_eq!(more.builtin_by_oid(16390), Some(("added", vec![25])));
+        assert_eq!(more.builtin_by_oid(1299), Some(("now", vec![])));
     }
 
     #[test]
@@ -371,12 +379,12 @@ mod tests {
             row(&["relation", "16385", "shop", "v", "v", "0", "[]"]),
             row(&["base", "16385", "9", " 8"]),
         ];
-        let schema = read_parts(&[&system, &user]).unwrap();
+        let schema = read_onto(&read(&system).unwrap(), &user).unwrap();
         let view = schema.relation("shop", "v").unwrap();
         assert_eq!(view.bases.iter().map(|base| base.oid).collect::<Vec<_>>(), [9]);
         assert!(schema.relation("pg_catalog", "pg_class").is_some());
-        let wrong = read_parts(&[&system, &[row(&["surprise", "1"])]]).unwrap_err();
-        assert_eq!(wrong, CatalogError::Row { row: 1, what: "kind" });
+        let wrong = read_onto(&schema, &[row(&["surprise", "1"])]).unwrap_err();
+        assert_eq!(wrong, CatalogError::Row { row: 0, what: "kind" });
     }
 
     #[test]
@@ -384,5 +392,9 @@ mod tests {
         let one = read(&[row(&["namespace", "1", "a"])]).unwrap().digest();
         let two = read(&[row(&["namespace", "1", "b"])]).unwrap().digest();
         assert_ne!(one, two);
+        let same = [row(&["namespace", "2", "c"])];
+        let onto =
+            |name| read_onto(&read(&[row(&["namespace", "1", name])]).unwrap(), &same).unwrap().digest();
+        assert_ne!(onto("a"), onto("b"));
     }
 }

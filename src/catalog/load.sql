@@ -27,7 +27,7 @@ select 'target', r.ev_class::text,
       ':expr \{VAR [^{}]*\} :resno (\d+) [^{}]*:resorigtbl ([1-9]\d*) :resorigcol (\d+) :resjunk false', 'g') as m(part)),
   null, null, null, null, null, null
 from pg_catalog.pg_rewrite r join pg_catalog.pg_class c on c.oid = r.ev_class and c.relkind = 'v'
-where r.rulename = '_RETURN' and c.oid :part and c.oid >= 16384
+where r.rulename = '_RETURN' and r.ev_class :part and r.ev_class >= 16384
   and r.ev_action::text ~ '^\(\{QUERY [^{}]*:hasAggs false :hasWindowFuncs false :hasTargetSRFs false [^{}]*:cteList <> '
   and r.ev_action::text ~ ':jointree \{FROMEXPR :fromlist \(\{RANGETBLREF :rtindex \d+\}\) '
   and r.ev_action::text ~ ':groupClause <> [^{}]*:havingQual <> [^{}]*:distinctClause <> :sortClause (<>|\(\{[^()]*\}\)) :limitOffset <> :limitCount <> [^{}]*:setOperations <> [^{}]*\}\)$'
@@ -44,7 +44,7 @@ union all
 select 'signatures', null,
   pg_catalog.string_agg(p.oid::text || ' ' || p.proname::text || ' ' || p.proargtypes::text, E'\n' order by p.oid),
   null, null, null, null, null, null
-from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace
+from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.oid :part
 union all
 select 'function', p.oid::text,
   case when p.pronamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,

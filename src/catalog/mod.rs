@@ -10,7 +10,7 @@ mod unsettling;
 
 use std::collections::{HashMap, HashSet};
 
-pub use load::{CatalogError, Rows, read, read_parts};
+pub use load::{CatalogError, Rows, read, read_onto};
 
 /// Which objects a load reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,7 @@ pub struct LoginSetting {
 }
 
 /// What names mean in one database.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Schema {
     digest: u64,
     schemas: HashMap<Box<str>, Names>,
@@ -223,7 +223,7 @@ pub struct Schema {
 /// A constraint's name and its columns.
 type Constraint = (Box<str>, Box<[i16]>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Names {
     relations: HashMap<Box<str>, usize>,
     functions: HashMap<Box<str>, Vec<usize>>,

@@ -10,7 +10,7 @@ use pgwitness_protocol::startup::{Decided, StartupMessage};
 
 use super::upstream::{Server, Upstream, UpstreamError};
 use super::wanted::LOGIN_OPTION;
-use crate::catalog::{self, Part, Rows, Schema};
+use crate::catalog::{self, Part, Schema};
 use crate::config::{self, Config};
 use crate::tls::TlsError;
 
@@ -83,7 +83,7 @@ pub(super) struct Catalog {
     news: AtomicU64,
     /// One load at a time; the others wait for it. Holds what came with the server: that is most of
     /// a load, and read again only with `catalog_refresh`.
-    loading: tokio::sync::Mutex<Option<(Instant, Rows)>>,
+    loading: tokio::sync::Mutex<Option<(Instant, Schema)>>,
 }
 
 #[derive(Default)]
@@ -263,23 +263,23 @@ impl Catalog {
         self.tell();
     }
 
-    async fn load(&self, role: &str, system: &mut Option<(Instant, Rows)>) -> Result<Schema, String> {
-        let user = self.rows(role, system).await.map_err(|error| error.to_string())?;
-        let system = system.as_ref().map(|(_, rows)| rows.as_slice()).unwrap_or_default();
-        // Reading ten thousand tables takes longer than a task may.
-        tokio::task::block_in_place(|| catalog::read_parts(&[system, &user]))
-            .map_err(|error| error.to_string())
-    }
-
-    /// The rows of what users made; sees to it that those of the server's own are there.
-    async fn rows(&self, role: &str, system: &mut Option<(Instant, Rows)>) -> Result<Rows, UpstreamError> {
-        let Some(database) = &self.database else { return Ok(Rows::new()) };
-        let mut upstream = catalog_connection(&self.server, role, database).await?;
-        let aged = |(at, _): &(Instant, Rows)| at.elapsed() >= self.server.config.catalog_refresh;
+    async fn load(&self, role: &str, system: &mut Option<(Instant, Schema)>) -> Result<Schema, String> {
+        let Some(database) = &self.database else { return Ok(Schema::default()) };
+        let mut upstream =
+            catalog_connection(&self.server, role, database).await.map_err(|error| error.to_string())?;
+        let aged = |(at, _): &(Instant, Schema)| at.elapsed() >= self.server.config.catalog_refresh;
         if system.as_ref().is_none_or(aged) {
-            let rows = upstream.ask(&catalog::statement(Part::System)).await?;
-            *system = Some((Instant::now(), rows));
+            let known = part(&mut upstream, Part::System, &Schema::default()).await?;
+            *system = Some((Instant::now(), known));
         }
-        upstream.ask(&catalog::statement(Part::User)).await
+        let base = system.as_ref().map(|(_, schema)| schema);
+        part(&mut upstream, Part::User, base.unwrap_or(&Schema::default())).await
     }
+}
+
+/// Asks for a part of the catalog, and reads it onto another.
+async fn part(upstream: &mut Upstream, part: Part, base: &Schema) -> Result<Schema, String> {
+    let rows = upstream.ask(&catalog::statement(part)).await.map_err(|error| error.to_string())?;
+    // Reading ten thousand tables takes longer than a task may.
+    tokio::task::block_in_place(|| catalog::read_onto(base, &rows)).map_err(|error| error.to_string())
 }
