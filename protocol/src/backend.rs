@@ -113,12 +113,22 @@ pub fn key_data(body: &[u8]) -> Result<(u32, &[u8]), ProtocolError> {
     }
 }
 
-/// `ParameterDescription`: the types of a statement's parameters.
+/// `ParameterDescription`: the types of a statement's parameters, as far as they can be bound.
+///
+/// A statement may have more of them than its count has room for: PostgreSQL sends the count without its
+/// upper bits, and all types.
 pub fn parameter_description(body: &[u8]) -> Result<Vec<u32>, ProtocolError> {
     let mut fields = Fields::new(b't', body);
-    let count = fields.u16("parameter count")?;
-    let types = (0..count).map(|_| fields.u32("parameter type")).collect::<Result<_, _>>()?;
-    fields.end()?;
+    let told = fields.u16("parameter count")?;
+    let mut types = Vec::with_capacity(told.into());
+    let mut count = 0_usize;
+    while count & usize::from(u16::MAX) != usize::from(told) || !fields.is_empty() {
+        let kind = fields.u32("parameter type")?;
+        if types.len() < usize::from(u16::MAX) {
+            types.push(kind);
+        }
+        count += 1;
+    }
     Ok(types)
 }
 
@@ -190,6 +200,24 @@ pub fn data_row(body: &[u8]) -> Result<Vec<Option<&[u8]>>, ProtocolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_with_more_parameters_than_can_be_counted_has_types_for_those_that_can_be_bound() {
+        let body = |told: u16, sent: u32| {
+            [told.to_be_bytes().to_vec(), (0..sent).flat_map(u32::to_be_bytes).collect()].concat()
+        };
+        assert_eq!(parameter_description(&body(0, 0)).unwrap(), []);
+        assert_eq!(parameter_description(&body(2, 2)).unwrap(), [0, 1]);
+        assert_eq!(parameter_description(&body(u16::MAX, 65_535)).unwrap().len(), 65_535);
+        for (told, sent) in [(0, 65_536), (1, 65_537), (2, 131_074)] {
+            let types = parameter_description(&body(told, sent)).unwrap();
+            assert_eq!((types.len(), types.last()), (65_535, Some(&65_534)));
+        }
+        for (told, sent) in [(1, 0), (0, 1), (2, 3), (1, 65_536)] {
+            parameter_description(&body(told, sent)).unwrap_err();
+        }
+        parameter_description(&[&body(1, 1)[..], b"x"].concat()).unwrap_err();
+    }
 
     #[test]
     fn command_tags_give_words_and_rows() {

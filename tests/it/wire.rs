@@ -14,8 +14,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::support::gateway::{Settings, TestGateway};
 use super::support::postgres::server;
 use super::support::wire::{
-    Bytes, SSL_REQUEST, Wire, bind, close, connect, error_code, execute, message, parse, query, sync,
-    terminate,
+    Bytes, SSL_REQUEST, Wire, bind, close, connect, describe, error_code, execute, message, parse, query,
+    sync, terminate,
 };
 
 fn tls_files() -> TlsFiles {
@@ -265,6 +265,9 @@ async fn large_and_odd_traffic_passes_unchanged() {
     wire.send(&[parse("", &many), bind("", "", &vec!["v"; 65_535]), execute(""), sync()].concat()).await;
     let answer = wire.ready().await;
     assert!(answer.iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"65535")));
+    // More than can be bound: a statement all the same, whose description counts them modulo 65,536.
+    wire.send(&[parse("many", &format!("{many}, $65536")), describe('S', "many"), sync()].concat()).await;
+    assert_eq!(wire.tags().await, "1tTZ");
     wire.send(&query("DO $$BEGIN FOR i IN 1..20000 LOOP RAISE NOTICE 'n'; END LOOP; END$$")).await;
     assert_eq!(wire.ready().await.iter().filter(|(tag, _)| *tag == b'N').count(), 20_000);
     wire.send(&[parse("", "SELECT 'flushed'"), bind("", "", &[]), execute(""), message(b'H', b"")].concat())
