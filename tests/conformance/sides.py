@@ -39,7 +39,8 @@ class Side:
         self.folder = folder
         folder.mkdir(parents=True)
         folder.chmod(0o755)
-        self.cluster = Cluster(folder / "postgres", settings=SETTINGS + settings)
+        more = settings.replace("{socket}", str(folder / "postgres/socket"))
+        self.cluster = Cluster(folder / "postgres", settings=SETTINGS + more)
         self.gateway: Gateway | None = None
         try:
             self.cluster.start()

@@ -39,7 +39,9 @@ SUITES = {
     "plpgsql": Suite(postgres.fetch, postgres.run_plpgsql, ["plpgsql"]),
     "isolation": Suite(postgres.fetch, postgres.run_isolation, ["isolation"]),
     "contrib": Suite(postgres.fetch, postgres.run_contrib,
-                     lambda source: [f"contrib_{name}" for name in postgres.contribs(source)]),
+                     lambda source: [f"contrib_{name}" for name in postgres.contribs(source)],
+                     # Foreign data wrappers connect to their own server where libpq looks for it.
+                     settings="unix_socket_directories = '{socket}, /var/run/postgresql'"),
     "libpq_pipeline": Suite(postgres.fetch, postgres.run_pipeline, ["pipeline"]),
     "programs": Suite(postgres.fetch, postgres.run_programs, ["tools", "restored"]),
     "psycopg2": Suite(drivers.from_pypi("psycopg2", "2.9.13"), drivers.pytest("tests")),
