@@ -253,6 +253,8 @@ impl Conversation {
                 let sum = Tally { rows: tally.rows + before.rows, bytes: tally.bytes + before.bytes };
                 events.push(failed(exec, report, sum));
             }
+            // Whoever asks the portal to go on makes an attempt of its own.
+            self.portals.for_each(|portal| portal.exec = portal.exec.filter(|ran| Some(*ran) != exec));
             // Its end is told: what follows must not tell it again.
             if let Some(Op { kind: Kind::Execute { exec, .. }, .. }) = self.ops.front_mut() {
                 *exec = None;

@@ -212,6 +212,15 @@ fn a_suspended_portal_is_one_execution_with_its_rows_summed() {
 }
 
 #[test]
+fn running_a_portal_that_has_failed_is_an_attempt_of_its_own() {
+    let mut talk = Talk::new();
+    talk.query("begin").done("BEGIN").ready("T").told(&["begin: Ok", "Transaction"]);
+    talk.parse("", "q").bind("p", "").execute("p").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").error("22012", 0).ready("E").told(&["q: Error", "Failed"]);
+    talk.execute("p").sync().error("25P02", 0).ready("E").told(&["q: Error", "Failed"]);
+}
+
+#[test]
 fn a_suspended_portal_ends_with_its_transaction() {
     let mut talk = Talk::new();
     talk.parse("", "q").bind("p", "").execute("p").sync();
