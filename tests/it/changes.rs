@@ -128,20 +128,22 @@ async fn changes_out_of_sight_in_quick_succession_are_all_found() {
     gateway.stop().await;
 }
 
-async fn become_superuser(own: &TestPostgres) {
+/// A session by a gateway that has a credential for `app_write` only, a superuser here, and a view.
+async fn alone() -> (TestPostgres, TestGateway, Wire) {
+    let (own, mut other) = own_server(&[]).await;
     let admin = own.connect(own.superuser(), "postgres").await;
     admin.batch_execute("ALTER ROLE app_write SUPERUSER").await.unwrap();
     admin.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_made_into_somebody_without_a_credential_sees_changes_all_the_same() {
-    let (own, mut other) = own_server(&[]).await;
-    become_superuser(&own).await;
     other.credentials.retain(|credential| credential.role == "app_write");
     let gateway = TestGateway::with(Settings { server: Some(other), ..Settings::default() }).await;
     let mut wire = Wire::open(&gateway).await;
     wire.run("CREATE VIEW seen AS SELECT email AS word FROM customers").await;
+    (own, gateway, wire)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_made_into_somebody_without_a_credential_sees_changes_all_the_same() {
+    let (_own, gateway, mut wire) = alone().await;
     wire.run("SET SESSION AUTHORIZATION postgres").await;
     wire.run("SELECT 1").await;
     assert!(succeeded(&wire.run(TO_PHONE).await));
@@ -152,12 +154,7 @@ async fn a_session_made_into_somebody_without_a_credential_sees_changes_all_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_catalog_cannot_be_loaded_after_a_change_records_are_not_sure() {
-    let (own, mut other) = own_server(&[]).await;
-    become_superuser(&own).await;
-    other.credentials.retain(|credential| credential.role == "app_write");
-    let gateway = TestGateway::with(Settings { server: Some(other), ..Settings::default() }).await;
-    let mut wire = Wire::open(&gateway).await;
-    wire.run("CREATE VIEW seen AS SELECT email AS word FROM customers").await;
+    let (_own, gateway, mut wire) = alone().await;
     look(&mut wire, "certain").await;
     wire.run("ALTER ROLE app_write NOLOGIN").await;
     assert!(succeeded(&wire.run(TO_PHONE).await));

@@ -366,7 +366,7 @@ impl Conversation {
                 Ok(Ask::Pass)
             }
             b'd' => {
-                self.ask_copy_data(frame.length as u64);
+                self.ask_run(frame.length as u64);
                 Ok(Ask::Pass)
             }
             b'c' | b'f' => {
@@ -375,13 +375,6 @@ impl Conversation {
             }
             b'X' => Ok(Ask::Terminate),
             _ => Ok(Ask::Pass),
-        }
-    }
-
-    fn ask_copy_data(&mut self, bytes: u64) {
-        // What comes when all is answered was sent for a COPY that failed, and is ignored.
-        if !self.is_idle() {
-            self.copy_bytes += bytes;
         }
     }
 
@@ -551,9 +544,12 @@ impl Conversation {
         self.tally.bytes += bytes;
     }
 
-    /// CopyData of so many bytes followed the one just asked.
+    /// CopyData of so many bytes, as one message or as several.
     pub fn ask_run(&mut self, bytes: u64) {
-        self.ask_copy_data(bytes);
+        // What comes when all is answered was sent for a COPY that failed, and is ignored.
+        if !self.is_idle() {
+            self.copy_bytes += bytes;
+        }
     }
 
     /// Where the conversation stands, for [`Conversation::retract`].
