@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use pgwitness::catalog::{self, Schema};
-use pgwitness::sql::{self, Analysis, Certainty, Settings};
+use pgwitness::sql::{self, Analysis, Certainty, InProcess, Settings};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -138,7 +138,12 @@ fn score(server: &Server, corpus: &Path, name: &str) -> Result<(), Failure> {
     let schema = server.load(name)?;
     let first = std::env::var("PGWITNESS_SQL_PATH").unwrap_or_else(|_| "public".to_owned());
     let path = ["pg_catalog".to_owned(), first];
-    let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[] };
+    let settings = Settings {
+        search_path: &path,
+        standard_conforming_strings: true,
+        temporary: &[],
+        grammar: &InProcess,
+    };
     let (mut all, mut same, mut silent, mut functions) = (0, 0, 0, 0);
     let mut texts = Vec::new();
     for line in std::fs::read_to_string(corpus.join("statements.jsonl"))?.lines() {

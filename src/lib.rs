@@ -21,6 +21,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod gateway;
+pub mod grammar;
 pub mod http;
 pub mod identity;
 mod indexing;

@@ -79,8 +79,12 @@ fn statements(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn explain(statement: &str, looked: &Looked) -> Value {
-    let settings =
-        Settings { search_path: &looked.search_path, standard_conforming_strings: true, temporary: &[] };
+    let settings = Settings {
+        search_path: &looked.search_path,
+        standard_conforming_strings: true,
+        temporary: &[],
+        grammar: &looked.grammar,
+    };
     let analysis = sql::analyze(statement, &looked.schema, &settings);
     let certainty = match analysis.certainty {
         Certainty::Exact => "exact",

@@ -79,11 +79,17 @@ enum Command {
     Sessions(status::SessionsArgs),
     /// Print the version
     Version,
+    /// Read statements by PostgreSQL's own grammar, for the gateway
+    #[command(hide = true)]
+    Grammar,
 }
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Grammar) {
+        return crate::grammar::serve().unwrap_or(ExitCode::FAILURE);
+    }
     start_log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -121,6 +127,8 @@ async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Sessions(args) => status::run_sessions(args).await,
+        // Answered before the log and the runtime start.
+        Command::Grammar => Ok(ExitCode::FAILURE),
         Command::Version => {
             println!("pgwitness {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)

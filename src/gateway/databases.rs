@@ -12,6 +12,7 @@ use super::upstream::{Server, Upstream, UpstreamError};
 use super::wanted::LOGIN_OPTION;
 use crate::catalog::{self, Part, Schema};
 use crate::config::{self, Config};
+use crate::grammar::Processes;
 use crate::tls::TlsError;
 
 /// A catalog that could not be loaded is not asked for again before this.
@@ -33,6 +34,8 @@ pub struct Looked {
     pub schema: Schema,
     /// As `current_schemas(true)` tells it.
     pub search_path: Vec<String>,
+    /// The second reader.
+    pub grammar: Processes,
 }
 
 /// Reads a database's catalog once, over a connection of its own.
@@ -52,7 +55,11 @@ pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> 
         .map_err(|_| "the database did not answer in time".to_owned())?
         .map_err(|error| error.to_string())?;
     let schema = catalog::read(&rows).map_err(|error| error.to_string())?;
-    Ok(Looked { schema, search_path: path.into_iter().flatten().flatten().collect() })
+    Ok(Looked {
+        schema,
+        search_path: path.into_iter().flatten().flatten().collect(),
+        grammar: Processes::default(),
+    })
 }
 
 async fn catalog_connection(server: &Server, role: &str, database: &str) -> Result<Upstream, UpstreamError> {

@@ -15,6 +15,7 @@ use super::state::Settings;
 use super::transaction::Control;
 use super::walsender;
 use crate::catalog::Schema;
+use crate::grammar::Processes;
 use crate::sql::{self, Analysis, Effect, Key, Scan, Temporary};
 
 /// Memory for readings, bytes.
@@ -228,11 +229,12 @@ impl Context {
 
     /// `key` knows how strings are read: the server reads all statements of a string before it runs
     /// the first, so a setting that one of them changes is not yet in force.
-    fn analyze(&self, text: &[u8], key: Key<'_>) -> Analysis {
+    fn analyze(&self, text: &[u8], key: Key<'_>, grammar: &Processes) -> Analysis {
         let settings = sql::Settings {
             search_path: self.path.as_deref().unwrap_or_default(),
             standard_conforming_strings: key.strings_standard(),
             temporary: &self.temporary,
+            grammar,
         };
         let empty = Schema::default();
         let schema = self.sight.schema.as_deref().unwrap_or(&empty);
@@ -293,6 +295,7 @@ fn doubt(analysis: &mut Analysis, note: &str) {
 pub(super) struct Readings {
     known: Cache<(u128, u128), Arc<Reading>>,
     tags: Vec<(String, Vec<String>)>,
+    grammar: Processes,
 }
 
 impl Readings {
@@ -300,7 +303,7 @@ impl Readings {
     pub(super) fn new(tags: Vec<(String, Vec<String>)>) -> Self {
         let known =
             Cache::builder().max_capacity(MAX_BYTES).weigher(|_, r: &Arc<Reading>| r.weight()).build();
-        Self { known, tags }
+        Self { known, tags, grammar: Processes::default() }
     }
 
     /// Reads one statement, of which `key` came from its scan, or remembers it.
@@ -321,7 +324,7 @@ impl Readings {
     }
 
     fn make(&self, text: &[u8], key: Key<'_>, context: &Context) -> Arc<Reading> {
-        let analysis = context.analyze(text, key);
+        let analysis = context.analyze(text, key, &self.grammar);
         let inner = match &analysis.effect {
             Effect::Prepare { text: inside, .. } => text.get(inside.clone()).and_then(|inside| {
                 let scan = Scan::whole(inside, key.strings_standard());

@@ -83,6 +83,7 @@ fn with(parsed: s::With) -> Lowered<t::With> {
             name: ident(cte.alias.name),
             columns: cte.alias.columns.into_iter().map(|column| ident(column.name)).collect(),
             query: query(*cte.query)?,
+            added: Vec::new(),
         })
     })?;
     Ok(t::With { recursive: parsed.recursive, tables })
@@ -193,6 +194,10 @@ fn items(parsed: Vec<s::SelectItem>) -> Lowered<Vec<t::Item>> {
     })
 }
 
+fn returning(parsed: Vec<s::SelectItem>) -> Lowered<t::Returning> {
+    Ok(t::Returning { items: items(parsed)?, ..t::Returning::default() })
+}
+
 fn plain_wildcard(options: &s::WildcardAdditionalOptions) -> Lowered<()> {
     let extra = options.opt_ilike.is_some()
         || options.opt_exclude.is_some()
@@ -227,7 +232,7 @@ fn insert(parsed: s::Insert) -> Lowered<t::Insert> {
         columns: list(parsed.columns, first_part)?,
         source: parsed.source.map(|source| query(*source)).transpose()?,
         conflict,
-        returning: items(parsed.returning.unwrap_or_default())?,
+        returning: returning(parsed.returning.unwrap_or_default())?,
     })
 }
 
@@ -288,7 +293,7 @@ fn update(parsed: s::Update) -> Lowered<t::Update> {
         assignments: assignments(parsed.assignments)?,
         from,
         filter: parsed.selection.map(expr).transpose()?,
-        returning: items(parsed.returning.unwrap_or_default())?,
+        returning: returning(parsed.returning.unwrap_or_default())?,
     })
 }
 
@@ -309,15 +314,15 @@ fn delete(parsed: s::Delete) -> Lowered<t::Delete> {
         alias,
         using: from_list(parsed.using.unwrap_or_default())?,
         filter: parsed.selection.map(expr).transpose()?,
-        returning: items(parsed.returning.unwrap_or_default())?,
+        returning: returning(parsed.returning.unwrap_or_default())?,
     })
 }
 
 fn merge(parsed: s::Merge) -> Lowered<t::Merge> {
     let (table, alias) = target(parsed.table)?;
-    let returning = match parsed.output {
-        None => Vec::new(),
-        Some(s::OutputClause::Returning { select_items, .. }) => items(select_items)?,
+    let result = match parsed.output {
+        None => t::Returning::default(),
+        Some(s::OutputClause::Returning { select_items, .. }) => returning(select_items)?,
         Some(_) => return Err(Unsupported("OUTPUT")),
     };
     let when = list(parsed.clauses, |clause| {
@@ -339,7 +344,7 @@ fn merge(parsed: s::Merge) -> Lowered<t::Merge> {
         source: table_factor(parsed.source)?,
         on: expr(*parsed.on)?,
         when,
-        returning,
+        returning: result,
     })
 }
 

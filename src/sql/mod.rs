@@ -18,6 +18,7 @@ mod lex;
 mod lower;
 mod objects;
 mod query;
+mod raw;
 mod redact;
 mod resolve;
 mod reword;
@@ -31,6 +32,7 @@ mod utility;
 
 pub use analysis::{Analysis, Certainty, Class, Effect, Sets, Temporary, What, search_path_items};
 pub use fingerprint::{Fingerprint, fingerprint};
+pub use raw::raw_tree;
 pub use redact::redact;
 pub use scan::{Key, Scan};
 pub use split::split;
@@ -61,6 +63,25 @@ const SMALL_STACK: usize = 1 << 20;
 /// The stack of any other: room for the deepest tree that the limits allow.
 const LARGE_STACK: usize = 128 << 20;
 
+/// PostgreSQL's own grammar, asked where the first reader does not understand a statement.
+pub trait Grammar: std::fmt::Debug + Sync {
+    /// The raw parse tree of a text in libpg_query's encoding, as [`raw_tree`] makes it.
+    ///
+    /// # Errors
+    /// What PostgreSQL says of a text that is not of its grammar, or that nothing answers.
+    fn raw_tree(&self, text: &str, standard_conforming_strings: bool) -> Result<Vec<u8>, String>;
+}
+
+/// The grammar in this process: where an abort or a stall may be risked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InProcess;
+
+impl Grammar for InProcess {
+    fn raw_tree(&self, text: &str, standard_conforming_strings: bool) -> Result<Vec<u8>, String> {
+        raw_tree(text, standard_conforming_strings)
+    }
+}
+
 /// What the session says about how names and strings are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings<'a> {
@@ -70,6 +91,8 @@ pub struct Settings<'a> {
     pub standard_conforming_strings: bool,
     /// Names of the session's own temporary relations.
     pub temporary: &'a [String],
+    /// The second reader.
+    pub grammar: &'a dyn Grammar,
 }
 
 /// Says what one statement touches and what it does to the session.

@@ -6,12 +6,18 @@ use sqlparser::parser::Parser;
 use super::analysis::{Class, Draft, Effect};
 use super::lower;
 use super::objects::TEMPORARY;
+use super::raw;
 use super::resolve::Resolver;
+use super::reword::Words;
 use super::tree as t;
 use super::utility::Statement;
+use super::{Settings, TOKENS_MAX};
 
 /// How deep the parser may recurse.
 const PARSER_DEPTH_MAX: usize = 200;
+
+/// The most comments of a statement that the second reader gets.
+const COMMENTS_MAX: usize = 1000;
 
 /// Parses one statement, in the plain spelling of `reword`.
 pub(crate) fn parse(text: &str) -> Result<t::Statement, String> {
@@ -25,6 +31,22 @@ pub(crate) fn parse(text: &str) -> Result<t::Statement, String> {
         (Some(one), true) => lower::statement(one).map_err(|what| format!("not understood: {}", what.0)),
         _ => Err("not understood: not one statement".to_owned()),
     }
+}
+
+/// Asks PostgreSQL's own grammar.
+pub(crate) fn read_raw(text: &str, settings: &Settings<'_>) -> Result<t::Statement, String> {
+    // Nested comments cost the parser the square of their depth.
+    if text.matches("/*").count() > COMMENTS_MAX || text.contains('\0') {
+        return Err("not understood: too many comments".to_owned());
+    }
+    raw::statement(&settings.grammar.raw_tree(text, settings.standard_conforming_strings)?)
+}
+
+/// Reads one statement, which stands alone, with the first reader that understands it.
+pub(crate) fn read(text: &str, settings: &Settings<'_>) -> Result<t::Statement, String> {
+    let words = Words::read(text, settings.standard_conforming_strings, TOKENS_MAX)
+        .ok_or_else(|| "not understood: too many tokens".to_owned())?;
+    parse(&words.reworded(0, words.len())).or_else(|first| read_raw(text, settings).map_err(|_| first))
 }
 
 /// Parser messages quote the text; keep them short.
@@ -41,11 +63,19 @@ impl<'a> Statement<'a> {
         };
         match parsed {
             Ok(parsed) => self.resolved(&parsed, draft),
-            Err(note) => {
-                self.name_rows(from, draft);
-                self.guess(from, to, &note, draft);
-            }
+            Err(first) => match self.second(from, to) {
+                Ok(parsed) => self.resolved(&parsed, draft),
+                Err(_) => {
+                    self.name_rows(from, draft);
+                    self.guess(from, to, &first, draft);
+                }
+            },
         }
+    }
+
+    /// The second reader, over the text as it was sent.
+    fn second(&self, from: usize, to: usize) -> Result<t::Statement, String> {
+        read_raw(self.words.between(from, to), self.settings)
     }
 
     /// `ON CONFLICT (expressions) [WHERE condition]` beyond plain names: from its `(` to its DO.

@@ -10,10 +10,10 @@ mod from;
 
 use crate::catalog::{Relation, Schema};
 
-use super::Settings;
 use super::scope::{Flow, Found, Out, Rel, Scope};
 use super::touched::{Col, Touched};
 use super::tree as t;
+use super::{Grammar, Settings};
 
 /// How deep sub-selects, CTEs and functions may nest.
 const DEPTH_MAX: usize = 256;
@@ -23,6 +23,7 @@ pub(crate) struct Resolver<'s, 't> {
     schema: &'s Schema,
     path: &'t [String],
     temporary: &'t [String],
+    grammar: &'t dyn Grammar,
     pub(crate) touched: Touched,
     scopes: Vec<Scope<'s>>,
     frames: Vec<Frame<'t>>,
@@ -53,6 +54,7 @@ impl<'s, 't> Resolver<'s, 't> {
             schema,
             path: settings.search_path,
             temporary: settings.temporary,
+            grammar: settings.grammar,
             touched: Touched::default(),
             scopes: Vec::new(),
             frames: Vec::new(),
@@ -293,6 +295,7 @@ impl<'s, 't> Resolver<'s, 't> {
     fn cte_query(&mut self, cte: &'t t::Cte) -> Vec<Out> {
         let mut outs = self.query(&cte.query);
         rename(&mut outs, &cte.columns);
+        add_columns(&mut outs, cte);
         outs
     }
 
@@ -350,6 +353,7 @@ impl<'s, 't> Resolver<'s, 't> {
         for bound in cte.query.bounds.iter() {
             self.discard(bound);
         }
+        add_columns(&mut outs, cte);
         outs
     }
 
@@ -426,6 +430,15 @@ fn merge_flows(outs: &mut Vec<Out>, more: Vec<Out>) {
 fn rename(outs: &mut [Out], names: &[String]) {
     for (out, name) in outs.iter_mut().zip(names) {
         out.name.clone_from(name);
+    }
+}
+
+/// The columns of SEARCH and CYCLE.
+fn add_columns(outs: &mut Vec<Out>, cte: &t::Cte) {
+    for added in &cte.added {
+        let from = outs.iter().filter(|out| added.from.contains(&out.name));
+        let flow = from.flat_map(|out| out.flow.iter().copied()).collect();
+        outs.push(Out { name: added.name.clone(), flow });
     }
 }
 

@@ -41,6 +41,13 @@ impl<'a> Words<'a> {
         Some(Self { text, standard, tokens })
     }
 
+    /// The text from one token to before another, as it was sent.
+    pub(crate) fn between(&self, from: usize, to: usize) -> &'a str {
+        let start = self.token(from).map_or(0, |token| token.start);
+        let end = to.checked_sub(1).and_then(|last| self.token(last)).map_or(start, |token| token.end);
+        self.text.get(start..end).unwrap_or_default()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }

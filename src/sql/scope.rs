@@ -40,6 +40,8 @@ pub(crate) enum Rel<'s> {
     /// A join shows its merged columns first, once.
     Join {
         merged: Vec<Out>,
+        /// The merged columns under the alias of USING.
+        named: Option<Item<'s>>,
         left: Box<Rel<'s>>,
         right: Box<Rel<'s>>,
     },
@@ -137,7 +139,10 @@ impl<'s> Rel<'s> {
         while let Some(rel) = open.pop() {
             match rel {
                 Rel::Item(item) => found.push(item),
-                Rel::Join { left, right, .. } => open.extend([&**right, &**left]),
+                Rel::Join { named, left, right, .. } => {
+                    found.extend(named);
+                    open.extend([&**right, &**left]);
+                }
             }
         }
         found
@@ -147,7 +152,7 @@ impl<'s> Rel<'s> {
     pub(crate) fn star(&self) -> Vec<Out> {
         match self {
             Rel::Item(item) => item.columns(),
-            Rel::Join { merged, left, right } => {
+            Rel::Join { merged, left, right, .. } => {
                 let mut all = merged.clone();
                 let rest = left.star().into_iter().chain(right.star());
                 all.extend(rest.filter(|column| !merged.iter().any(|known| known.name == column.name)));
@@ -165,7 +170,7 @@ impl<'s> Rel<'s> {
     pub(crate) fn column(&self, name: &str, flow: &mut Flow) -> Found {
         match self {
             Rel::Item(item) => item.column(name, flow),
-            Rel::Join { merged, left, right } => {
+            Rel::Join { merged, left, right, .. } => {
                 if let Some(column) = merged.iter().find(|column| column.name == name) {
                     flow.extend_from_slice(&column.flow);
                     return Found::Yes;

@@ -35,6 +35,15 @@ pub(crate) struct Cte {
     pub(crate) name: String,
     pub(crate) columns: Vec<String>,
     pub(crate) query: Query,
+    /// What SEARCH and CYCLE add.
+    pub(crate) added: Vec<Added>,
+}
+
+/// A column that SEARCH or CYCLE adds, and the columns that it is made of.
+#[derive(Debug)]
+pub(crate) struct Added {
+    pub(crate) name: String,
+    pub(crate) from: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -90,10 +99,11 @@ pub(crate) enum From {
         lateral: bool,
         alias: Alias,
     },
-    /// Functions, JSON_TABLE, XMLTABLE: always lateral. `columns` are known from the text alone.
+    /// Functions, JSON_TABLE, XMLTABLE: always lateral. `columns` are those of each call that are known from the text
+    /// alone.
     Function {
         calls: Vec<Expr>,
-        columns: Vec<String>,
+        columns: Vec<Vec<String>>,
         ordinality: bool,
         alias: Alias,
     },
@@ -105,6 +115,8 @@ pub(crate) struct Join {
     pub(crate) left: From,
     pub(crate) right: From,
     pub(crate) on: On,
+    /// `USING (…) AS name`: only the merged columns answer to it.
+    pub(crate) using_alias: Option<String>,
     pub(crate) alias: Alias,
 }
 
@@ -164,7 +176,15 @@ pub(crate) struct Insert {
     /// None for DEFAULT VALUES.
     pub(crate) source: Option<Query>,
     pub(crate) conflict: Option<Conflict>,
-    pub(crate) returning: Vec<Item>,
+    pub(crate) returning: Returning,
+}
+
+/// RETURNING, and what the rows before and after the change are called there; else `old` and `new`.
+#[derive(Debug, Default)]
+pub(crate) struct Returning {
+    pub(crate) items: Vec<Item>,
+    pub(crate) old: Option<String>,
+    pub(crate) new: Option<String>,
 }
 
 #[derive(Debug)]
@@ -189,7 +209,7 @@ pub(crate) struct Update {
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) from: Vec<From>,
     pub(crate) filter: Option<Expr>,
-    pub(crate) returning: Vec<Item>,
+    pub(crate) returning: Returning,
 }
 
 #[derive(Debug)]
@@ -199,7 +219,7 @@ pub(crate) struct Delete {
     pub(crate) alias: Alias,
     pub(crate) using: Vec<From>,
     pub(crate) filter: Option<Expr>,
-    pub(crate) returning: Vec<Item>,
+    pub(crate) returning: Returning,
 }
 
 #[derive(Debug)]
@@ -210,7 +230,7 @@ pub(crate) struct Merge {
     pub(crate) source: From,
     pub(crate) on: Expr,
     pub(crate) when: Vec<When>,
-    pub(crate) returning: Vec<Item>,
+    pub(crate) returning: Returning,
 }
 
 #[derive(Debug)]

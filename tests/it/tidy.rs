@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Which module may use which: the table of the house. `cli` may use everything.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("service", &["clock", "config", "gateway", "http", "identity", "indexing", "recorder", "tls"]),
-    ("gateway", &["catalog", "clock", "config", "identity", "policy", "recorder", "sql", "tls"]),
+    ("gateway", &["catalog", "clock", "config", "grammar", "identity", "policy", "recorder", "sql", "tls"]),
     ("http", &["clock", "config", "identity", "policy"]),
     ("demo", &["config"]),
     ("indexing", &["config"]),
@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("policy", &["config", "identity"]),
     ("identity", &["config"]),
     ("tls", &["config"]),
+    ("grammar", &["sql"]),
     ("sql", &["catalog"]),
     ("catalog", &[]),
     ("config", &[]),

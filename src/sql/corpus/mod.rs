@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Analysis, Certainty, Class, Effect, Sets, Settings, What, analyze};
+use super::{Analysis, Certainty, Class, Effect, InProcess, Sets, Settings, What, analyze};
 use crate::catalog::{self, Schema};
 
 const CATALOG: &str = include_str!("catalog.jsonl");
@@ -27,7 +27,12 @@ fn ask(text: &str) -> Analysis {
     analyze(
         text,
         &schema(),
-        &Settings { search_path: &path, standard_conforming_strings: true, temporary: &[] },
+        &Settings {
+            search_path: &path,
+            standard_conforming_strings: true,
+            temporary: &[],
+            grammar: &InProcess,
+        },
     )
 }
 
@@ -41,7 +46,12 @@ fn union(a: &[String], b: &[String]) -> Vec<String> {
 #[test]
 fn every_statement_touches_what_postgresql_checks() {
     let (schema, path) = (schema(), path());
-    let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[] };
+    let settings = Settings {
+        search_path: &path,
+        standard_conforming_strings: true,
+        temporary: &[],
+        grammar: &InProcess,
+    };
     let mut wrong = Vec::new();
     for line in STATEMENTS.lines() {
         let truth: Value = serde_json::from_str(line).unwrap();
@@ -196,7 +206,12 @@ fn text_that_is_not_understood_shows_the_tables_it_seems_to_name() {
 #[test]
 fn the_path_decides_and_pg_catalog_comes_first() {
     let path = ["billing".to_owned()];
-    let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[] };
+    let settings = Settings {
+        search_path: &path,
+        standard_conforming_strings: true,
+        temporary: &[],
+        grammar: &InProcess,
+    };
     let schema = schema();
     assert_eq!(analyze("select pan from cards", &schema, &settings).tables, ["billing.cards"]);
     assert_eq!(analyze("select id from orders", &schema, &settings).certainty, Certainty::Partial);
@@ -206,7 +221,12 @@ fn the_path_decides_and_pg_catalog_comes_first() {
 #[test]
 fn a_hidden_statement_is_seen_when_backslashes_escape() {
     let path = path();
-    let settings = Settings { search_path: &path, standard_conforming_strings: false, temporary: &[] };
+    let settings = Settings {
+        search_path: &path,
+        standard_conforming_strings: false,
+        temporary: &[],
+        grammar: &InProcess,
+    };
     let found = analyze(r"select 'a\'', ssn from customers --'", &schema(), &settings);
     assert_eq!(found.reads, ["shop.customers.ssn"]);
 }
@@ -382,7 +402,12 @@ fn hostile_text_ends_soon_on_a_small_stack() {
     let run = move || {
         let schema = schema();
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[] };
+        let settings = Settings {
+            search_path: &path,
+            standard_conforming_strings: true,
+            temporary: &[],
+            grammar: &InProcess,
+        };
         for text in &texts {
             let start = std::time::Instant::now();
             std::hint::black_box(analyze(text, &schema, &settings));
@@ -397,7 +422,7 @@ proptest::proptest! {
     #[test]
     fn no_text_panics(text in "[a-z0-9 '\"$;:,.()*/\\\\&U\\[\\]=<>-]{0,80}", standard: bool) {
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: standard, temporary: &[] };
+        let settings = Settings { search_path: &path, standard_conforming_strings: standard, temporary: &[], grammar: &InProcess };
         std::hint::black_box(analyze(&text, &Schema::default(), &settings));
         for range in super::split(text.as_bytes(), standard) {
             proptest::prop_assert!(range.start < range.end && range.end <= text.len());
@@ -409,7 +434,7 @@ proptest::proptest! {
     fn no_shuffle_of_real_words_panics(words in proptest::collection::vec(0usize..WORDS.len(), 0..24)) {
         let text: Vec<&str> = words.into_iter().map(|at| WORDS[at]).collect();
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[] };
+        let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[], grammar: &InProcess };
         std::hint::black_box(analyze(&text.join(" "), &Schema::default(), &settings));
     }
 }

@@ -69,8 +69,11 @@ pub(super) fn expr(parsed: s::Expr) -> Lowered<t::Expr> {
             for when in conditions {
                 all.extend([when.condition, when.result]);
             }
-            all.extend(else_result.map(|found| *found));
-            named("case", all)
+            // The last part names the column.
+            let last = else_result.map(|found| expr(*found)).transpose()?.unwrap_or(t::Expr::Nothing);
+            let mut all = exprs(all)?;
+            all.push(last);
+            Ok(t::Expr::Named(Box::new(t::Expr::Parts(all)), "case"))
         }
         E::Array(array) => named("array", array.elem),
         E::Tuple(found) => named("row", found),

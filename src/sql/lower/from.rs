@@ -33,7 +33,13 @@ fn joined(parsed: s::TableWithJoins) -> Lowered<t::From> {
             _ => return Err(Unsupported("a join that PostgreSQL does not have")),
         };
         let right = table_factor(join.relation)?;
-        left = t::From::Join(Box::new(t::Join { left, right, on, alias: t::Alias::default() }));
+        left = t::From::Join(Box::new(t::Join {
+            left,
+            right,
+            on,
+            using_alias: None,
+            alias: t::Alias::default(),
+        }));
     }
     Ok(left)
 }
@@ -90,7 +96,7 @@ pub(super) fn table_factor(parsed: s::TableFactor) -> Lowered<t::From> {
 }
 
 fn function(call: t::Expr, columns: Vec<String>, ordinality: bool, alias: t::Alias) -> t::From {
-    t::From::Function { calls: vec![call], columns, ordinality, alias }
+    t::From::Function { calls: vec![call], columns: vec![columns], ordinality, alias }
 }
 
 fn call(

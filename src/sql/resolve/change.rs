@@ -81,9 +81,26 @@ impl<'s, 't> Resolver<'s, 't> {
         if let Some(conflict) = &insert.conflict {
             self.conflict(relation, conflict);
         }
-        let outs = self.items(&insert.returning);
+        let outs = self.returning(relation, &insert.returning);
         self.scopes.pop();
         self.pop_with(insert.with.as_ref());
+        outs
+    }
+
+    /// RETURNING sees the scope of the change, and the changed row before and after it (PostgreSQL 18).
+    fn returning(&mut self, relation: Option<&'s Relation>, returning: &'t t::Returning) -> Vec<Out> {
+        let mut rows = Vec::new();
+        for (name, usual) in [(&returning.old, "old"), (&returning.new, "new")] {
+            let name = name.as_deref().unwrap_or(usual);
+            let shape =
+                relation.map_or(Shape::Unknown, |relation| Shape::Table { relation, renamed: Vec::new() });
+            rows.push(Rel::Item(Item { name: name.to_owned(), aliased: true, shape }));
+        }
+        // Below the scope of the change: a table of the same name hides them, and columns without a table are its own.
+        let at = self.scopes.len().saturating_sub(1);
+        self.scopes.insert(at, Scope { rels: rows });
+        let outs = self.items(&returning.items);
+        self.scopes.remove(at);
         outs
     }
 
@@ -115,7 +132,7 @@ impl<'s, 't> Resolver<'s, 't> {
         self.scopes.push(Scope { rels });
         self.assign(relation, &update.assignments);
         self.discard_all(update.filter.iter());
-        let outs = self.items(&update.returning);
+        let outs = self.returning(relation, &update.returning);
         self.scopes.pop();
         self.pop_with(update.with.as_ref());
         outs
@@ -123,12 +140,12 @@ impl<'s, 't> Resolver<'s, 't> {
 
     pub(super) fn delete(&mut self, delete: &'t t::Delete) -> Vec<Out> {
         self.push_with(delete.with.as_ref());
-        let (_, target) = self.target(&delete.table, delete.alias.name.as_ref());
+        let (relation, target) = self.target(&delete.table, delete.alias.name.as_ref());
         let mut rels = vec![target];
         rels.extend(self.all_from(&delete.using));
         self.scopes.push(Scope { rels });
         self.discard_all(delete.filter.iter());
-        let outs = self.items(&delete.returning);
+        let outs = self.returning(relation, &delete.returning);
         self.scopes.pop();
         self.pop_with(delete.with.as_ref());
         outs
@@ -157,7 +174,7 @@ impl<'s, 't> Resolver<'s, 't> {
                 }
             }
         }
-        let outs = self.items(&merge.returning);
+        let outs = self.returning(relation, &merge.returning);
         self.scopes.pop();
         self.pop_with(merge.with.as_ref());
         outs

@@ -3,7 +3,6 @@
 use crate::catalog::{Function, Volatility, quoted};
 
 use super::super::Settings;
-use super::super::reword::Words;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
 use super::super::tree as t;
 use super::{Resolver, lookup_order};
@@ -288,10 +287,13 @@ impl<'s, 't> Resolver<'s, 't> {
         else {
             return false;
         };
-        let Some(words) = Words::read(body, true, BODY_MAX) else { return false };
-        let Ok(parsed) = super::super::query::parse(&words.reworded(0, words.len())) else { return false };
-        let settings =
-            Settings { search_path: self.path, standard_conforming_strings: true, temporary: self.temporary };
+        let settings = Settings {
+            search_path: self.path,
+            standard_conforming_strings: true,
+            temporary: self.temporary,
+            grammar: self.grammar,
+        };
+        let Ok(parsed) = super::super::query::read(body, &settings) else { return false };
         let mut inner = Resolver::new(self.schema, &settings);
         inner.in_body = true;
         inner.statement(&parsed);

@@ -72,14 +72,15 @@ impl<'s, 't> Resolver<'s, 't> {
     fn functions(
         &mut self,
         calls: &'t [t::Expr],
-        known: &[String],
+        known: &[Vec<String>],
         ordinality: bool,
         alias: &t::Alias,
     ) -> Item<'s> {
         let mut columns = Vec::new();
         let mut open = false;
         let mut own = None;
-        for call in calls {
+        for (at, call) in calls.iter().enumerate() {
+            let known = known.get(at).map(Vec::as_slice).unwrap_or_default();
             let mut flow = Flow::new();
             self.expr(call, &mut flow);
             tidy(&mut flow);
@@ -139,8 +140,13 @@ impl<'s, 't> Resolver<'s, 't> {
             }
             t::On::Nothing | t::On::Expr(_) => Vec::new(),
         };
-        let merged = names.into_iter().map(|name| self.merged(name, &left, &right)).collect();
-        let mut rel = Rel::Join { merged, left: Box::new(left), right: Box::new(right) };
+        let merged: Vec<_> = names.into_iter().map(|name| self.merged(name, &left, &right)).collect();
+        let named = join.using_alias.as_ref().map(|name| Item {
+            name: name.clone(),
+            aliased: true,
+            shape: Shape::Derived { columns: merged.clone() },
+        });
+        let mut rel = Rel::Join { merged, named, left: Box::new(left), right: Box::new(right) };
         if let t::On::Expr(on) = &join.on {
             self.scopes.push(Scope { rels: vec![rel] });
             self.discard(on);
