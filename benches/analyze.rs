@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use pgwitness::catalog::{self, Schema};
-use pgwitness::sql::{self, Analysis, Certainty, InProcess, Settings};
+use pgwitness::sql::{self, Analysis, Certainty, First, Grammar, InProcess, Settings};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -138,12 +138,11 @@ fn score(server: &Server, corpus: &Path, name: &str) -> Result<(), Failure> {
     let schema = server.load(name)?;
     let first = std::env::var("PGWITNESS_SQL_PATH").unwrap_or_else(|_| "public".to_owned());
     let path = ["pg_catalog".to_owned(), first];
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: true,
-        temporary: &[],
-        grammar: &InProcess,
-    };
+    // PGWITNESS_SQL_READER=raw: PostgreSQL's own grammar is asked first.
+    let raw = std::env::var("PGWITNESS_SQL_READER").is_ok_and(|reader| reader == "raw");
+    let grammar: &dyn Grammar = if raw { &First } else { &InProcess };
+    let settings =
+        Settings { search_path: &path, standard_conforming_strings: true, temporary: &[], grammar };
     let (mut all, mut same, mut silent, mut functions) = (0, 0, 0, 0);
     let mut texts = Vec::new();
     for line in std::fs::read_to_string(corpus.join("statements.jsonl"))?.lines() {

@@ -70,6 +70,11 @@ pub trait Grammar: std::fmt::Debug + Sync {
     /// # Errors
     /// What PostgreSQL says of a text that is not of its grammar, or that nothing answers.
     fn raw_tree(&self, text: &str, standard_conforming_strings: bool) -> Result<Vec<u8>, String>;
+
+    /// Whether it is asked first, and the other reader only where it fails: to compare the two.
+    fn is_first(&self) -> bool {
+        false
+    }
 }
 
 /// The grammar in this process: where an abort or a stall may be risked.
@@ -79,6 +84,20 @@ pub struct InProcess;
 impl Grammar for InProcess {
     fn raw_tree(&self, text: &str, standard_conforming_strings: bool) -> Result<Vec<u8>, String> {
         raw_tree(text, standard_conforming_strings)
+    }
+}
+
+/// [`InProcess`], asked first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct First;
+
+impl Grammar for First {
+    fn raw_tree(&self, text: &str, standard_conforming_strings: bool) -> Result<Vec<u8>, String> {
+        raw_tree(text, standard_conforming_strings)
+    }
+
+    fn is_first(&self) -> bool {
+        true
     }
 }
 

@@ -57,25 +57,28 @@ fn clip(message: &str) -> String {
 impl<'a> Statement<'a> {
     /// A statement that reads or writes rows, from one token to before another.
     pub(crate) fn rows(&self, from: usize, to: usize, draft: &mut Draft) {
+        match self.read_rows(from, to) {
+            Ok(parsed) => self.resolved(&parsed, draft),
+            Err(note) => {
+                self.name_rows(from, draft);
+                self.guess(from, to, &note, draft);
+            }
+        }
+    }
+
+    /// By the first reader that understands it; what the first one said if none does.
+    fn read_rows(&self, from: usize, to: usize) -> Result<t::Statement, String> {
+        let second = || read_raw(self.words.between(from, to), self.settings);
+        if self.settings.grammar.is_first()
+            && let Ok(parsed) = second()
+        {
+            return Ok(parsed);
+        }
         let parsed = match self.arbiter(from, to) {
             Some((open, until)) => self.parse_with_arbiter(from, to, open, until),
             None => parse(&self.words.reworded(from, to)),
         };
-        match parsed {
-            Ok(parsed) => self.resolved(&parsed, draft),
-            Err(first) => match self.second(from, to) {
-                Ok(parsed) => self.resolved(&parsed, draft),
-                Err(_) => {
-                    self.name_rows(from, draft);
-                    self.guess(from, to, &first, draft);
-                }
-            },
-        }
-    }
-
-    /// The second reader, over the text as it was sent.
-    fn second(&self, from: usize, to: usize) -> Result<t::Statement, String> {
-        read_raw(self.words.between(from, to), self.settings)
+        parsed.or_else(|note| second().map_err(|_| note))
     }
 
     /// `ON CONFLICT (expressions) [WHERE condition]` beyond plain names: from its `(` to its DO.

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Analysis, Certainty, Class, Effect, InProcess, Sets, Settings, What, analyze};
+use super::{Analysis, Certainty, Class, Effect, First, Grammar, InProcess, Sets, Settings, What, analyze};
 use crate::catalog::{self, Schema};
 
 const CATALOG: &str = include_str!("catalog.jsonl");
@@ -45,13 +45,19 @@ fn union(a: &[String], b: &[String]) -> Vec<String> {
 
 #[test]
 fn every_statement_touches_what_postgresql_checks() {
+    touches_what_postgresql_checks(&InProcess);
+}
+
+#[test]
+fn the_second_reader_alone_gives_the_same_answers() {
+    touches_what_postgresql_checks(&First);
+}
+
+#[track_caller]
+fn touches_what_postgresql_checks(grammar: &dyn Grammar) {
     let (schema, path) = (schema(), path());
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: true,
-        temporary: &[],
-        grammar: &InProcess,
-    };
+    let settings =
+        Settings { search_path: &path, standard_conforming_strings: true, temporary: &[], grammar };
     let mut wrong = Vec::new();
     for line in STATEMENTS.lines() {
         let truth: Value = serde_json::from_str(line).unwrap();
