@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use pgwitness::catalog::{self, Schema};
-use pgwitness::sql::{self, Analysis, Certainty, First, Grammar, InProcess, Settings};
+use pgwitness::sql::{self, Analysis, Certainty, First, Grammar, InProcess, Own, Settings};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -142,7 +142,7 @@ fn score(server: &Server, corpus: &Path, name: &str) -> Result<(), Failure> {
     let raw = std::env::var("PGWITNESS_SQL_READER").is_ok_and(|reader| reader == "raw");
     let grammar: &dyn Grammar = if raw { &First } else { &InProcess };
     let settings =
-        Settings { search_path: &path, standard_conforming_strings: true, temporary: &[], grammar };
+        Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), grammar };
     let (mut all, mut same, mut silent, mut functions) = (0, 0, 0, 0);
     let mut texts = Vec::new();
     for line in std::fs::read_to_string(corpus.join("statements.jsonl"))?.lines() {

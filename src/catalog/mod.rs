@@ -120,6 +120,37 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// A relation that no catalog tells of yet: its columns are numbered from one.
+    #[must_use]
+    pub fn new(oid: u32, schema: &str, name: &str, kind: RelationKind, columns: Vec<String>) -> Self {
+        let columns = (1..).zip(columns).map(|(number, name)| Column {
+            number,
+            name: name.into(),
+            type_name: Box::default(),
+            generated: false,
+        });
+        Self {
+            oid,
+            schema: schema.into(),
+            name: name.into(),
+            kind,
+            columns: columns.collect(),
+            parents: Vec::new(),
+            bases: Vec::new(),
+            origins: Vec::new(),
+            rules: Vec::new(),
+            triggers: Vec::new(),
+            full: format!("{}.{}", quoted(schema), quoted(name)).into(),
+        }
+    }
+
+    /// The same relation under another name.
+    #[must_use]
+    pub fn renamed(&self, schema: &str, name: &str) -> Self {
+        let full = format!("{}.{}", quoted(schema), quoted(name)).into();
+        Self { schema: schema.into(), name: name.into(), full, ..self.clone() }
+    }
+
     /// `schema.name`, quoted where PostgreSQL would need it.
     #[must_use]
     pub fn full_name(&self) -> &str {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::database::Database;
 use crate::gateway::{self, Looked};
-use crate::sql::{self, Certainty, Settings};
+use crate::sql::{self, Certainty, Own, Settings};
 
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
@@ -82,7 +82,7 @@ fn explain(statement: &str, looked: &Looked) -> Value {
     let settings = Settings {
         search_path: &looked.search_path,
         standard_conforming_strings: true,
-        temporary: &[],
+        own: &Own::default(),
         grammar: &looked.grammar,
     };
     let analysis = sql::analyze(statement, &looked.schema, &settings);

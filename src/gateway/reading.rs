@@ -16,7 +16,7 @@ use super::transaction::Control;
 use super::walsender;
 use crate::catalog::Schema;
 use crate::grammar::Processes;
-use crate::sql::{self, Analysis, Effect, Key, Scan, Temporary};
+use crate::sql::{self, Analysis, Change, Effect, Key, Own, Scan};
 
 /// Memory for readings, bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -30,7 +30,10 @@ pub(super) struct Reading {
     pub(super) redefines: Redefines,
     /// It may set parameters, or make temporary tables, out of sight.
     pub(super) unsettling: bool,
-    pub(super) temporaries: Vec<Temporary>,
+    /// What it does to relations that only the session sees, or only it does until it commits.
+    pub(super) changes: Vec<Change>,
+    /// All that it may do to relations is among the changes.
+    pub(super) followed: bool,
     /// For PREPARE: the statement inside.
     inner: Option<Arc<Reading>>,
 }
@@ -62,7 +65,10 @@ impl Redefines {
 
     fn of(analysis: &Analysis) -> Self {
         // What a session makes for itself is known without the catalog.
-        let own = || analysis.command.starts_with("CREATE ") && !analysis.temporaries.is_empty();
+        let own = || {
+            let temporary = |change: &Change| change.schema == "pg_temp";
+            analysis.followed && !analysis.changes.is_empty() && analysis.changes.iter().all(temporary)
+        };
         match analysis.effect {
             Effect::Ddl if Self::MINOR.contains(&&*analysis.command) || own() => Redefines::Perhaps,
             Effect::Ddl => Redefines::Names,
@@ -79,7 +85,7 @@ impl Reading {
     }
 
     pub(super) fn changes_session(&self) -> bool {
-        let unseen = self.unsettling || !self.temporaries.is_empty();
+        let unseen = self.unsettling || !self.changes.is_empty();
         unseen || self.sets() || self.redefines == Redefines::Names
     }
 
@@ -139,7 +145,7 @@ pub(super) struct Context {
     strings_standard: bool,
     encoding: Encoding,
     doubt: Doubt,
-    temporary: Vec<String>,
+    own: Arc<Own>,
 }
 
 /// What is not sure of the session.
@@ -189,8 +195,7 @@ impl Context {
             redefined: settings.redefined,
         };
         let mut hash = Sha256::new();
-        let temporary: Vec<String> = settings.temporary.keys().cloned().collect();
-        let lists = path.iter().flatten().chain(&temporary).map(String::as_str);
+        let lists = path.iter().flatten().map(String::as_str);
         for part in [place.0, place.1].into_iter().chain(lists) {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
@@ -206,11 +211,18 @@ impl Context {
             u8::from(doubt.redefined),
             u8::from(sight.outdated),
         ]);
-        // Where the path ends and the names of temporary relations begin.
-        hash.update((temporary.len() as u64).to_le_bytes());
+        settings.own.digest(|bytes| hash.update(bytes));
         let digest: [u8; 32] = hash.finalize().into();
         let id = digest.first_chunk().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { id, sight, path, strings_standard: settings.strings_standard, encoding, doubt, temporary }
+        Self {
+            id,
+            sight,
+            path,
+            strings_standard: settings.strings_standard,
+            encoding,
+            doubt,
+            own: settings.own.clone(),
+        }
     }
 
     /// The statements of a query string.
@@ -233,7 +245,7 @@ impl Context {
         let settings = sql::Settings {
             search_path: self.path.as_deref().unwrap_or_default(),
             standard_conforming_strings: key.strings_standard(),
-            temporary: &self.temporary,
+            own: &self.own,
             grammar,
         };
         let empty = Schema::default();
@@ -345,9 +357,10 @@ impl Readings {
         let effect = analysis.effect.clone();
         let fingerprint = sql::fingerprint(text, key.strings_standard()).shape_hex();
         let redefines = Redefines::of(&analysis);
-        let (unsettling, temporaries) = (analysis.unsettling, analysis.temporaries.clone());
+        let (unsettling, changes, followed) =
+            (analysis.unsettling, analysis.changes.clone(), analysis.followed);
         let shape = Arc::new(self.shape(analysis, fingerprint));
-        Arc::new(Reading { shape, effect, control, redefines, unsettling, temporaries, inner })
+        Arc::new(Reading { shape, effect, control, redefines, unsettling, changes, followed, inner })
     }
 
     fn shape(&self, analysis: Analysis, fingerprint: String) -> Shape {
@@ -403,7 +416,8 @@ impl Readings {
             control: Control::None,
             redefines: on.map_or(Redefines::Perhaps, |_| sets.unwrap_or(reading).redefines),
             unsettling: on.is_none_or(|on| on.unsettling),
-            temporaries: Vec::new(),
+            changes: Vec::new(),
+            followed: false,
             inner: None,
         })
     }
@@ -429,7 +443,8 @@ impl Readings {
             control: Control::None,
             redefines: Redefines::Perhaps,
             unsettling,
-            temporaries: Vec::new(),
+            changes: Vec::new(),
+            followed: false,
             inner: None,
         })
     }
@@ -453,7 +468,8 @@ impl Readings {
             control: Control::None,
             redefines: Redefines::No,
             unsettling: false,
-            temporaries: Vec::new(),
+            changes: Vec::new(),
+            followed: false,
             inner: None,
         })
     }

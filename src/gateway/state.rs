@@ -7,20 +7,20 @@
 //! Source: PostgreSQL documentation, SET, SET ROLE, SET SESSION AUTHORIZATION, RESET, DISCARD,
 //! PREPARE, DECLARE.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgwitness_protocol::backend::Status;
 
 use super::reading::{Reading, Redefines};
 use crate::catalog::Schema;
-use crate::sql::{Effect, Sets, Temporary, What, search_path_items};
+use crate::sql::{Change, Effect, Own, Sets, What, search_path_items};
 
 /// SQL-prepared statements and cursors remembered for one session; beyond, they are `unresolved`.
 const MAX_NAMED: usize = 10_000;
 
-/// Temporary relations remembered for one session; beyond, the reading of all statements is in doubt.
-const MAX_TEMPORARY: usize = 1_000;
+/// Relations of its own remembered for one session; beyond, the reading of all statements is in doubt.
+const MAX_OWN: usize = 1_000;
 
 /// PostgreSQL's own default.
 const DEFAULT_PATH: &str = "\"$user\", public";
@@ -33,8 +33,8 @@ pub(super) struct Settings {
     pub(super) search_path: Option<Arc<str>>,
     pub(super) strings_standard: bool,
     pub(super) encoding: Arc<str>,
-    /// The session's own temporary relations; whether each ends with its transaction.
-    pub(super) temporary: Arc<BTreeMap<String, bool>>,
+    /// The relations that only the session sees.
+    pub(super) own: Arc<Own>,
     /// May have been changed out of sight: by a function, a block, a trigger.
     role_in_doubt: bool,
     path_in_doubt: bool,
@@ -94,7 +94,7 @@ impl Settings {
             search_path: Some(path.into()),
             strings_standard: true,
             encoding: "UTF8".into(),
-            temporary: Arc::default(),
+            own: Arc::default(),
             role_in_doubt: false,
             path_in_doubt: false,
             path_reported: reported.iter().any(|(name, _)| name == "search_path"),
@@ -151,7 +151,7 @@ impl Settings {
 
     /// Whether role or path may be others than these.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.role_in_doubt || self.path_in_doubt || self.temporary.len() > MAX_TEMPORARY
+        self.role_in_doubt || self.path_in_doubt || self.own.len() > MAX_OWN
     }
 
     fn unsettle(&mut self) {
@@ -159,21 +159,9 @@ impl Settings {
         self.path_in_doubt = !self.path_reported;
     }
 
-    fn change(&mut self, change: &Temporary) {
-        let known = Arc::make_mut(&mut self.temporary);
-        match change {
-            Temporary::Made { name, until_commit } if known.len() <= MAX_TEMPORARY => {
-                known.insert(name.clone(), *until_commit);
-            }
-            Temporary::Made { .. } => {}
-            Temporary::Dropped { name } => {
-                known.remove(name);
-            }
-            Temporary::Renamed { name, to } => {
-                if let Some(until_commit) = known.remove(name) {
-                    known.insert(to.clone(), until_commit);
-                }
-            }
+    fn change(&mut self, change: &Change) {
+        if self.own.len() <= MAX_OWN {
+            Arc::make_mut(&mut self.own).apply(change);
         }
     }
 
@@ -226,10 +214,10 @@ impl View {
 
     fn apply(&mut self, reading: &Arc<Reading>, login: &Settings) {
         self.take_effect(reading, login);
-        if reading.unsettling || !reading.temporaries.is_empty() {
+        if reading.unsettling || !reading.changes.is_empty() {
             self.unsettle(reading);
         }
-        if reading.redefines == Redefines::Names {
+        if reading.redefines == Redefines::Names && !reading.followed {
             self.remember();
             self.now.redefined = true;
         }
@@ -255,8 +243,9 @@ impl View {
             }
             Effect::DiscardTemp => {
                 self.remember();
-                self.now.temporary = Arc::default();
-                self.kept.temporary = Arc::default();
+                for settings in [&mut self.now, &mut self.kept] {
+                    Arc::make_mut(&mut settings.own).discard_temporary();
+                }
             }
             Effect::DiscardAll => {
                 self.now = login.clone();
@@ -296,14 +285,14 @@ impl View {
         }
     }
 
-    /// What happens out of sight, and to temporary relations.
+    /// What happens out of sight, and to relations that only the session sees.
     fn unsettle(&mut self, reading: &Reading) {
         self.remember();
         for settings in [&mut self.now, &mut self.kept] {
             if reading.unsettling {
                 settings.unsettle();
             }
-            reading.temporaries.iter().for_each(|change| settings.change(change));
+            reading.changes.iter().for_each(|change| settings.change(change));
         }
     }
 
@@ -331,8 +320,8 @@ impl View {
         match (keep, self.before.take()) {
             (Keep::No, Some(before)) => (self.now, self.kept) = *before,
             _ => {
-                if self.kept.temporary.values().any(|until_commit| *until_commit) {
-                    Arc::make_mut(&mut self.kept.temporary).retain(|_, until_commit| !*until_commit);
+                if self.kept.own.ends_with_transaction() {
+                    Arc::make_mut(&mut self.kept.own).end_transaction();
                 }
                 self.now = self.kept.clone();
             }

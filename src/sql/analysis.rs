@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use crate::catalog::Schema;
-
 use super::lex::{Kind, Lexer};
+use super::own::{Change, Names};
 use super::touched::Touched;
 
 /// pgaudit's classes of statements.
@@ -64,32 +63,10 @@ pub struct Analysis {
     pub effect: Effect,
     /// Parameters may be set, and temporary tables made, out of sight: by a function, a block, a trigger.
     pub unsettling: bool,
-    /// What it does to temporary relations of the session, in sight.
-    pub temporaries: Vec<Temporary>,
-}
-
-/// A temporary relation of the session comes or goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Temporary {
-    /// It is made.
-    Made {
-        /// Its name.
-        name: String,
-        /// `ON COMMIT DROP`.
-        until_commit: bool,
-    },
-    /// A relation of this name, which may be one, is dropped.
-    Dropped {
-        /// Its name.
-        name: String,
-    },
-    /// A relation of this name, which may be one, gets another.
-    Renamed {
-        /// Its name.
-        name: String,
-        /// The new one.
-        to: String,
-    },
+    /// What it does, in sight, to relations that only the session sees, or only it does until it commits.
+    pub changes: Vec<Change>,
+    /// All that it may do to relations is among the changes.
+    pub followed: bool,
 }
 
 /// One parameter that a statement sets.
@@ -226,7 +203,10 @@ pub(crate) struct Draft {
     pub(crate) created: Option<String>,
     /// The text could not be read at all.
     pub(crate) unread: bool,
-    pub(crate) temporaries: Vec<Temporary>,
+    /// The names of the columns that a query shows, when all are known.
+    pub(crate) outs: Option<Vec<String>>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) followed: bool,
 }
 
 impl Draft {
@@ -235,8 +215,8 @@ impl Draft {
         self.class.push(class);
     }
 
-    pub(crate) fn finish(mut self, schema: &Schema) -> Analysis {
-        let mut written = self.touched.write(schema);
+    pub(crate) fn finish(mut self, names: Names<'_>) -> Analysis {
+        let mut written = self.touched.write(names);
         if let Some(created) = self.created.take()
             && let Err(at) = written.tables.binary_search(&created)
         {
@@ -271,7 +251,8 @@ impl Draft {
             notes: self.touched.notes,
             effect: self.effect,
             unsettling: self.touched.unsettling,
-            temporaries: self.temporaries,
+            changes: self.changes,
+            followed: self.followed,
         }
     }
 
@@ -306,7 +287,8 @@ pub(crate) fn unresolved(text: &str, note: &str) -> Analysis {
         notes: vec![note.to_owned()],
         effect: Effect::MayHideDdl,
         unsettling: true,
-        temporaries: Vec::new(),
+        changes: Vec::new(),
+        followed: false,
     }
 }
 

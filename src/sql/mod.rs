@@ -13,10 +13,12 @@
 mod analysis;
 #[cfg(test)]
 mod corpus;
+mod define;
 mod fingerprint;
 mod lex;
 mod lower;
 mod objects;
+mod own;
 mod query;
 mod raw;
 mod redact;
@@ -30,8 +32,9 @@ mod touched;
 mod tree;
 mod utility;
 
-pub use analysis::{Analysis, Certainty, Class, Effect, Sets, Temporary, What, search_path_items};
+pub use analysis::{Analysis, Certainty, Class, Effect, Sets, What, search_path_items};
 pub use fingerprint::{Fingerprint, fingerprint};
+pub use own::{Becomes, Change, Own};
 pub use raw::raw_tree;
 pub use redact::redact;
 pub use scan::{Key, Scan};
@@ -41,6 +44,7 @@ use crate::catalog::Schema;
 
 use analysis::Draft;
 use lex::Kind;
+use own::Names;
 use reword::Words;
 use utility::Statement;
 
@@ -108,8 +112,8 @@ pub struct Settings<'a> {
     pub search_path: &'a [String],
     /// Whether a backslash in `'…'` is an ordinary character.
     pub standard_conforming_strings: bool,
-    /// Names of the session's own temporary relations.
-    pub temporary: &'a [String],
+    /// The relations that only the session sees.
+    pub own: &'a Own,
     /// The second reader.
     pub grammar: &'a dyn Grammar,
 }
@@ -137,7 +141,7 @@ pub fn analyze(text: &str, schema: &Schema, settings: &Settings<'_>) -> Analysis
                 statement.guess(0, words.len(), note, &mut draft);
             }
         }
-        draft.finish(schema)
+        draft.finish(Names { schema, path: settings.search_path, own: settings.own })
     };
     if size.nesting <= SMALL_NESTING && size.links <= SMALL_LINKS {
         stacker::maybe_grow(SMALL_STACK, LARGE_STACK, work)

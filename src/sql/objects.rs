@@ -1,6 +1,9 @@
 //! CREATE, ALTER, DROP, GRANT and their kin: which relations they name.
 
-use super::analysis::{Class, Draft, Effect, Temporary};
+use crate::catalog::RelationKind;
+
+use super::analysis::{Class, Draft, Effect};
+use super::define::{Made, bases};
 use super::utility::Statement;
 
 /// Words between CREATE and the kind of object.
@@ -62,25 +65,43 @@ impl Statement<'_> {
         let (kind, at) = self.kind(self.skip(from + 1, MODIFIERS));
         let role = ROLES.contains(&kind.as_str());
         draft.is(&format!("CREATE {kind}"), if role { Class::Role } else { Class::Ddl });
+        let optional = self.words.is(at, "if");
         let at = self.skip(at, &["concurrently", "if", "not", "exists"]);
         if RELATIONS.contains(&kind.as_str()) {
             let temporary = (from..at).any(|at| self.words.is_any(at, TEMPORARY));
-            self.create_relation(&kind, temporary, at, to, draft);
+            self.create_relation(&kind, (temporary, optional), at, to, draft);
         } else if ON_RELATION.contains(&kind.as_str()) {
             self.on_relation(at, to, draft);
+            if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
+                self.no_longer_known(draft);
+            }
         }
         draft.effect = Effect::Ddl;
     }
 
-    fn create_relation(&self, kind: &str, temporary: bool, at: usize, to: usize, draft: &mut Draft) {
+    fn create_relation(
+        &self,
+        kind: &str,
+        (temporary, optional): (bool, bool),
+        at: usize,
+        to: usize,
+        draft: &mut Draft,
+    ) {
         let Some((name, next)) = self.name_at(at) else { return };
         let until_commit = (next..to).any(|at| self.words.is(at, "drop") && self.words.is(at - 1, "commit"));
-        if !matches!(kind, "TABLE" | "VIEW" | "MATERIALIZED VIEW") {
-            return self.made(&name, temporary, until_commit, draft);
-        }
-        let Some(body) = self.query_after_as(next, to) else {
+        let kind_made = match kind {
+            "VIEW" => RelationKind::View,
+            "MATERIALIZED VIEW" => RelationKind::MaterializedView,
+            "FOREIGN TABLE" => RelationKind::Foreign,
+            "SEQUENCE" => RelationKind::Sequence,
+            _ => RelationKind::Table,
+        };
+        let mut made = Made { kind: kind_made, temporary, optional, until_commit, ..Made::default() };
+        let query = matches!(kind, "TABLE" | "VIEW" | "MATERIALIZED VIEW");
+        let Some(body) = self.query_after_as(next, to).filter(|_| query) else {
             self.parents(next, to, draft);
-            return self.made(&name, temporary, until_commit, draft);
+            made.columns = self.defined_columns(kind_made, next, to);
+            return self.made(&name, made, draft);
         };
         let (class, command) = (draft.class.clone(), draft.command.clone());
         let (end, empty) = self.without_data(to);
@@ -89,6 +110,14 @@ impl Statement<'_> {
         } else {
             let end = self.before_check_option(end);
             self.analyze(body, end, draft);
+            let named = self.column_list(next);
+            made.columns = draft.outs.take().map(|mut outs| {
+                outs.iter_mut().zip(named).for_each(|(out, name)| *out = name);
+                outs
+            });
+            if kind == "VIEW" {
+                made.bases = bases(&draft.touched.seen);
+            }
         }
         draft.class = class;
         draft.command = if kind == "TABLE" { "CREATE TABLE AS".to_owned() } else { command };
@@ -100,7 +129,7 @@ impl Statement<'_> {
         } else {
             draft.class.push(Class::Read);
         }
-        self.made(&name, temporary, until_commit, draft);
+        self.made(&name, made, draft);
     }
 
     /// The query of `… AS query`, outside parentheses.
@@ -165,8 +194,10 @@ impl Statement<'_> {
             Some(relation) => {
                 draft.touched.tables.insert(relation.oid);
             }
-            None if self.is_own(&name) => draft.touched.missing(&name, true),
-            None => draft.touched.note(format!("unknown relation {}", name.join("."))),
+            None => match self.names().find(&name) {
+                Some(seen) => draft.touched.missing(&name, Some(seen)),
+                None => draft.touched.note(format!("unknown relation {}", name.join("."))),
+            },
         }
         Some(next)
     }
@@ -214,33 +245,13 @@ impl Statement<'_> {
         draft.is(&format!("{verb} {kind}"), if role { Class::Role } else { Class::Ddl });
         let at = self.skip(at, &["concurrently", "if", "exists", "only"]);
         if RELATIONS.contains(&kind.as_str()) {
-            self.temporaries(&verb, at, to, draft);
+            self.follow(&verb, at, to, draft);
             self.mention_list(at, draft);
             if verb == "ALTER" {
                 self.parents(at, to, draft);
             }
         } else if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
             self.on_relation(at, to, draft);
-        }
-    }
-
-    /// Those of the relations named that are the session's own: dropped, or renamed.
-    fn temporaries(&self, verb: &str, mut at: usize, to: usize, draft: &mut Draft) {
-        while let Some((mut name, next)) = self.name_at(at) {
-            let own = self.is_own(&name);
-            if let Some(name) = name.pop().filter(|_| own) {
-                let renamed =
-                    (next..to).find(|at| self.words.is(*at, "to") && self.words.is(*at - 1, "rename"));
-                match (verb, renamed.and_then(|at| self.words.name(at + 1))) {
-                    ("DROP", _) => draft.temporaries.push(Temporary::Dropped { name }),
-                    (_, Some(to)) => draft.temporaries.push(Temporary::Renamed { name, to }),
-                    _ => {}
-                }
-            }
-            if !self.words.mark(next, ",") {
-                return;
-            }
-            at = next + 1;
         }
     }
 

@@ -4,6 +4,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::analysis::{Class, Draft, Effect};
+use super::define::Made;
 use super::lower;
 use super::objects::TEMPORARY;
 use super::raw;
@@ -125,8 +126,9 @@ impl<'a> Statement<'a> {
     fn resolved(&self, parsed: &t::Statement, draft: &mut Draft) {
         let mut resolver = Resolver::new(self.schema, self.settings);
         resolver.touched = std::mem::take(&mut draft.touched);
-        resolver.statement(parsed);
+        let outs = resolver.statement(parsed);
         draft.touched = resolver.touched;
+        draft.outs = (!draft.touched.shapeless).then(|| outs.into_iter().map(|out| out.name).collect());
         self.classify(parsed, draft);
     }
 
@@ -145,7 +147,8 @@ impl<'a> Statement<'a> {
                         let into = self.words.is(at - 1, "into") || self.words.is(at - 2, "into");
                         into && self.words.is_any(at, TEMPORARY)
                     });
-                    self.made(target, temporary, false, draft);
+                    let columns = draft.outs.take();
+                    self.made(target, Made { temporary, columns, ..Made::default() }, draft);
                 }
                 self.classify_ctes(query, draft);
             }

@@ -10,6 +10,7 @@ mod from;
 
 use crate::catalog::{Relation, Schema};
 
+use super::own::Names;
 use super::scope::{Flow, Found, Out, Rel, Scope};
 use super::touched::{Col, Touched};
 use super::tree as t;
@@ -21,9 +22,8 @@ const DEPTH_MAX: usize = 256;
 /// One analysis in progress.
 pub(crate) struct Resolver<'s, 't> {
     schema: &'s Schema,
-    path: &'t [String],
-    temporary: &'t [String],
-    grammar: &'t dyn Grammar,
+    names: Names<'s>,
+    grammar: &'s dyn Grammar,
     pub(crate) touched: Touched,
     scopes: Vec<Scope<'s>>,
     frames: Vec<Frame<'t>>,
@@ -49,11 +49,10 @@ enum Known {
 }
 
 impl<'s, 't> Resolver<'s, 't> {
-    pub(crate) fn new(schema: &'s Schema, settings: &Settings<'t>) -> Self {
+    pub(crate) fn new(schema: &'s Schema, settings: &Settings<'s>) -> Self {
         Self {
             schema,
-            path: settings.search_path,
-            temporary: settings.temporary,
+            names: Names { schema, path: settings.search_path, own: settings.own },
             grammar: settings.grammar,
             touched: Touched::default(),
             scopes: Vec::new(),
@@ -240,6 +239,7 @@ impl<'s, 't> Resolver<'s, 't> {
         tidy(&mut flow);
         let mut fields = self.fields_of(expr);
         if fields.is_empty() {
+            self.touched.shapeless = true;
             self.touched.doubt("the fields of a value are not known".to_owned());
             fields.push("?column?".to_owned());
         }
@@ -248,6 +248,7 @@ impl<'s, 't> Resolver<'s, 't> {
 
     fn star(&mut self, all: Vec<Out>, unknown: bool, outs: &mut Vec<Out>) {
         if unknown {
+            self.touched.shapeless = true;
             self.touched.doubt("`*` of a relation that is not known".to_owned());
         }
         self.see_outs(&all);
@@ -370,45 +371,8 @@ impl<'s, 't> Resolver<'s, 't> {
 
     /// The relation that a name means on the session's path.
     pub(crate) fn relation(&self, name: &[String]) -> Option<&'s Relation> {
-        if self.is_own(name) {
-            return None;
-        }
-        let found = match name {
-            [name] => lookup_order(self.path).find_map(|schema| self.schema.relation(schema, name)),
-            [schema, name] | [_, schema, name] => self.schema.relation(schema, name),
-            _ => None,
-        };
-        found.filter(|relation| relation.holds_rows())
+        self.names.relation(name).filter(|relation| relation.holds_rows())
     }
-
-    /// Whether a name means a temporary relation of the session.
-    pub(crate) fn is_own(&self, name: &[String]) -> bool {
-        is_temporary(name, self.path, self.temporary, self.schema)
-    }
-}
-
-/// Whether a name means one of the session's own temporary relations: they come first, unless the path says
-/// otherwise.
-pub(crate) fn is_temporary(name: &[String], path: &[String], temporary: &[String], schema: &Schema) -> bool {
-    let known = |name: &String| temporary.contains(name);
-    match name {
-        [name] => {
-            known(name)
-                && lookup_order(path)
-                    .find(|space| *space == "pg_temp" || schema.relation(space, name).is_some())
-                    .is_some_and(|space| space == "pg_temp")
-        }
-        [space, name] | [_, space, name] => space == "pg_temp" && known(name),
-        _ => false,
-    }
-}
-
-/// The schemas in which an unqualified relation is looked up, in order.
-pub(crate) fn lookup_order(path: &[String]) -> impl Iterator<Item = &str> {
-    let named = |name: &str| path.iter().any(|known| known == name);
-    let temp = (!named("pg_temp")).then_some("pg_temp");
-    let system = (!named("pg_catalog")).then_some("pg_catalog");
-    temp.into_iter().chain(system).chain(path.iter().map(String::as_str))
 }
 
 fn is_output(name: &t::Name, outs: &[Out]) -> bool {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{Relation, RelationKind, Schema, quoted};
+use crate::catalog::{Relation, RelationKind, quoted};
+
+use super::own::{Names, Seen};
 
 /// A column: the relation's oid and the column's number.
 pub(crate) type Col = (u32, i16);
@@ -28,10 +30,12 @@ pub(crate) struct Touched {
     pub(crate) notes: Vec<String>,
     /// Something may have been touched that is not listed.
     pub(crate) incomplete: bool,
+    /// The names of the columns that the query shows are not all known.
+    pub(crate) shapeless: bool,
     /// How many doubts there are, and how many of them are about columns.
     pub(crate) doubts: (usize, usize),
-    /// Names of the session's own temporary relations.
-    pub(crate) temporary: BTreeSet<String>,
+    /// Names of relations whose columns are not known.
+    pub(crate) opaque: BTreeSet<String>,
     /// Parameters may be set out of sight.
     pub(crate) unsettling: bool,
     /// A function was called that may do anything.
@@ -60,16 +64,15 @@ impl Touched {
         self.note(note);
     }
 
-    /// A relation that the catalog does not know: the session's own, or none.
-    pub(crate) fn missing(&mut self, name: &[String], own: bool) {
-        match name.last().filter(|_| own) {
-            Some(only) => {
-                self.temporary.insert(format!("pg_temp.{}", quoted(only)));
-                self.doubt(format!(
-                    "{only} is a temporary table of the session, whose columns are not listed"
-                ));
+    /// A relation whose columns are not known: one of the session's own, or none.
+    pub(crate) fn missing(&mut self, name: &[String], seen: Option<Seen<'_>>) {
+        match (seen, name.last()) {
+            (Some(Seen::Opaque { schema }), Some(only)) => {
+                let full = format!("{}.{}", quoted(schema), quoted(only));
+                self.doubt(format!("{full} is known to this session alone, and its columns are not listed"));
+                self.opaque.insert(full);
             }
-            None => self.doubt(format!("unknown relation {}", name.join("."))),
+            _ => self.doubt(format!("unknown relation {}", name.join("."))),
         }
     }
 
@@ -90,10 +93,10 @@ impl Touched {
     }
 
     /// Follows views down to their base tables.
-    fn follow_views(&mut self, schema: &Schema, via: &mut BTreeSet<u32>) {
+    fn follow_views(&mut self, names: Names<'_>, via: &mut BTreeSet<u32>) {
         let mut open: Vec<(u32, usize)> = self.tables.iter().map(|oid| (*oid, 0)).collect();
         while let Some((oid, depth)) = open.pop() {
-            let Some(view) = schema.by_oid(oid).filter(|found| found.kind == RelationKind::View) else {
+            let Some(view) = names.by_oid(oid).filter(|found| found.kind == RelationKind::View) else {
                 continue;
             };
             let first = via.insert(oid);
@@ -103,7 +106,7 @@ impl Touched {
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
             for base in &view.bases {
                 let fresh = self.tables.insert(base.oid);
-                self.read_base(schema, base.oid, &base.columns, result);
+                self.read_base(names, base.oid, &base.columns, result);
                 if fresh || depth == 0 {
                     open.push((base.oid, depth + 1));
                 }
@@ -112,9 +115,9 @@ impl Touched {
         }
     }
 
-    fn read_base(&mut self, schema: &Schema, oid: u32, columns: &[i16], result: bool) {
+    fn read_base(&mut self, names: Names<'_>, oid: u32, columns: &[i16], result: bool) {
         for column in columns {
-            let whole = (*column == 0).then(|| schema.by_oid(oid)).flatten();
+            let whole = (*column == 0).then(|| names.by_oid(oid)).flatten();
             let all =
                 whole.into_iter().flat_map(|relation| relation.columns.iter().map(|found| found.number));
             for number in all.chain(Some(*column).filter(|number| *number != 0)) {
@@ -138,18 +141,22 @@ impl Touched {
         }
     }
 
-    fn follow_changes(&mut self, schema: &Schema) {
+    fn follow_changes(&mut self, names: Names<'_>) {
         for oid in self.changed.clone() {
-            let Some(relation) = schema.by_oid(oid) else { continue };
+            let Some(relation) = names.by_oid(oid) else { continue };
             if !relation.rules.is_empty() {
                 self.doubt(format!("rules of {} may touch more", relation.full_name()));
             }
             for function in &relation.triggers {
-                let unsettles =
-                    schema.function_by_oid(*function).is_some_and(|found| schema.is_unsettling(&found.name));
+                let unsettles = names
+                    .schema
+                    .function_by_oid(*function)
+                    .is_some_and(|found| names.schema.is_unsettling(&found.name));
                 self.unsettling |= unsettles;
-                let name =
-                    schema.function_by_oid(*function).map(|found| format!("{}.{}", found.schema, found.name));
+                let name = names
+                    .schema
+                    .function_by_oid(*function)
+                    .map(|found| format!("{}.{}", found.schema, found.name));
                 let name = name.as_deref().unwrap_or("a function");
                 self.doubt(format!("triggers of {} run {name}, which may touch more", relation.full_name()));
             }
@@ -157,13 +164,13 @@ impl Touched {
     }
 
     /// Follows views and writes every list out, sorted.
-    pub(crate) fn write(&mut self, schema: &Schema) -> Written {
+    pub(crate) fn write(&mut self, names: Names<'_>) -> Written {
         let mut via = BTreeSet::new();
-        self.follow_views(schema, &mut via);
-        self.follow_changes(schema);
-        let relation = |oid: &u32| schema.by_oid(*oid).map(|found| found.full_name().to_owned());
+        self.follow_views(names, &mut via);
+        self.follow_changes(names);
+        let relation = |oid: &u32| names.by_oid(*oid).map(|found| found.full_name().to_owned());
         let columns = |set: &mut dyn Iterator<Item = &Col>| {
-            let mut names: Vec<String> = set.filter_map(|col| column_name(schema, *col)).collect();
+            let mut names: Vec<String> = set.filter_map(|col| column_name(names, *col)).collect();
             names.sort_unstable();
             names.dedup();
             names
@@ -174,7 +181,7 @@ impl Touched {
             names
         };
         let mut tables = sorted(&self.tables);
-        tables.extend(std::mem::take(&mut self.temporary));
+        tables.extend(std::mem::take(&mut self.opaque));
         tables.sort_unstable();
         Written {
             tables,
@@ -186,7 +193,7 @@ impl Touched {
     }
 }
 
-fn column_name(schema: &Schema, (oid, number): Col) -> Option<String> {
-    let relation = schema.by_oid(oid)?;
+fn column_name(names: Names<'_>, (oid, number): Col) -> Option<String> {
+    let relation = names.by_oid(oid)?;
     Some(format!("{}.{}", relation.full_name(), quoted(relation.column_name(number)?)))
 }

@@ -3,9 +3,10 @@
 use crate::catalog::{Relation, RelationKind, Schema};
 
 use super::Settings;
-use super::analysis::{Class, Draft, Effect, Temporary};
+use super::analysis::{Class, Draft, Effect};
 use super::lex::Kind;
-use super::resolve::{Resolver, is_temporary, lookup_order};
+use super::own::Names;
+use super::resolve::Resolver;
 use super::reword::Words;
 use super::scope::{Item, Rel, Shape};
 use super::tree::{self as t, Name};
@@ -133,22 +134,12 @@ impl<'a> Statement<'a> {
         if unicode && self.words.is(at + 1, "uescape") { at + 3 } else { at + 1 }
     }
 
-    pub(crate) fn relation(&self, name: &[String]) -> Option<&'a Relation> {
-        if self.is_own(name) {
-            return None;
-        }
-        match name {
-            [name] => {
-                lookup_order(self.settings.search_path).find_map(|space| self.schema.relation(space, name))
-            }
-            [space, name] | [_, space, name] => self.schema.relation(space, name),
-            _ => None,
-        }
+    pub(crate) fn names(&self) -> Names<'a> {
+        Names { schema: self.schema, path: self.settings.search_path, own: self.settings.own }
     }
 
-    /// Whether a name means a temporary relation of the session.
-    pub(crate) fn is_own(&self, name: &[String]) -> bool {
-        is_temporary(name, self.settings.search_path, self.settings.temporary, self.schema)
+    pub(crate) fn relation(&self, name: &[String]) -> Option<&'a Relation> {
+        self.names().relation(name)
     }
 
     /// `[ONLY] name [*], …`
@@ -175,57 +166,7 @@ impl<'a> Statement<'a> {
                     draft.touched.changed.insert(relation.oid);
                 }
             }
-            None => draft.touched.missing(name, self.is_own(name)),
-        }
-    }
-
-    /// A relation that comes into being, for all or for this session.
-    pub(crate) fn made(&self, name: &[String], temporary: bool, until_commit: bool, draft: &mut Draft) {
-        let first = self.settings.search_path.iter().find(|space| *space != "pg_catalog");
-        let here = match name {
-            [_] => temporary || first.is_some_and(|space| space == "pg_temp"),
-            [space, _] | [_, space, _] => space == "pg_temp",
-            _ => false,
-        };
-        match name.last().filter(|_| here) {
-            Some(only) => {
-                draft.temporaries.push(Temporary::Made { name: only.clone(), until_commit });
-                draft.created = Some(format!("pg_temp.{}", crate::catalog::quoted(only)));
-            }
-            None => self.created(name, draft),
-        }
-    }
-
-    /// A relation that comes into being: it is not in the catalog yet, unless it is replaced.
-    pub(crate) fn created(&self, name: &[String], draft: &mut Draft) {
-        let known = match name {
-            [only] => {
-                let place = self.settings.search_path.iter().find(|space| self.can_create_in(space));
-                place.and_then(|space| self.schema.relation(space, only))
-            }
-            _ => self.relation(name),
-        };
-        match known {
-            Some(relation) => {
-                draft.touched.tables.insert(relation.oid);
-            }
-            None => draft.created = self.full_name(name),
-        }
-    }
-
-    fn can_create_in(&self, space: &str) -> bool {
-        space != "pg_catalog" && !space.starts_with("pg_temp") && self.schema.has_schema(space)
-    }
-
-    fn full_name(&self, name: &[String]) -> Option<String> {
-        let quoted = |part: &str| crate::catalog::quoted(part).into_owned();
-        match name {
-            [only] => {
-                let place = self.settings.search_path.iter().find(|space| self.can_create_in(space))?;
-                Some(format!("{}.{}", quoted(place), quoted(only)))
-            }
-            [space, only] | [_, space, only] => Some(format!("{}.{}", quoted(space), quoted(only))),
-            _ => None,
+            None => draft.touched.missing(name, self.names().find(name)),
         }
     }
 
@@ -251,7 +192,7 @@ impl<'a> Statement<'a> {
             draft.touched.settings.clear();
             draft.touched.volatile = false;
             draft.touched.unsettling = false;
-            draft.temporaries.clear();
+            draft.changes.clear();
             draft.touched.note("planned only: no rows were read or written".to_owned());
         }
     }
@@ -288,7 +229,7 @@ impl<'a> Statement<'a> {
         draft.touched.settings.clear();
         draft.touched.volatile = false;
         draft.touched.unsettling = false;
-        draft.temporaries.clear();
+        draft.changes.clear();
         draft.touched.note("prepared only: nothing was run".to_owned());
         let start = self.words.token(at).map_or(0, |token| token.start);
         let end = to.checked_sub(1).and_then(|last| self.words.token(last)).map_or(start, |token| token.end);
@@ -397,7 +338,7 @@ impl<'a> Statement<'a> {
         draft.effect = self.copy_place(at, draft);
     }
 
-    fn column_list(&self, at: usize) -> Vec<String> {
+    pub(crate) fn column_list(&self, at: usize) -> Vec<String> {
         if !self.words.mark(at, "(") {
             return Vec::new();
         }

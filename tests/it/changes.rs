@@ -16,6 +16,7 @@ async fn start() -> TestGateway {
     admin
         .batch_execute(
             "GRANT CREATE ON SCHEMA public TO app_write; \
+             ALTER TABLE public.products OWNER TO app_write; \
              CREATE VIEW public.seen AS SELECT email AS word FROM public.customers; \
              ALTER VIEW public.seen OWNER TO app_write",
         )
@@ -62,7 +63,7 @@ async fn a_view_that_a_transaction_makes_anew_is_the_new_one_once_it_has_committ
     look(&mut other, "likewise").await;
     assert_eq!(read(&gateway, "beforehand").await, (true, of("email")));
     assert_eq!(read(&gateway, "elsewhere").await, (true, json!(["public.customers.email"])));
-    assert!(!read(&gateway, "inside").await.0);
+    assert_eq!(read(&gateway, "inside").await, (true, of("phone")));
     assert_eq!(read(&gateway, "afterwards").await, (true, of("phone")));
     assert_eq!(read(&gateway, "likewise").await, (true, of("phone")));
     gateway.stop().await;
@@ -80,7 +81,7 @@ async fn a_view_that_was_made_anew_and_rolled_back_is_the_old_one() {
     assert!(succeeded(&wire.run(TO_PHONE).await));
     wire.run("ROLLBACK").await;
     look(&mut wire, "undone").await;
-    assert!(!read(&gateway, "within").await.0);
+    assert_eq!(read(&gateway, "within").await, (true, of("phone")));
     assert_eq!(read(&gateway, "returned").await, (true, of("email")));
     assert_eq!(read(&gateway, "undone").await, (true, of("email")));
     gateway.stop().await;
@@ -101,7 +102,7 @@ async fn a_commit_within_a_string_or_a_chain_makes_a_change_known_too() {
     look(&mut wire, "apart").await;
     assert_eq!(read(&gateway, "stringed").await, (true, of("phone")));
     assert_eq!(read(&gateway, "chained").await, (true, of("email")));
-    assert!(!read(&gateway, "together").await.0);
+    assert_eq!(read(&gateway, "together").await, (true, of("phone")));
     assert_eq!(read(&gateway, "apart").await, (true, of("phone")));
     gateway.stop().await;
 }
@@ -125,6 +126,41 @@ async fn changes_out_of_sight_in_quick_succession_are_all_found() {
         tries += 1;
     };
     assert_eq!(found, (true, of("phone")));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_makes_is_read_by_its_columns_before_anybody_else_sees_it() {
+    let gateway = start().await;
+    let mut wire = Wire::open(&gateway).await;
+    let steps = [
+        ("CREATE TEMP TABLE mine (id int PRIMARY KEY, \"Note\" text, CHECK (id > 0))", "", ""),
+        ("SELECT 'one', * FROM mine WHERE id = 1", "one", "pg_temp.mine.\"Note\" pg_temp.mine.id"),
+        ("ALTER TABLE mine ADD COLUMN extra numeric(5,2) DEFAULT 0, DROP COLUMN \"Note\"", "", ""),
+        ("SELECT 'two', * FROM mine", "two", "pg_temp.mine.extra pg_temp.mine.id"),
+        ("ALTER TABLE mine RENAME extra TO more", "", ""),
+        ("ALTER TABLE mine RENAME TO ours", "", ""),
+        ("SELECT 'three', more FROM ours", "three", "pg_temp.ours.more"),
+        ("CREATE TEMP TABLE copied AS SELECT o.id AS key, c.email FROM ours o, customers c", "", ""),
+        ("SELECT 'four', * FROM copied", "four", "pg_temp.copied.email pg_temp.copied.key"),
+        ("BEGIN", "", ""),
+        ("CREATE TABLE fresh (LIKE customers, more int)", "", ""),
+        ("SELECT 'five', email, more FROM fresh", "five", "public.fresh.email public.fresh.more"),
+        ("ALTER TABLE products ADD COLUMN colour text", "", ""),
+        ("SELECT 'six', colour FROM products", "six", "public.products.colour"),
+        ("CREATE VIEW mails AS SELECT email AS mail FROM customers", "", ""),
+        ("SELECT 'seven', mail FROM mails", "seven", "public.customers.email public.mails.mail"),
+        ("ROLLBACK", "", ""),
+        ("SELECT 'eight', name FROM products", "eight", "public.products.name"),
+    ];
+    for (statement, ..) in steps {
+        assert!(succeeded(&wire.run(statement).await), "{statement}");
+    }
+    for (_, word, columns) in steps.into_iter().filter(|(_, word, _)| !word.is_empty()) {
+        let record = gateway.records(&format!("event:query sql:\"SELECT {word}\""), 1).await.remove(0);
+        let reads: Vec<_> = record["reads"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
+        assert_eq!((reads.join(" "), &record["analysis"]), (columns.to_owned(), &json!("exact")), "{word}");
+    }
     gateway.stop().await;
 }
 

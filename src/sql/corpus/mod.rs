@@ -6,7 +6,9 @@
 
 use serde_json::Value;
 
-use super::{Analysis, Certainty, Class, Effect, First, Grammar, InProcess, Sets, Settings, What, analyze};
+use super::{
+    Analysis, Certainty, Class, Effect, First, Grammar, InProcess, Own, Sets, Settings, What, analyze,
+};
 use crate::catalog::{self, Schema};
 
 const CATALOG: &str = include_str!("catalog.jsonl");
@@ -30,7 +32,7 @@ fn ask(text: &str) -> Analysis {
         &Settings {
             search_path: &path,
             standard_conforming_strings: true,
-            temporary: &[],
+            own: &Own::default(),
             grammar: &InProcess,
         },
     )
@@ -57,7 +59,7 @@ fn the_second_reader_alone_gives_the_same_answers() {
 fn touches_what_postgresql_checks(grammar: &dyn Grammar) {
     let (schema, path) = (schema(), path());
     let settings =
-        Settings { search_path: &path, standard_conforming_strings: true, temporary: &[], grammar };
+        Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), grammar };
     let mut wrong = Vec::new();
     for line in STATEMENTS.lines() {
         let truth: Value = serde_json::from_str(line).unwrap();
@@ -215,7 +217,7 @@ fn the_path_decides_and_pg_catalog_comes_first() {
     let settings = Settings {
         search_path: &path,
         standard_conforming_strings: true,
-        temporary: &[],
+        own: &Own::default(),
         grammar: &InProcess,
     };
     let schema = schema();
@@ -230,7 +232,7 @@ fn a_hidden_statement_is_seen_when_backslashes_escape() {
     let settings = Settings {
         search_path: &path,
         standard_conforming_strings: false,
-        temporary: &[],
+        own: &Own::default(),
         grammar: &InProcess,
     };
     let found = analyze(r"select 'a\'', ssn from customers --'", &schema(), &settings);
@@ -411,7 +413,7 @@ fn hostile_text_ends_soon_on_a_small_stack() {
         let settings = Settings {
             search_path: &path,
             standard_conforming_strings: true,
-            temporary: &[],
+            own: &Own::default(),
             grammar: &InProcess,
         };
         for text in &texts {
@@ -428,7 +430,7 @@ proptest::proptest! {
     #[test]
     fn no_text_panics(text in "[a-z0-9 '\"$;:,.()*/\\\\&U\\[\\]=<>-]{0,80}", standard: bool) {
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: standard, temporary: &[], grammar: &InProcess };
+        let settings = Settings { search_path: &path, standard_conforming_strings: standard, own: &Own::default(), grammar: &InProcess };
         std::hint::black_box(analyze(&text, &Schema::default(), &settings));
         for range in super::split(text.as_bytes(), standard) {
             proptest::prop_assert!(range.start < range.end && range.end <= text.len());
@@ -440,7 +442,7 @@ proptest::proptest! {
     fn no_shuffle_of_real_words_panics(words in proptest::collection::vec(0usize..WORDS.len(), 0..24)) {
         let text: Vec<&str> = words.into_iter().map(|at| WORDS[at]).collect();
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: true, temporary: &[], grammar: &InProcess };
+        let settings = Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), grammar: &InProcess };
         std::hint::black_box(analyze(&text.join(" "), &Schema::default(), &settings));
     }
 }

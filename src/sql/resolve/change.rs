@@ -20,8 +20,7 @@ impl<'s, 't> Resolver<'s, 't> {
                 Shape::Table { relation, renamed: Vec::new() }
             }
             None => {
-                let own = self.is_own(name);
-                self.touched.missing(name, own);
+                self.touched.missing(name, self.names.find(name));
                 Shape::Unknown
             }
         };

@@ -3,9 +3,10 @@
 use crate::catalog::{Function, Volatility, quoted};
 
 use super::super::Settings;
+use super::super::own::lookup_order;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
 use super::super::tree as t;
-use super::{Resolver, lookup_order};
+use super::Resolver;
 
 /// Words with the syntax of a function that are none in the catalog.
 const GRAMMAR: &[&str] = &[
@@ -288,9 +289,9 @@ impl<'s, 't> Resolver<'s, 't> {
             return false;
         };
         let settings = Settings {
-            search_path: self.path,
+            search_path: self.names.path,
             standard_conforming_strings: true,
-            temporary: self.temporary,
+            own: self.names.own,
             grammar: self.grammar,
         };
         let Ok(parsed) = super::super::query::read(body, &settings) else { return false };
@@ -324,9 +325,9 @@ impl<'s, 't> Resolver<'s, 't> {
     /// The schema of a function by name, on the path unless qualified.
     fn function_place<'n>(&self, name: &'n [String]) -> Option<(&'n str, &'n str)>
     where
-        't: 'n,
+        's: 'n,
     {
-        let path: &'t [String] = self.path;
+        let path: &'s [String] = self.names.path;
         match name {
             [name] => {
                 let mut order = lookup_order(path).filter(|schema| *schema != "pg_temp");
@@ -342,7 +343,7 @@ impl<'s, 't> Resolver<'s, 't> {
     }
 
     fn is_function(&self, name: &str) -> bool {
-        lookup_order(self.path).any(|schema| self.schema.has_function(schema, name))
+        lookup_order(self.names.path).any(|schema| self.schema.has_function(schema, name))
     }
 
     /// The function that a call means, when the catalog describes it: by name and number of arguments.

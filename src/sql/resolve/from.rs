@@ -60,8 +60,7 @@ impl<'s, 't> Resolver<'s, 't> {
         }
         let aliased = alias.name.is_some();
         let Some(relation) = self.relation(name) else {
-            let own = self.is_own(name);
-            self.touched.missing(name, own);
+            self.touched.missing(name, self.names.find(name));
             return Rel::Item(Item { name: shown, aliased, shape: Shape::Unknown });
         };
         self.touched.tables.insert(relation.oid);
