@@ -304,6 +304,7 @@ impl Witness for House {
             "recording": self.recorder.failure().is_none(),
             "log_seq": self.recorder.last_seq().0,
             "sessions": self.gateway.live_sessions().list().len(),
+            "accuracy": self.gateway.accuracy(),
         })
     }
 

@@ -113,6 +113,36 @@ pub fn key_data(body: &[u8]) -> Result<(u32, &[u8]), ProtocolError> {
     }
 }
 
+/// Where a result column comes from, as the server tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The table's oid.
+    pub table: u32,
+    /// The column's number.
+    pub column: i16,
+}
+
+/// `RowDescription`: where the columns come from that are plain columns of a table; the others are left out.
+///
+/// # Errors
+/// A body of another shape.
+pub fn row_description(body: &[u8]) -> Result<Vec<Origin>, ProtocolError> {
+    let mut fields = Fields::new(b'T', body);
+    let count = fields.u16("column count")?;
+    let mut origins = Vec::new();
+    for _ in 0..count {
+        fields.string("column name")?;
+        let (table, column) = (fields.u32("table")?, fields.i16("column number")?);
+        // Type, its size and modifier, and format.
+        fields.bytes(4 + 2 + 4 + 2, "column type")?;
+        if table != 0 && column != 0 {
+            origins.push(Origin { table, column });
+        }
+    }
+    fields.end()?;
+    Ok(origins)
+}
+
 /// `ParameterDescription`: the types of a statement's parameters, as far as they can be bound.
 ///
 /// A statement may have more of them than its count has room for: PostgreSQL sends the count without its

@@ -260,6 +260,9 @@ impl Chronicle {
             return Some(self.add(None, reading, Vec::new(), statement.unwrap_or(portal)));
         };
         let reading = self.read_prepared(&prepared.text)?;
+        if self.gateway.accuracy.compare(&reading, &prepared.origins, &self.context) {
+            self.catalog.changed();
+        }
         let params = execution.bind().map(|bind| self.params(bind.values(), &prepared.types));
         let name = String::from_utf8_lossy(&prepared.name).into_owned();
         let sql = Sql::Shared(prepared.text.clone());
@@ -459,6 +462,10 @@ impl Chronicle {
         let Ok(at) = self.running.binary_search_by_key(&exec, |(exec, _)| *exec) else { return };
         let Some((_, running)) = self.running.remove(at) else { return };
         let Asked { reading, secret, .. } = running.asked;
+        let accuracy = &self.gateway.accuracy;
+        if accuracy.compare(&reading, &end.origins, &self.context) || accuracy.refused(&reading, &end) {
+            self.catalog.changed();
+        }
         let outcome = match end.how {
             How::Ok => Outcome::Ok,
             How::Error if end.report.as_ref().is_some_and(|report| report.code == "57014") => {
@@ -493,7 +500,7 @@ impl Chronicle {
             },
             sqlstate: report.code,
             error: if secret && !report.message.is_empty() { WITHHELD.into() } else { report.message },
-            notes: Vec::new(),
+            notes: reading.difference.get().into_iter().flatten().map(|note| note.to_string()).collect(),
         };
         self.transaction.finished(completion, reading.control.clone(), ends);
     }

@@ -4,6 +4,7 @@
 //! never does: forward something that is executed without a [`crate::recorder::Receipt`], change a
 //! byte of what it forwards, or tell a client an internal error.
 
+mod accuracy;
 mod cancel;
 mod chronicle;
 mod databases;
@@ -38,6 +39,7 @@ use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
 use crate::identity::{MintedTokens, Pairings, Provider};
 use crate::recorder::Recorder;
 use crate::tls::{self, Door, Entrance, TlsError};
+use accuracy::Accuracy;
 use cancel::CancelKeys;
 use databases::Databases;
 use drain::Drain;
@@ -58,6 +60,7 @@ pub struct Gateway {
     minted: MintedTokens,
     databases: Databases,
     readings: Readings,
+    accuracy: Accuracy,
     cancel_keys: CancelKeys,
     refusals: Refusals,
     live: LiveSessions,
@@ -121,6 +124,7 @@ impl Gateway {
         let databases = Databases::new(&config)?;
         Ok(Arc::new(Self {
             readings: Readings::new(config.capture.tags.clone()),
+            accuracy: Accuracy::default(),
             databases,
             cancel_keys: CancelKeys::default(),
             refusals: Refusals::default(),
@@ -137,6 +141,11 @@ impl Gateway {
             stop,
             drain: Drain::default(),
         }))
+    }
+
+    /// How our reading of statements compares with the server's word.
+    pub fn accuracy(&self) -> serde_json::Value {
+        self.accuracy.report()
     }
 
     /// Sessions that are open now.

@@ -3,11 +3,11 @@
 //! A reading is remembered under the statement's literal-free key and everything else that it
 //! depends on: database, catalog, search_path, role, string settings. So a stale answer cannot be served.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use moka::sync::Cache;
 use pgwitness_index::record::{Certainty, Class, Shape};
-use pgwitness_protocol::conversation::Alters;
+use pgwitness_protocol::conversation::{Alters, Origin};
 use sha2::{Digest, Sha256};
 
 use super::databases::Sight;
@@ -34,6 +34,8 @@ pub(super) struct Reading {
     pub(super) changes: Vec<Change>,
     /// All that it may do to relations is among the changes.
     pub(super) followed: bool,
+    /// Compared with the server's word: nothing, or how they differ.
+    pub(super) difference: OnceLock<Option<Box<str>>>,
     /// For PREPARE: the statement inside.
     inner: Option<Arc<Reading>>,
 }
@@ -82,6 +84,10 @@ impl Reading {
     /// The statement that PREPARE names; else the statement itself.
     pub(super) fn inner(self: &Arc<Self>) -> &Arc<Reading> {
         self.inner.as_ref().unwrap_or(self)
+    }
+
+    pub(super) fn is_sure(&self) -> bool {
+        self.shape.analysis == Certainty::Exact
     }
 
     pub(super) fn changes_session(&self) -> bool {
@@ -225,6 +231,14 @@ impl Context {
         }
     }
 
+    /// A column by what the server calls it; none that only the server knows.
+    pub(super) fn column_of(&self, origin: Origin) -> Option<String> {
+        let schema = self.sight.schema.as_deref()?;
+        self.own
+            .column(origin.table, origin.column)
+            .or_else(|| schema.column_by_oid(origin.table, origin.column))
+    }
+
     /// The statements of a query string.
     pub(super) fn scan(&self, text: &[u8]) -> Scan {
         if self.encoding == Encoding::Unsafe && !text.is_ascii() {
@@ -360,7 +374,17 @@ impl Readings {
         let (unsettling, changes, followed) =
             (analysis.unsettling, analysis.changes.clone(), analysis.followed);
         let shape = Arc::new(self.shape(analysis, fingerprint));
-        Arc::new(Reading { shape, effect, control, redefines, unsettling, changes, followed, inner })
+        Arc::new(Reading {
+            shape,
+            effect,
+            control,
+            redefines,
+            unsettling,
+            changes,
+            followed,
+            difference: OnceLock::new(),
+            inner,
+        })
     }
 
     fn shape(&self, analysis: Analysis, fingerprint: String) -> Shape {
@@ -418,6 +442,7 @@ impl Readings {
             unsettling: on.is_none_or(|on| on.unsettling),
             changes: Vec::new(),
             followed: false,
+            difference: OnceLock::new(),
             inner: None,
         })
     }
@@ -445,6 +470,7 @@ impl Readings {
             unsettling,
             changes: Vec::new(),
             followed: false,
+            difference: OnceLock::new(),
             inner: None,
         })
     }
@@ -470,6 +496,7 @@ impl Readings {
             unsettling: false,
             changes: Vec::new(),
             followed: false,
+            difference: OnceLock::new(),
             inner: None,
         })
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalog::{Relation, Schema};
+use crate::catalog::{Relation, Schema, quoted};
 
 /// Oids from here on are ours: no server gives them before it has given four billion others.
 const OIDS: u32 = 0xFFF0_0000;
@@ -113,6 +113,13 @@ impl Own {
             Becomes::Known(relation) if relation.oid == oid => Some(&**relation),
             _ => None,
         })
+    }
+
+    /// The name of a column of one of them.
+    #[must_use]
+    pub fn column(&self, oid: u32, number: i16) -> Option<String> {
+        let relation = self.by_oid(oid)?;
+        Some(format!("{}.{}", relation.full_name(), quoted(relation.column_name(number)?)))
     }
 
     /// An oid for a new relation.

@@ -164,6 +164,40 @@ async fn what_a_session_makes_is_read_by_its_columns_before_anybody_else_sees_it
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_differs_from_the_servers_answer_is_partial_counted_and_mended() {
+    let gateway = start().await;
+    let (mut wire, admin) =
+        (Wire::open(&gateway).await, server().connect(server().superuser(), gateway.database()).await);
+    assert!(succeeded(&wire.run("SELECT 'agreed', email FROM customers LIMIT 1").await));
+    // Made past the gateway, which has no reason to look again.
+    admin
+        .batch_execute(
+            "ALTER TABLE customers RENAME email TO swap; ALTER TABLE customers RENAME phone TO email; \
+             ALTER TABLE customers RENAME swap TO phone",
+        )
+        .await
+        .unwrap();
+    assert!(succeeded(&wire.run("SELECT 'swapped', email FROM customers LIMIT 1").await));
+    assert!(succeeded(&wire.run("SELECT 'mended', email FROM customers LIMIT 1").await));
+    admin.batch_execute("DROP TABLE reviews CASCADE").await.unwrap();
+    assert!(!succeeded(&wire.run("SELECT 'gone' FROM reviews").await));
+    admin.close().await;
+    let swapped = gateway.records("event:query sql:swapped", 1).await.remove(0);
+    assert_eq!(swapped["analysis"], "partial");
+    let notes = swapped["analysis_notes"].to_string();
+    assert!(notes.contains("the server's answer holds public.customers.phone"), "{notes}");
+    for word in ["agreed", "mended"] {
+        assert_eq!(read(&gateway, word).await, (true, json!(["public.customers.email"])));
+    }
+    let gone = gateway.records("event:query sql:gone", 1).await.remove(0);
+    assert_eq!((&gone["analysis"], &gone["sqlstate"]), (&json!("partial"), &json!("42P01")));
+    let accuracy = gateway.get("/api/v1/status").await["accuracy"].clone();
+    assert_eq!(accuracy["differing"], 2, "{accuracy}");
+    assert_eq!(accuracy["last"][1]["fingerprint"], swapped["fingerprint"]);
+    gateway.stop().await;
+}
+
 /// A session by a gateway that has a credential for `app_write` only, a superuser here, and a view.
 async fn alone() -> (TestPostgres, TestGateway, Wire) {
     let (own, mut other) = own_server(&[]).await;

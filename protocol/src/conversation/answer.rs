@@ -19,7 +19,8 @@ impl Conversation {
             b'1' => self.answer_simple(|kind| matches!(kind, Kind::Parse)),
             b'2' | b'3' => self.answer_names(events),
             b't' => self.answer_types(frame.body)?,
-            b'T' | b'n' => self.answer_simple(|kind| matches!(kind, Kind::Describe { .. })),
+            b'T' => self.answer_rows(frame.body),
+            b'n' => self.answer_simple(|kind| matches!(kind, Kind::Describe { .. })),
             b'I' => self.answer_empty(events),
             b's' => self.answer_suspended(events),
             b'V' => self.answer_call(frame.length, events),
@@ -69,9 +70,26 @@ impl Conversation {
         // Not one that was made under the same name since.
         if let Some(entry) = self.statements.get_mut(&name).filter(|entry| entry.by < id) {
             let known = &entry.value;
-            entry.value = Arc::new(Prepared { name, text: known.text.clone(), types });
+            entry.value = Arc::new(Prepared { name, text: known.text.clone(), types, origins: Vec::new() });
         }
         Ok(())
+    }
+
+    /// RowDescription: of a prepared statement, or of the execution that follows.
+    fn answer_rows(&mut self, body: &[u8]) {
+        // It decides nothing that is forwarded: one that is not understood says nothing.
+        let origins = backend::row_description(body).unwrap_or_default();
+        match self.front() {
+            Some(Op { kind: Kind::Describe { statement: Some(name) }, id, .. }) => {
+                let (id, name) = (*id, name.clone());
+                if let Some(entry) = self.statements.get_mut(&name).filter(|entry| entry.by < id) {
+                    Arc::make_mut(&mut entry.value).origins = origins;
+                }
+            }
+            Some(_) => self.origins = origins,
+            None => {}
+        }
+        self.answer_simple(|kind| matches!(kind, Kind::Describe { .. }));
     }
 
     pub(super) fn take_tally(&mut self) -> Tally {
@@ -103,6 +121,7 @@ impl Conversation {
             return Ok(());
         }
         let mut tally = self.take_tally();
+        let origins = std::mem::take(&mut self.origins);
         tally.bytes += self.copied();
         let mut resumed = false;
         self.settle_copy();
@@ -130,7 +149,7 @@ impl Conversation {
         };
         // The tag of a resumed portal counts the last stretch only.
         let rows = if resumed { Some(tally.rows) } else { rows };
-        let end = End { command: backend::shared_words(command), rows, ..End::new(How::Ok, tally) };
+        let end = End { command: backend::shared_words(command), rows, origins, ..End::new(How::Ok, tally) };
         events.push(match exec {
             Some(exec) => Event::Finished(exec, end),
             None => Event::Unannounced(end),

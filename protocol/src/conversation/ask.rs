@@ -57,7 +57,8 @@ impl Conversation {
             Some(text) => text.clone(),
             None => parse.text.into(),
         };
-        let prepared = Arc::new(Prepared { name: parse.name.into(), text, types: parse.types });
+        let prepared =
+            Arc::new(Prepared { name: parse.name.into(), text, types: parse.types, origins: Vec::new() });
         let entry = Entry { value: prepared, by: self.next_op, segment: self.segment, size };
         let undo = self.statements.set(parse.name, entry);
         self.push(Kind::Parse).statement = Some(undo);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{ExecId, Tally};
-use crate::backend::{Report, Status};
+use crate::backend::{Origin, Report, Status};
 
 /// Something that the server's answers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct End {
     pub rows: Option<u64>,
     /// Bytes of DataRow and CopyData bodies.
     pub bytes: u64,
+    /// Where its result columns come from, if the server has described them for this execution.
+    pub origins: Vec<Origin>,
     /// The server's error, if there was one.
     pub report: Option<Box<Report>>,
 }
@@ -58,6 +60,13 @@ pub enum How {
 
 impl End {
     pub(super) fn new(how: How, tally: Tally) -> Self {
-        Self { how, command: Cow::default(), rows: None, bytes: tally.bytes, report: None }
+        Self {
+            how,
+            command: Cow::default(),
+            rows: None,
+            bytes: tally.bytes,
+            origins: Vec::new(),
+            report: None,
+        }
     }
 }

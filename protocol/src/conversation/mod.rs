@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
+pub use crate::backend::Origin;
 use crate::backend::{self, Report, Status};
 use crate::frame::Frame;
 use crate::frontend::{self, Bind, FunctionCall, Target};
@@ -32,6 +33,8 @@ use names::{Entry, Names, Portal, Undo};
 
 /// Of an error report this much is read; the rest only passes.
 const REPORT_PREFIX: usize = 64 * 1024;
+/// The longest description of result columns that is read: about a thousand columns.
+const DESCRIPTION_MAX: usize = 64 * 1024;
 
 /// The gateway's own number for one execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +56,7 @@ pub struct Bounds {
 }
 
 /// A prepared statement as the client sent it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Clone)]
 pub struct Prepared {
     /// Name, empty for the unnamed one.
     pub name: Box<[u8]>,
@@ -61,6 +64,8 @@ pub struct Prepared {
     pub text: Arc<[u8]>,
     /// Parameter types, as far as the client or the server named them.
     pub types: Vec<u32>,
+    /// Where its result columns come from, once the server has described them.
+    pub origins: Vec<Origin>,
 }
 
 /// What the client's next message means for the record.
@@ -254,6 +259,8 @@ pub struct Conversation {
     /// So many of the oldest Syncs may have been read among the data of a COPY that failed: then they
     /// have no answer.
     doubtful: usize,
+    /// What the server has described last, for the execution that follows.
+    origins: Vec<Origin>,
     tally: Tally,
     suspended: Suspended,
     /// Asked and not yet answered, oldest first.
@@ -278,6 +285,7 @@ impl Conversation {
             copying: false,
             copy_bytes: 0,
             doubtful: 0,
+            origins: Vec::new(),
             tally: Tally::default(),
             suspended: Suspended::default(),
             altering: VecDeque::new(),
@@ -333,6 +341,7 @@ impl Conversation {
     pub fn want_from_server(tag: u8, length: usize) -> usize {
         match tag {
             b'C' | b'Z' | b'S' | b't' => length,
+            b'T' if length <= DESCRIPTION_MAX => length,
             b'E' => length.min(REPORT_PREFIX),
             _ => 0,
         }
