@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use pgwitness_protocol::conversation::{End, Origin};
 use serde_json::{Value, json};
@@ -28,39 +28,66 @@ struct Difference {
     note: String,
 }
 
+/// What became of the comparison of one reading.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    /// What the server said when both were the same.
+    agreed: OnceLock<Box<[Origin]>>,
+    differs: OnceLock<Box<str>>,
+}
+
+impl Check {
+    /// How both differ.
+    pub(super) fn differs(&self) -> Option<&str> {
+        self.differs.get().map(|note| &**note)
+    }
+}
+
 impl Accuracy {
-    /// Compares a reading with what the server says its result columns are, once. True when they differ: the catalog
-    /// may be an old one.
+    /// Compares a reading with what the server says its result columns are. True when they differ for the first time:
+    /// the catalog may be an old one.
     pub(super) fn compare(&self, reading: &Reading, origins: &[Origin], context: &Context) -> bool {
-        if origins.is_empty() || reading.difference.get().is_some() {
+        let check = &reading.check;
+        if origins.is_empty()
+            || check.differs().is_some()
+            || check.agreed.get().is_some_and(|known| **known == *origins)
+        {
             return false;
         }
         let told = origins.iter().filter_map(|origin| context.column_of(*origin));
         let missing = told.into_iter().find(|column| reading.shape.reads.binary_search(column).is_err());
-        let note = missing
-            .map(|column| format!("the server's answer holds {column}, which was not found in the text"));
-        self.settle(reading, note)
-    }
-
-    /// The server does not know what an exact reading found.
-    pub(super) fn refused(&self, reading: &Reading, end: &End) -> bool {
-        let code = end.report.as_ref().map_or("", |report| report.code.as_str());
-        // undefined_table, undefined_column, invalid_schema_name
-        let unknown = matches!(code, "42P01" | "42703" | "3F000");
-        if unknown && reading.is_sure() && reading.difference.get().is_none() {
-            let note = "the server does not know a name that the statement was read with".to_owned();
-            return self.settle(reading, Some(note));
+        if let Some(column) = missing {
+            return self.differs(
+                reading,
+                format!("the server's answer holds {column}, which was not found in the text"),
+            );
+        }
+        if check.agreed.set(origins.into()).is_ok() {
+            self.compared.fetch_add(1, Ordering::Relaxed);
         }
         false
     }
 
-    fn settle(&self, reading: &Reading, note: Option<String>) -> bool {
-        let differs = note.clone();
-        if reading.difference.set(note.map(Into::into)).is_err() {
+    /// The server may not know what an exact reading found. True when that is seen for the first time.
+    pub(super) fn refused(&self, reading: &Reading, end: &End) -> bool {
+        let code = end.report.as_ref().map_or("", |report| report.code.as_str());
+        // undefined_table, undefined_column, invalid_schema_name
+        let unknown = matches!(code, "42P01" | "42703" | "3F000");
+        unknown
+            && reading.is_sure()
+            && self.differs(
+                reading,
+                "the server does not know a name that the statement was read with".to_owned(),
+            )
+    }
+
+    fn differs(&self, reading: &Reading, note: String) -> bool {
+        if reading.check.differs.set(note.clone().into()).is_err() {
             return false;
         }
-        self.compared.fetch_add(1, Ordering::Relaxed);
-        let Some(note) = differs else { return false };
+        if reading.check.agreed.get().is_none() {
+            self.compared.fetch_add(1, Ordering::Relaxed);
+        }
         self.differing.fetch_add(1, Ordering::Relaxed);
         let (fingerprint, command) = (reading.shape.fingerprint.clone(), reading.shape.command.clone());
         tracing::warn!(%fingerprint, %command, %note, "a statement was read differently from what the server says");

@@ -500,7 +500,7 @@ impl Chronicle {
             },
             sqlstate: report.code,
             error: if secret && !report.message.is_empty() { WITHHELD.into() } else { report.message },
-            notes: reading.difference.get().into_iter().flatten().map(|note| note.to_string()).collect(),
+            notes: reading.check.differs().into_iter().map(str::to_owned).collect(),
         };
         self.transaction.finished(completion, reading.control.clone(), ends);
     }

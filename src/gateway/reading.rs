@@ -3,13 +3,14 @@
 //! A reading is remembered under the statement's literal-free key and everything else that it
 //! depends on: database, catalog, search_path, role, string settings. So a stale answer cannot be served.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use moka::sync::Cache;
 use pgwitness_index::record::{Certainty, Class, Shape};
 use pgwitness_protocol::conversation::{Alters, Origin};
 use sha2::{Digest, Sha256};
 
+use super::accuracy::Check;
 use super::databases::Sight;
 use super::state::Settings;
 use super::transaction::Control;
@@ -34,8 +35,8 @@ pub(super) struct Reading {
     pub(super) changes: Vec<Change>,
     /// All that it may do to relations is among the changes.
     pub(super) followed: bool,
-    /// Compared with the server's word: nothing, or how they differ.
-    pub(super) difference: OnceLock<Option<Box<str>>>,
+    /// Compared with the server's word.
+    pub(super) check: Check,
     /// For PREPARE: the statement inside.
     inner: Option<Arc<Reading>>,
 }
@@ -382,7 +383,7 @@ impl Readings {
             unsettling,
             changes,
             followed,
-            difference: OnceLock::new(),
+            check: Check::default(),
             inner,
         })
     }
@@ -442,7 +443,7 @@ impl Readings {
             unsettling: on.is_none_or(|on| on.unsettling),
             changes: Vec::new(),
             followed: false,
-            difference: OnceLock::new(),
+            check: Check::default(),
             inner: None,
         })
     }
@@ -470,7 +471,7 @@ impl Readings {
             unsettling,
             changes: Vec::new(),
             followed: false,
-            difference: OnceLock::new(),
+            check: Check::default(),
             inner: None,
         })
     }
@@ -496,7 +497,7 @@ impl Readings {
             unsettling: false,
             changes: Vec::new(),
             followed: false,
-            difference: OnceLock::new(),
+            check: Check::default(),
             inner: None,
         })
     }
