@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    Base, Column, Function, LoginSetting, Origin, Relation, RelationKind, Schema, Volatility, quoted,
+    Base, Change, Column, Function, LoginSetting, Origin, Policy, Relation, RelationKind, Rule, Schema,
+    Touch, Volatility, quoted,
 };
 
 /// The most rows one catalog may have.
@@ -113,9 +114,16 @@ fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
             }
         }
         "rule" => {
-            let name = row.text(2, "rule name")?.into();
-            if let Some(table) = relation_mut(schema, row)? {
-                table.rules.push(name);
+            let rule = rule(row)?;
+            if let (Some(table), Some(rule)) = (relation_mut(schema, row)?, rule) {
+                table.rules.push(rule);
+            }
+        }
+        "policy" => {
+            let names: Vec<&str> = [row.optional(3), row.optional(4)].into_iter().flatten().collect();
+            let policy = Policy { name: row.text(2, "policy name")?.into(), names: names.join(", ").into() };
+            if let Some(table) = relation_mut(schema, row)?.filter(|_| !names.is_empty()) {
+                table.policies.push(policy);
             }
         }
         "trigger" => {
@@ -172,6 +180,7 @@ fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         bases: Vec::new(),
         origins: Vec::new(),
         rules: Vec::new(),
+        policies: Vec::new(),
         triggers: Vec::new(),
         full: format!("{}.{}", quoted(space), quoted(name)).into(),
     });
@@ -232,6 +241,39 @@ fn add_base(view: &mut Relation, oid: u32, columns: Box<[i16]>) {
     }
 }
 
+/// Relation, columns read, inserted and updated as bitmaps, and the permissions needed.
+type LoadedTouch = (u32, Option<String>, Option<String>, Option<String>, u64);
+
+/// A rule on INSERT, UPDATE or DELETE.
+fn rule(row: &Row<'_>) -> Result<Option<Rule>, CatalogError> {
+    // Numbers of PostgreSQL's CmdType, and its AclMode bits.
+    let event = match row.text(3, "rule event")? {
+        "2" => Change::Update,
+        "3" => Change::Insert,
+        "4" => Change::Delete,
+        _ => return Ok(None),
+    };
+    let loaded: Vec<LoadedTouch> = row.json_or_empty(5, "what a rule touches")?;
+    let touch = |(oid, selected, inserted, updated, permissions): LoadedTouch| {
+        let numbers = |text: Option<String>| members(text.as_deref().unwrap_or_default(), row);
+        let mut written = numbers(inserted)?.to_vec();
+        written.extend(numbers(updated)?);
+        let changed = match permissions {
+            bits if bits & 1 != 0 => Some(Change::Insert),
+            bits if bits & 4 != 0 => Some(Change::Update),
+            bits if bits & 8 != 0 => Some(Change::Delete),
+            _ => None,
+        };
+        Ok(Touch { oid, selected: numbers(selected)?, written: written.into(), changed })
+    };
+    Ok(Some(Rule {
+        name: row.text(2, "rule name")?.into(),
+        event,
+        instead: row.text(4, "rule kind")?.starts_with('t'),
+        touches: loaded.into_iter().map(touch).collect::<Result<_, _>>()?,
+    }))
+}
+
 fn add_setting(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
     let role = Some(row.text(1, "role name")?).filter(|role| !role.is_empty());
     let (name, value) = row.text(2, "setting")?.split_once('=').ok_or(row.wrong("setting"))?;
@@ -250,14 +292,21 @@ fn relation_mut<'s>(schema: &'s mut Schema, row: &Row<'_>) -> Result<Option<&'s 
 
 /// Members of a bitmap of columns, which PostgreSQL numbers from its lowest system column.
 fn attributes(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogError> {
+    members(row.text(field, "column numbers")?, row)
+}
+
+fn members(text: &str, row: &Row<'_>) -> Result<Box<[i16]>, CatalogError> {
     const LOWEST: i16 = -7;
-    let plain = attributes_plain(row, field)?;
+    let plain = numbers(text, row)?;
     Ok(plain.iter().map(|member| member.saturating_add(LOWEST)).collect())
 }
 
-fn attributes_plain(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogError> {
-    let text = row.text(field, "column numbers")?;
+fn numbers(text: &str, row: &Row<'_>) -> Result<Box<[i16]>, CatalogError> {
     text.split_ascii_whitespace().map(|n| n.parse().map_err(|_| row.wrong("column numbers"))).collect()
+}
+
+fn attributes_plain(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogError> {
+    numbers(row.text(field, "column numbers")?, row)
 }
 
 fn digest(base: u64, rows: &[Vec<Option<String>>]) -> u64 {

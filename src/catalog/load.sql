@@ -32,8 +32,27 @@ where r.rulename = '_RETURN' and r.ev_class :part and r.ev_class >= 16384
   and r.ev_action::text ~ ':jointree \{FROMEXPR :fromlist \(\{RANGETBLREF :rtindex \d+\}\) '
   and r.ev_action::text ~ ':groupClause <> [^{}]*:havingQual <> [^{}]*:distinctClause <> :sortClause (<>|\(\{[^()]*\}\)) :limitOffset <> :limitCount <> [^{}]*:setOperations <> [^{}]*\}\)$'
 union all
-select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead::text, null, null, null, null
+select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead::text,
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.split_part(p.piece, ' ', 1)::int8,
+      pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'),
+      pg_catalog.substring(p.piece, ':insertedCols \(b([ 0-9]*)\)'),
+      pg_catalog.substring(p.piece, ':updatedCols \(b([ 0-9]*)\)'),
+      pg_catalog.substring(p.piece, ':requiredPerms (\d+)')::int8))::text
+    from pg_catalog.unnest(pg_catalog.string_to_array(r.ev_qual::text || r.ev_action::text, ':relid ')) as p(piece)
+    where p.piece ~ '^\d+ [^{}]*:requiredPerms [1-9]'),
+  null, null, null
 from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :part
+union all
+select 'policy', p.polrelid::text, p.polname::text,
+  (select pg_catalog.string_agg(distinct d.refobjid::pg_catalog.regclass::text, ', ')
+    from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+      and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> p.polrelid),
+  (select pg_catalog.string_agg(distinct d.refobjid::pg_catalog.regproc::text, ', ')
+    from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.refobjid >= 16384),
+  null, null, null, null
+from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid and c.relrowsecurity
+where p.polrelid :part
 union all
 select 'builtin', n.nspname::text,
   pg_catalog.json_agg(distinct p.proname)::text, null, null, null, null, null, null

@@ -93,6 +93,52 @@ pub struct Origin {
     pub base_column: i16,
 }
 
+/// What a rewrite rule does besides, or instead of, what a statement says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name.
+    pub name: Box<str>,
+    /// The command that it acts on.
+    pub event: Change,
+    /// The command itself does not run.
+    pub instead: bool,
+    /// What its conditions and actions touch.
+    pub touches: Vec<Touch>,
+}
+
+/// A command that changes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// UPDATE
+    Update,
+    /// INSERT
+    Insert,
+    /// DELETE
+    Delete,
+}
+
+/// One relation that a rule touches; 0 among the columns is the whole row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch {
+    /// The relation.
+    pub oid: u32,
+    /// Columns read.
+    pub selected: Box<[i16]>,
+    /// Columns written.
+    pub written: Box<[i16]>,
+    /// Its rows are changed, so its own rules apply too.
+    pub changed: Option<Change>,
+}
+
+/// A row security policy that looks beyond its own table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: Box<str>,
+    /// The relations and functions that it names.
+    pub names: Box<str>,
+}
+
 /// One relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {
@@ -113,7 +159,9 @@ pub struct Relation {
     /// For a view that can be written through: where its columns go.
     pub origins: Vec<Origin>,
     /// Names of rules that add to or replace what a statement does.
-    pub rules: Vec<Box<str>>,
+    pub rules: Vec<Rule>,
+    /// Row security policies that look beyond it.
+    pub policies: Vec<Policy>,
     /// Functions called by triggers, by oid.
     pub triggers: Vec<u32>,
     full: Box<str>,
@@ -139,6 +187,7 @@ impl Relation {
             bases: Vec::new(),
             origins: Vec::new(),
             rules: Vec::new(),
+            policies: Vec::new(),
             triggers: Vec::new(),
             full: format!("{}.{}", quoted(schema), quoted(name)).into(),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{Relation, RelationKind, quoted};
+use crate::catalog::{Change, Relation, RelationKind, quoted};
 
 use super::own::{Names, Seen};
 
@@ -26,6 +26,8 @@ pub(crate) struct Touched {
     pub(crate) writes: BTreeSet<Col>,
     /// Relations that are changed.
     pub(crate) changed: BTreeSet<u32>,
+    /// How rows of them are changed, where rules apply.
+    pub(crate) events: BTreeSet<(u32, Change)>,
     pub(crate) functions: BTreeSet<String>,
     pub(crate) notes: Vec<String>,
     /// Something may have been touched that is not listed.
@@ -130,7 +132,9 @@ impl Touched {
     }
 
     fn write_through(&mut self, view: &Relation) {
-        if !self.changed.contains(&view.oid) {
+        let replaced =
+            view.rules.iter().any(|rule| rule.instead && self.events.contains(&(view.oid, rule.event)));
+        if !self.changed.contains(&view.oid) || replaced {
             return;
         }
         for origin in &view.origins {
@@ -144,9 +148,6 @@ impl Touched {
     fn follow_changes(&mut self, names: Names<'_>) {
         for oid in self.changed.clone() {
             let Some(relation) = names.by_oid(oid) else { continue };
-            if !relation.rules.is_empty() {
-                self.doubt(format!("rules of {} may touch more", relation.full_name()));
-            }
             for function in &relation.triggers {
                 let unsettles = names
                     .schema
@@ -163,10 +164,51 @@ impl Touched {
         }
     }
 
+    /// Rules on the changes add what they touch, and rules on that.
+    fn follow_rules(&mut self, names: Names<'_>) {
+        let mut open: Vec<(u32, Change)> = self.events.iter().copied().collect();
+        let mut done = BTreeSet::new();
+        while let Some((oid, event)) = open.pop() {
+            if !done.insert((oid, event)) {
+                continue;
+            }
+            let Some(relation) = names.by_oid(oid) else { continue };
+            for rule in relation.rules.iter().filter(|rule| rule.event == event) {
+                self.note(format!("rule {} of {} applies", quoted(&rule.name), relation.full_name()));
+                for touch in &rule.touches {
+                    self.tables.insert(touch.oid);
+                    self.read_base(names, touch.oid, &touch.selected, true);
+                    self.writes.extend(touch.written.iter().map(|column| (touch.oid, *column)));
+                    if let Some(change) = touch.changed {
+                        self.changed.insert(touch.oid);
+                        self.events.insert((touch.oid, change));
+                        open.push((touch.oid, change));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Row security may read more, depending on the role.
+    fn follow_policies(&mut self, names: Names<'_>) {
+        for oid in self.tables.clone() {
+            let Some(relation) = names.by_oid(oid) else { continue };
+            for policy in &relation.policies {
+                let full = relation.full_name();
+                self.doubt(format!(
+                    "row security policy {} of {full} may touch {}",
+                    policy.name, policy.names
+                ));
+            }
+        }
+    }
+
     /// Follows views and writes every list out, sorted.
     pub(crate) fn write(&mut self, names: Names<'_>) -> Written {
         let mut via = BTreeSet::new();
+        self.follow_rules(names);
         self.follow_views(names, &mut via);
+        self.follow_policies(names);
         self.follow_changes(names);
         let relation = |oid: &u32| names.by_oid(*oid).map(|found| found.full_name().to_owned());
         let columns = |set: &mut dyn Iterator<Item = &Col>| {

@@ -1,6 +1,6 @@
 //! INSERT, UPDATE, DELETE, MERGE.
 
-use crate::catalog::Relation;
+use crate::catalog::{Change, Relation};
 
 use super::super::scope::{Flow, Item, Out, Rel, Scope, Shape};
 use super::super::tree as t;
@@ -8,7 +8,12 @@ use super::Resolver;
 
 impl<'s, 't> Resolver<'s, 't> {
     /// The table to change, as an item for the scope.
-    fn target(&mut self, name: &t::Name, alias: Option<&String>) -> (Option<&'s Relation>, Rel<'s>) {
+    fn target(
+        &mut self,
+        name: &t::Name,
+        alias: Option<&String>,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> (Option<&'s Relation>, Rel<'s>) {
         let own = name.last().cloned().unwrap_or_default();
         let shown = alias.cloned().unwrap_or(own);
         let aliased = alias.is_some();
@@ -17,6 +22,7 @@ impl<'s, 't> Resolver<'s, 't> {
             Some(relation) => {
                 self.touched.tables.insert(relation.oid);
                 self.touched.changed.insert(relation.oid);
+                self.touched.events.extend(changes.into_iter().map(|change| (relation.oid, change)));
                 Shape::Table { relation, renamed: Vec::new() }
             }
             None => {
@@ -62,7 +68,7 @@ impl<'s, 't> Resolver<'s, 't> {
 
     pub(super) fn insert(&mut self, insert: &'t t::Insert) -> Vec<Out> {
         self.push_with(insert.with.as_ref());
-        let (relation, target) = self.target(&insert.table, insert.alias.as_ref());
+        let (relation, target) = self.target(&insert.table, insert.alias.as_ref(), [Change::Insert]);
         let mut width = 0;
         if let Some(source) = &insert.source {
             let outs = self.query(source);
@@ -125,7 +131,7 @@ impl<'s, 't> Resolver<'s, 't> {
 
     pub(super) fn update(&mut self, update: &'t t::Update) -> Vec<Out> {
         self.push_with(update.with.as_ref());
-        let (relation, target) = self.target(&update.table, update.alias.name.as_ref());
+        let (relation, target) = self.target(&update.table, update.alias.name.as_ref(), [Change::Update]);
         let mut rels = vec![target];
         rels.extend(self.all_from(&update.from));
         self.scopes.push(Scope { rels });
@@ -139,7 +145,7 @@ impl<'s, 't> Resolver<'s, 't> {
 
     pub(super) fn delete(&mut self, delete: &'t t::Delete) -> Vec<Out> {
         self.push_with(delete.with.as_ref());
-        let (relation, target) = self.target(&delete.table, delete.alias.name.as_ref());
+        let (relation, target) = self.target(&delete.table, delete.alias.name.as_ref(), [Change::Delete]);
         let mut rels = vec![target];
         rels.extend(self.all_from(&delete.using));
         self.scopes.push(Scope { rels });
@@ -152,7 +158,7 @@ impl<'s, 't> Resolver<'s, 't> {
 
     pub(super) fn merge(&mut self, merge: &'t t::Merge) -> Vec<Out> {
         self.push_with(merge.with.as_ref());
-        let (relation, target) = self.target(&merge.table, merge.alias.name.as_ref());
+        let (relation, target) = self.target(&merge.table, merge.alias.name.as_ref(), []);
         let source = self.from(&merge.source, &mut Vec::new());
         self.scopes.push(Scope { rels: vec![source, target] });
         self.discard(&merge.on);
