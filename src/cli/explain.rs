@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::database::Database;
 use crate::gateway::{self, Looked};
-use crate::sql::{self, Certainty, Own, Settings};
+use crate::sql::{self, Analysis, Certainty, Own, Settings};
 
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
@@ -55,7 +55,8 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if let Some(text) = &args.sql {
-        let answers: Vec<_> = statements(text).map(|statement| explain(statement, &looked)).collect();
+        let answers: Vec<_> =
+            statements(text).map(|statement| explain_with_spans(statement, &looked)).collect();
         let Some(first) = answers.first() else { bail!("there is no statement in the text") };
         let all = Value::Array(answers.clone());
         println!("{:#}", if answers.len() == 1 { first } else { &all });
@@ -78,14 +79,32 @@ fn statements(text: &str) -> impl Iterator<Item = &str> {
     sql::split(text.as_bytes(), true).into_iter().filter_map(|range| text.get(range))
 }
 
+fn explain_with_spans(statement: &str, looked: &Looked) -> Value {
+    let analysis = analyze(statement, looked);
+    let span = |span: sql::Span| json!({ "start": span.start, "end": span.end, "names": span.names });
+    let spans: Vec<Value> = sql::spans(statement, &analysis, true).into_iter().map(span).collect();
+    let mut shown = show(analysis);
+    if let Value::Object(fields) = &mut shown {
+        fields.insert("spans".to_owned(), spans.into());
+    }
+    shown
+}
+
 fn explain(statement: &str, looked: &Looked) -> Value {
+    show(analyze(statement, looked))
+}
+
+fn analyze(statement: &str, looked: &Looked) -> Analysis {
     let settings = Settings {
         search_path: &looked.search_path,
         standard_conforming_strings: true,
         own: &Own::default(),
         grammar: &looked.grammar,
     };
-    let analysis = sql::analyze(statement, &looked.schema, &settings);
+    sql::analyze(statement, &looked.schema, &settings)
+}
+
+fn show(analysis: Analysis) -> Value {
     let certainty = match analysis.certainty {
         Certainty::Exact => "exact",
         Certainty::Partial => "partial",

@@ -30,6 +30,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/ui/format.js", "text/javascript; charset=utf-8", include_str!("ui/format.js")),
     ("/ui/bars.js", "text/javascript; charset=utf-8", include_str!("ui/bars.js")),
     ("/ui/drawer.js", "text/javascript; charset=utf-8", include_str!("ui/drawer.js")),
+    ("/ui/marks.js", "text/javascript; charset=utf-8", include_str!("ui/marks.js")),
     ("/ui/results.js", "text/javascript; charset=utf-8", include_str!("ui/results.js")),
 ];
 

@@ -27,6 +27,7 @@ mod reword;
 mod scan;
 mod scope;
 mod session;
+mod spans;
 mod split;
 mod touched;
 mod tree;
@@ -38,6 +39,7 @@ pub use own::{Becomes, Change, Own};
 pub use raw::raw_tree;
 pub use redact::redact;
 pub use scan::{Key, Scan};
+pub use spans::{Span, spans};
 pub use split::split;
 
 use crate::catalog::Schema;

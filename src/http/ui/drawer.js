@@ -2,6 +2,7 @@
 // Every field of the record is shown somewhere; those this page does not know come last.
 import { el } from "./dom.js";
 import { bytes, count, duration, longTime, param, term, visible } from "./format.js";
+import { marked } from "./marks.js";
 import { ending } from "./results.js";
 
 // Fields of the query language whose values can be added to a search.
@@ -60,7 +61,7 @@ function top(record, { close, notify }) {
 
 function statement(record) {
   if (record.sql == null) return [];
-  const parts = [el("pre", { tabindex: 0, "aria-label": "Statement" }, visible(record.sql))];
+  const parts = [el("pre", { tabindex: 0, "aria-label": "Statement" }, marked(record.sql, record))];
   const params = record.params ?? [];
   if (params.length > 0) {
     const list = params.flatMap((value, index) => [el("dt", {}, `$${index + 1}`), el("dd", {}, el("span", { class: "fixed" }, visible(param(value))))]);
