@@ -8,6 +8,13 @@ import re
 from verdict import Verdict
 
 EXAMPLES = 2
+# What differs from note to note of one kind.
+NAMES = [
+    (r'"(?:[^"]|"")*"|\'[^\']*\'|`[^`]*`|[\w$"]+(?:\.[\w$"]+)+|\d+', "…"),
+    (r"^((?:unknown|ambiguous|the) [a-z]+) [\w$…]+", r"\1 …"),
+    (r"^[\w$…]+ is a", "… is a"),
+    (r" at Line: …, Column: …", ""),
+]
 GROUPS_MAX = 60
 SHOWN_MAX = 300
 HEAD = ["suite", "statements", "tables %", "reads %", "writes %", "all exact %", "misses", "flagged", "SILENT",
@@ -85,7 +92,8 @@ def words(verdict: Verdict) -> str:
 
 
 def notes(verdict: Verdict) -> str:
-    """Without names, numbers and quoted text."""
-    said = [re.sub(r'"(?:[^"]|"")*"|\'[^\']*\'|`[^`]*`|[\w$"]+(?:\.[\w$"]+)+|\d+', "…", note) for note in verdict.notes]
-    said = [re.sub(r"^((?:unknown|ambiguous|the) [a-z]+) [\w$…]+", r"\1 …", note) for note in said]
+    """Those that may be why, without names, numbers and quoted text."""
+    said = [note for note in verdict.notes if not re.match(r"(defined|planned) only", note)]
+    for pattern, text in NAMES:
+        said = [re.sub(pattern, text, note) for note in said]
     return "; ".join(sorted(set(said))) or "(no note)"

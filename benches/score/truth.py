@@ -46,7 +46,8 @@ class Touched:
 
 @dataclasses.dataclass
 class Truth:
-    """`named`: what the text names. `all`: also what views, rules and policies add. `target`: what is made."""
+    """`named`: what the text names. `all`: also what views, rules and policies add, unless the server refuses to put
+    that in (`refused`). `target`: what is made."""
 
     text: str
     named: Touched
@@ -54,6 +55,7 @@ class Truth:
     target: str | None = None
     utility: str | None = None
     time_us: int = 0
+    refused: bool = False
 
 
 def quoted(name: str) -> str:
@@ -77,11 +79,12 @@ def read(folder: pathlib.Path) -> dict[tuple[str, str], list[Truth]]:
         with open(path, errors="replace") as lines:
             for each in map(json.loads, lines):
                 named = touched(each["relations"])
-                everything = touched(each["expanded"]) if each.get("expanded") is not None else named
+                everything = touched(each["expanded"]) if "expanded" in each else named
+                refused = "expanded" not in each and any(relation["kind"] == "v" for relation in each["relations"])
                 session = each["app"].rpartition(" ")[2]
                 found[session, plain(each["text"])].append(Truth(
                     each["text"], named, named | everything, each.get("target"),
-                    str(each["utility"]) if each["utility"] else None, each["time"]))
+                    str(each["utility"]) if each["utility"] else None, each["time"], refused))
     for truths in found.values():
         truths.sort(key=lambda truth: truth.time_us)
     return found
