@@ -220,14 +220,15 @@ add_columns(StringInfo line, Oid relation, Bitmapset *columns)
 
 		for (number = number == 0 ? 1 : number; number <= last; number++)
 		{
-			char	   *name = get_attname(relation, number, true);
+			/* Not of dropped columns. */
+			HeapTuple	tuple = SearchSysCacheAttNum(relation, number);
 
-			/* Dropped columns have no name here. */
-			if (name == NULL)
+			if (!HeapTupleIsValid(tuple))
 				continue;
 			appendStringInfoString(line, comma);
-			escape_json(line, name);
+			escape_json(line, NameStr(((Form_pg_attribute) GETSTRUCT(tuple))->attname));
 			comma = ",";
+			ReleaseSysCache(tuple);
 		}
 	}
 	appendStringInfoChar(line, ']');

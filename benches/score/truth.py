@@ -97,7 +97,7 @@ def match(records: list[dict], truths: dict[tuple[str, str], list[Truth]]):
     before an execution ended is true of it. Records of statements that failed before that have no truth.
     """
     groups = collections.defaultdict(list)
-    for record in records:
+    for record in sorted(records, key=lambda record: record["seq"]):
         if record["event"] == "query" and record["outcome"] in ("ok", "error", "canceled") and record.get("sql"):
             groups[record["session"][:SESSION_PREFIX], plain(record["sql"])].append(record)
     for key, group in groups.items():
