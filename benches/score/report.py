@@ -54,7 +54,8 @@ def groups(verdicts: list[Verdict]) -> str:
     cautious = [each for each in verdicts if each.exact and each.flagged]
     return "\n\n".join([
         section("Silent misses, by how they differ and their first words", silent, lambda each: (shape(each), words(each))),
-        section("Flagged misses, by note", flagged, notes),
+        section("Flagged misses, by first note", flagged, lambda each: notes(each).partition("; ")[0]),
+        section("Flagged misses, by all notes", flagged, notes),
         section("Flagged misses, by how they differ and their first words", flagged,
                 lambda each: (shape(each), words(each))),
         section("Exact but flagged, by note", cautious, notes),
