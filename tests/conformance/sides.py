@@ -31,12 +31,15 @@ log_connections = on
 
 class Side:
     """Where a suite connects, and what it leaves behind. `gateway` is missing for the direct side. `made` are the
-    databases that the suite makes itself: a secret that is known nowhere else is approved for each of them."""
+    databases that the suite makes itself: a secret that is known nowhere else is approved for each of them. `label` is
+    the application_name that the database hears; usually the program's own, as directly: suites look for themselves
+    by it."""
 
     def __init__(self, name: str, folder: pathlib.Path, provider: Provider | None, roles: list[str],
-                 databases: list[str], settings: str = "", made: list[str] = ()):
+                 databases: list[str], settings: str = "", made: list[str] = (), label: str = "{app}"):
         self.name = name
         self.folder = folder
+        self.label = label
         folder.mkdir(parents=True)
         folder.chmod(0o755)
         more = settings.replace("{socket}", str(folder / "postgres/socket"))
@@ -70,12 +73,11 @@ class Side:
 
     def _gateway(self, provider: Provider, roles: list[str], databases: list[str]) -> Gateway:
         known = [SUPERUSER, *roles]
-        # The database hears the program's own name, as directly: suites look for themselves by it.
         gateway = Gateway(self.folder / "gateway", self.cluster, provider,
                           role_map=[{"groups": ["engineering"], "roles": known},
                                     {"groups": ["security"], "roles": known}],
                           login=[{"mode": "password"}], listen={"max_clients": 1000},
-                          upstream={"application_name": "{app}"}).start()
+                          upstream={"application_name": self.label}).start()
         for role in known:
             for database in ["postgres", "template1", *databases]:
                 gateway.pair(PERSON, user=role, dbname=database, secret=SECRET)
