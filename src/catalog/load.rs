@@ -127,9 +127,13 @@ fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
             }
         }
         "trigger" => {
+            // TRIGGER_TYPE_INSTEAD
+            const INSTEAD: u32 = 64;
             let function = row.number(3, "trigger function")?;
+            let instead = row.optional_number(4, "trigger type")?.is_some_and(|bits| bits & INSTEAD != 0);
             if let Some(table) = relation_mut(schema, row)? {
                 table.triggers.push(function);
+                table.has_instead_triggers |= instead;
             }
         }
         "constraint" => {
@@ -181,6 +185,8 @@ fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         origins: Vec::new(),
         rules: Vec::new(),
         policies: Vec::new(),
+        is_checked: row.optional(8).is_some(),
+        has_instead_triggers: false,
         triggers: Vec::new(),
         full: format!("{}.{}", quoted(space), quoted(name)).into(),
     });

@@ -11,7 +11,8 @@ select 'relation', c.oid::text,
       pg_catalog.format_type(t.atttypid, t.atttypmod), t.attgenerated::text) order by t.attnum)::text
     from pg_catalog.pg_attribute t where t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped),
   (select pg_catalog.json_agg(i.inhparent::int8 order by i.inhseqno)::text
-    from pg_catalog.pg_inherits i where i.inhrelid = c.oid), null
+    from pg_catalog.pg_inherits i where i.inhrelid = c.oid),
+  (select 'checked' where c.relkind = 'v' and c.reloptions::text ~ 'check_option')
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 't') and c.oid :part
 union all
@@ -19,7 +20,8 @@ select 'base', r.ev_class::text, pg_catalog.split_part(p.piece, ' ', 1),
   pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'), r.ev_type::text, null, null, null, null
 from pg_catalog.pg_rewrite r,
   lateral pg_catalog.unnest(pg_catalog.string_to_array(r.ev_action::text, ':relid ')) as p(piece)
-where r.rulename = '_RETURN' and r.ev_class :part and p.piece ~ '^\d+ [^{}]*:requiredPerms [1-9]'
+where r.rulename = '_RETURN' and r.ev_class :part
+  and p.piece ~ '^\d+ ' and pg_catalog.substring(p.piece, ':requiredPerms (\d+)') <> '0'
 union all
 select 'target', r.ev_class::text,
   (select pg_catalog.json_agg(pg_catalog.json_build_array(m.part[1]::int, m.part[2]::int8, m.part[3]::int))::text
@@ -39,7 +41,7 @@ select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead
       pg_catalog.substring(p.piece, ':updatedCols \(b([ 0-9]*)\)'),
       pg_catalog.substring(p.piece, ':requiredPerms (\d+)')::int8))::text
     from pg_catalog.unnest(pg_catalog.string_to_array(r.ev_qual::text || r.ev_action::text, ':relid ')) as p(piece)
-    where p.piece ~ '^\d+ [^{}]*:requiredPerms [1-9]'),
+    where p.piece ~ '^\d+ ' and pg_catalog.substring(p.piece, ':requiredPerms (\d+)') <> '0'),
   null, null, null
 from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :part
 union all
@@ -80,10 +82,16 @@ from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespa
 where (n.nspname <> 'pg_catalog' or p.proargmodes is not null) and p.oid :part
 union all
 select 'constraint', k.conrelid::text, k.conname::text,
-  pg_catalog.array_to_string(k.conkey, ' '), k.contype::text, null, null, null, null
+  -- Columns inside expressions are known by what the constraint and its index depend on.
+  case when 0 = any (k.conkey) then (select pg_catalog.string_agg(distinct d.refobjsubid::text, ' ')
+      from pg_catalog.pg_depend d where d.refobjid = k.conrelid and d.refobjsubid > 0
+        and (d.classid, d.objid) in (('pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid, k.oid),
+          ('pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, k.conindid)))
+    else pg_catalog.array_to_string(k.conkey, ' ') end,
+  k.contype::text, null, null, null, null
 from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.conrelid :part and k.contype in ('p', 'u', 'x')
 union all
-select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, null, null, null, null, null
+select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, t.tgtype::text, null, null, null, null
 from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :part
 union all
 select 'setting', coalesce(r.rolname::text, ''), s.setconfig, null, null, null, null, null, null

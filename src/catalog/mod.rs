@@ -162,6 +162,10 @@ pub struct Relation {
     pub rules: Vec<Rule>,
     /// Row security policies that look beyond it.
     pub policies: Vec<Policy>,
+    /// A view WITH CHECK OPTION.
+    pub is_checked: bool,
+    /// INSTEAD OF triggers do what a statement says.
+    pub has_instead_triggers: bool,
     /// Functions called by triggers, by oid.
     pub triggers: Vec<u32>,
     full: Box<str>,
@@ -188,6 +192,8 @@ impl Relation {
             origins: Vec::new(),
             rules: Vec::new(),
             policies: Vec::new(),
+            is_checked: false,
+            has_instead_triggers: false,
             triggers: Vec::new(),
             full: format!("{}.{}", quoted(schema), quoted(name)).into(),
         }

@@ -75,52 +75,22 @@ impl<'a> Statement<'a> {
         {
             return Ok(parsed);
         }
-        let parsed = match self.arbiter(from, to) {
-            Some((open, until)) => self.parse_with_arbiter(from, to, open, until),
-            None => parse(&self.words.reworded(from, to)),
-        };
+        if self.has_expressions_as_arbiter(from, to) {
+            return second();
+        }
+        let parsed = parse(&self.words.reworded(from, to));
         parsed.or_else(|note| second().map_err(|_| note))
     }
 
-    /// `ON CONFLICT (expressions) [WHERE condition]` beyond plain names: from its `(` to its DO.
-    fn arbiter(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+    /// `ON CONFLICT (…) [WHERE …]` with more than plain names, which the first reader does not take.
+    fn has_expressions_as_arbiter(&self, from: usize, to: usize) -> bool {
         let words = self.words;
-        let open = (from + 2..to)
-            .find(|at| words.mark(*at, "(") && words.is(at - 1, "conflict") && words.is(at - 2, "on"))?;
+        let opens =
+            |at: &usize| words.mark(*at, "(") && words.is(at - 1, "conflict") && words.is(at - 2, "on");
+        let Some(open) = (from + 2..to).find(opens) else { return false };
         let close = self.skip_group(open);
-        let until =
-            (close..to).find(|at| words.is(*at, "do") && words.is_any(at + 1, &["nothing", "update"]))?;
         let plain = |at: usize| words.name(at).is_some() || words.mark(at, ",");
-        (until > close || !(open + 1..close - 1).all(plain)).then_some((open, until))
-    }
-
-    /// The parser takes only names there, so the expressions are read as those of a query.
-    fn parse_with_arbiter(
-        &self,
-        from: usize,
-        to: usize,
-        open: usize,
-        until: usize,
-    ) -> Result<t::Statement, String> {
-        let close = self.skip_group(open);
-        let (inside, rest) = (self.words.reworded(open + 1, close - 1), self.words.reworded(close, until));
-        let t::Statement::Query(t::Query { body: t::Body::Select(select), .. }) =
-            parse(&format!("SELECT {inside}{rest}"))?
-        else {
-            return Err("not understood: the target of ON CONFLICT".to_owned());
-        };
-        let expressions = select.items.into_iter().filter_map(|item| match item {
-            t::Item::Expr(expr, None) => Some(expr),
-            _ => None,
-        });
-        let arbiter: Vec<t::Expr> = expressions.chain(select.filter).collect();
-        let mut parsed =
-            parse(&format!("{}{}", self.words.reworded(from, open), self.words.reworded(until, to)))?;
-        match conflict_of(&mut parsed) {
-            Some(conflict) => conflict.arbiter = arbiter,
-            None => return Err("not understood: the place of ON CONFLICT".to_owned()),
-        }
-        Ok(parsed)
+        !words.is(close, "do") || !(open + 1..close.saturating_sub(1)).all(plain)
     }
 
     fn resolved(&self, parsed: &t::Statement, draft: &mut Draft) {
@@ -184,15 +154,6 @@ impl<'a> Statement<'a> {
             draft.class.push(Class::Write);
         }
         draft.touched.volatile = true;
-    }
-}
-
-/// The ON CONFLICT of the statement itself.
-fn conflict_of(parsed: &mut t::Statement) -> Option<&mut t::Conflict> {
-    match parsed {
-        t::Statement::Insert(insert) => insert.conflict.as_mut(),
-        t::Statement::Query(t::Query { body: t::Body::Change(inner), .. }) => conflict_of(inner),
-        _ => None,
     }
 }
 

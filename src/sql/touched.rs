@@ -26,6 +26,8 @@ pub(crate) struct Touched {
     pub(crate) writes: BTreeSet<Col>,
     /// Relations that are changed.
     pub(crate) changed: BTreeSet<u32>,
+    /// Relations that rows are taken from.
+    pub(crate) sources: BTreeSet<u32>,
     /// How rows of them are changed, where rules apply.
     pub(crate) events: BTreeSet<(u32, Change)>,
     pub(crate) functions: BTreeSet<String>,
@@ -106,7 +108,12 @@ impl Touched {
                 continue;
             }
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
+            let only_insert = self.takes_rows_only(view);
             for base in &view.bases {
+                if only_insert {
+                    self.insert_base(view, base.oid);
+                    continue;
+                }
                 let fresh = self.tables.insert(base.oid);
                 self.read_base(names, base.oid, &base.columns, result);
                 if fresh || depth == 0 {
@@ -114,6 +121,21 @@ impl Touched {
                 }
             }
             self.write_through(view);
+        }
+    }
+
+    /// Rows are put into the view and nothing is read through it: its conditions do not apply.
+    fn takes_rows_only(&self, view: &Relation) -> bool {
+        let inserts = self.events.contains(&(view.oid, Change::Insert));
+        let others =
+            [Change::Update, Change::Delete].iter().any(|change| self.events.contains(&(view.oid, *change)));
+        inserts && !others && !view.is_checked && !self.sources.contains(&view.oid)
+    }
+
+    fn insert_base(&mut self, view: &Relation, base: u32) {
+        let replaced = view.rules.iter().any(|rule| rule.instead && rule.event == Change::Insert);
+        if !replaced && !view.has_instead_triggers && view.origins.iter().any(|origin| origin.base == base) {
+            self.tables.insert(base);
         }
     }
 
@@ -134,7 +156,7 @@ impl Touched {
     fn write_through(&mut self, view: &Relation) {
         let replaced =
             view.rules.iter().any(|rule| rule.instead && self.events.contains(&(view.oid, rule.event)));
-        if !self.changed.contains(&view.oid) || replaced {
+        if !self.changed.contains(&view.oid) || replaced || view.has_instead_triggers {
             return;
         }
         for origin in &view.origins {

@@ -64,6 +64,7 @@ impl<'s, 't> Resolver<'s, 't> {
             return Rel::Item(Item { name: shown, aliased, shape: Shape::Unknown });
         };
         self.touched.tables.insert(relation.oid);
+        self.touched.sources.insert(relation.oid);
         let shape = Shape::Table { relation, renamed: alias.columns.clone() };
         Rel::Item(Item { name: shown, aliased, shape })
     }
