@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Relation, RelationKind, quoted};
+use crate::catalog::{Base, Column, Policy, Relation, RelationKind, quoted};
 
 use super::analysis::Draft;
 use super::own::{Becomes, Change, Seen, TEMP};
@@ -34,6 +34,8 @@ pub(crate) struct Made {
     pub(crate) columns: Option<Vec<String>>,
     /// What a view reads.
     pub(crate) bases: Vec<Base>,
+    /// What a table inherits from.
+    pub(crate) parents: Vec<u32>,
 }
 
 impl Default for Made {
@@ -45,6 +47,7 @@ impl Default for Made {
             until_commit: false,
             columns: None,
             bases: Vec::new(),
+            parents: Vec::new(),
         }
     }
 }
@@ -75,6 +78,7 @@ impl<'a> Statement<'a> {
             Some(columns) => {
                 let mut relation = Relation::new(self.names().free_oid(), &schema, &only, made.kind, columns);
                 relation.bases = made.bases;
+                relation.parents = made.parents;
                 Becomes::Known(Arc::new(relation))
             }
             None => Becomes::Opaque,
@@ -130,6 +134,18 @@ impl<'a> Statement<'a> {
         Some(columns)
     }
 
+    /// What a CREATE without a query inherits from, from behind the name.
+    pub(crate) fn defined_parents(&self, at: usize, to: usize) -> Vec<u32> {
+        let oid = |at: usize| self.relation(&self.name_at(at)?.0).map(|relation| relation.oid);
+        if self.words.is(at, "partition") {
+            return oid(self.skip(at, &["partition", "of"])).into_iter().collect();
+        }
+        let end = self.skip_group(at);
+        let Some(parents) = (end..to).find(|at| self.words.is(*at, "inherits")) else { return Vec::new() };
+        let parents = self.parts(parents + 2, self.skip_group(parents + 1).saturating_sub(1));
+        parents.into_iter().filter_map(|(from, _)| oid(from)).collect()
+    }
+
     fn is_constraint(&self, at: usize) -> bool {
         self.words.is_any(at, CONSTRAINTS)
             || (self.words.is(at, "exclude")
@@ -159,12 +175,27 @@ impl<'a> Statement<'a> {
         found
     }
 
-    /// A rule, trigger or policy may do more to a temporary relation than can be followed.
-    pub(crate) fn no_longer_known(&self, draft: &mut Draft) {
+    /// A trigger, rule or policy is made on a temporary relation: what it does is not followed, and said to be unknown.
+    pub(crate) fn hooked(&self, kind: &str, draft: &mut Draft) {
         for oid in draft.touched.tables.clone() {
-            if let Some(relation) = self.names().by_oid(oid).filter(|relation| &*relation.schema == TEMP) {
-                self.change(relation, Becomes::Opaque, draft);
+            let Some(relation) = self.names().by_oid(oid).filter(|relation| &*relation.schema == TEMP) else {
+                continue;
+            };
+            let mut after = relation.clone();
+            if kind == "POLICY" {
+                after.policies.push(Policy { name: "of this session".into(), names: "more".into() });
+            } else {
+                // No function has this oid.
+                after.triggers.push(0);
             }
+            self.change(relation, Becomes::Known(Arc::new(after)), draft);
+        }
+    }
+
+    /// `DROP … CASCADE` of something that is no relation may take columns and views along.
+    pub(crate) fn cascaded(&self, draft: &mut Draft) {
+        for relation in self.settings.own.relations() {
+            self.change(relation, Becomes::Opaque, draft);
         }
     }
 
@@ -215,6 +246,16 @@ impl<'a> Statement<'a> {
         let until_commit = self.names().ends(&relation.schema, &relation.name);
         let (schema, name) = (after.schema.to_string(), after.name.to_string());
         draft.changes.push(Change { schema, name, becomes: Becomes::Known(Arc::new(after)), until_commit });
+        for child in self.settings.own.relations().filter(|child| child.parents.contains(&relation.oid)) {
+            let mut after = child.clone();
+            let known = self.parts(next, to).into_iter().all(|(from, _)| {
+                self.words.is(from, "set")
+                    || (self.words.is(from, "rename") && self.words.is(from + 1, "to"))
+                    || self.alter_one(&mut after, from)
+            });
+            let becomes = if known { Becomes::Known(Arc::new(after)) } else { Becomes::Opaque };
+            self.change(child, becomes, draft);
+        }
         true
     }
 

@@ -11,6 +11,7 @@
 //! may run on small ones.
 
 mod analysis;
+mod bodies;
 #[cfg(test)]
 mod corpus;
 mod define;

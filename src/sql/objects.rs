@@ -73,7 +73,7 @@ impl Statement<'_> {
         } else if ON_RELATION.contains(&kind.as_str()) {
             self.on_relation(at, to, draft);
             if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
-                self.no_longer_known(draft);
+                self.hooked(&kind, draft);
             }
         }
         draft.effect = Effect::Ddl;
@@ -101,6 +101,7 @@ impl Statement<'_> {
         let Some(body) = self.query_after_as(next, to).filter(|_| query) else {
             self.parents(next, to, draft);
             made.columns = self.defined_columns(kind_made, next, to);
+            made.parents = self.defined_parents(next, to);
             return self.made(&name, made, draft);
         };
         let (class, command) = (draft.class.clone(), draft.command.clone());
@@ -252,6 +253,8 @@ impl Statement<'_> {
             }
         } else if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
             self.on_relation(at, to, draft);
+        } else if verb == "DROP" && (at..to).any(|at| self.words.is(at, "cascade")) {
+            self.cascaded(draft);
         }
     }
 

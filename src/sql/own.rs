@@ -79,6 +79,14 @@ impl Own {
         self.found.retain(|(schema, _), _| schema != TEMP);
     }
 
+    /// Those whose columns are known.
+    pub(crate) fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.found.values().filter_map(|(becomes, _)| match becomes {
+            Becomes::Known(relation) => Some(&**relation),
+            _ => None,
+        })
+    }
+
     /// Everything that a reading may depend on, as bytes that differ when it differs.
     pub fn digest(&self, mut take: impl FnMut(&[u8])) {
         for ((schema, name), (becomes, until_commit)) in &self.found {
@@ -96,6 +104,7 @@ impl Own {
             part(name);
             if let Becomes::Known(relation) = becomes {
                 part(&format!("{:?} {:?} {:?}", relation.oid, relation.kind, relation.bases));
+                part(&format!("{:?} {:?} {:?}", relation.parents, relation.triggers, relation.policies));
                 relation.columns.iter().for_each(|column| part(&column.name));
             }
         }
@@ -109,10 +118,7 @@ impl Own {
     }
 
     fn by_oid(&self, oid: u32) -> Option<&Relation> {
-        self.found.values().find_map(|(becomes, _)| match becomes {
-            Becomes::Known(relation) if relation.oid == oid => Some(&**relation),
-            _ => None,
-        })
+        self.relations().find(|relation| relation.oid == oid)
     }
 
     /// The name of a column of one of them.

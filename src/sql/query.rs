@@ -10,6 +10,7 @@ use super::objects::TEMPORARY;
 use super::raw;
 use super::resolve::Resolver;
 use super::reword::Words;
+use super::touched::Touched;
 use super::tree as t;
 use super::utility::Statement;
 use super::{Settings, TOKENS_MAX};
@@ -19,6 +20,13 @@ const PARSER_DEPTH_MAX: usize = 200;
 
 /// The most comments of a statement that the second reader gets.
 const COMMENTS_MAX: usize = 1000;
+
+/// Who read a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    First,
+    Second,
+}
 
 /// Parses one statement, in the plain spelling of `reword`.
 pub(crate) fn parse(text: &str) -> Result<t::Statement, String> {
@@ -59,7 +67,13 @@ impl<'a> Statement<'a> {
     /// A statement that reads or writes rows, from one token to before another.
     pub(crate) fn rows(&self, from: usize, to: usize, draft: &mut Draft) {
         match self.read_rows(from, to) {
-            Ok(parsed) => self.resolved(&parsed, draft),
+            Ok((parsed, reader)) => {
+                let before = draft.touched.clone();
+                self.resolved(&parsed, draft);
+                if reader == Reader::First && draft.touched.doubts.1 > before.doubts.1 {
+                    self.resolved_anew(from, to, before, draft);
+                }
+            }
             Err(note) => {
                 self.name_rows(from, draft);
                 self.guess(from, to, &note, draft);
@@ -68,18 +82,32 @@ impl<'a> Statement<'a> {
     }
 
     /// By the first reader that understands it; what the first one said if none does.
-    fn read_rows(&self, from: usize, to: usize) -> Result<t::Statement, String> {
+    fn read_rows(&self, from: usize, to: usize) -> Result<(t::Statement, Reader), String> {
         let second = || read_raw(self.words.between(from, to), self.settings);
         if self.settings.grammar.is_first()
             && let Ok(parsed) = second()
         {
-            return Ok(parsed);
+            return Ok((parsed, Reader::Second));
         }
         if self.has_expressions_as_arbiter(from, to) {
-            return second();
+            return second().map(|parsed| (parsed, Reader::Second));
         }
-        let parsed = parse(&self.words.reworded(from, to));
-        parsed.or_else(|note| second().map_err(|_| note))
+        match parse(&self.words.reworded(from, to)) {
+            Ok(parsed) => Ok((parsed, Reader::First)),
+            Err(note) => second().map(|parsed| (parsed, Reader::Second)).map_err(|_| note),
+        }
+    }
+
+    /// The first reader found columns that nothing has: the second may see what they are.
+    fn resolved_anew(&self, from: usize, to: usize, before: Touched, draft: &mut Draft) {
+        let Ok(parsed) = read_raw(self.words.between(from, to), self.settings) else { return };
+        let mut resolver = Resolver::new(self.schema, self.settings);
+        resolver.touched = before;
+        let outs = resolver.statement(&parsed);
+        if resolver.touched.doubts.1 < draft.touched.doubts.1 {
+            draft.touched = resolver.touched;
+            draft.outs = (!draft.touched.shapeless).then(|| outs.into_iter().map(|out| out.name).collect());
+        }
     }
 
     /// `ON CONFLICT (…) [WHERE …]` with more than plain names, which the first reader does not take.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::{Change, Relation, RelationKind, quoted};
 
+use super::bodies::Body;
 use super::own::{Names, Seen};
 
 /// A column: the relation's oid and the column's number.
@@ -15,7 +16,7 @@ const NOTES_MAX: usize = 16;
 const VIEW_DEPTH_MAX: usize = 32;
 
 /// Everything found so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Touched {
     /// Relations named, or reached by name resolution.
     pub(crate) tables: BTreeSet<u32>,
@@ -110,8 +111,7 @@ impl Touched {
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
             let only_insert = self.takes_rows_only(view);
             for base in &view.bases {
-                if only_insert {
-                    self.insert_base(view, base.oid);
+                if only_insert && !view.origins.iter().any(|origin| origin.base == base.oid) {
                     continue;
                 }
                 let fresh = self.tables.insert(base.oid);
@@ -129,14 +129,8 @@ impl Touched {
         let inserts = self.events.contains(&(view.oid, Change::Insert));
         let others =
             [Change::Update, Change::Delete].iter().any(|change| self.events.contains(&(view.oid, *change)));
-        inserts && !others && !view.is_checked && !self.sources.contains(&view.oid)
-    }
-
-    fn insert_base(&mut self, view: &Relation, base: u32) {
-        let replaced = view.rules.iter().any(|rule| rule.instead && rule.event == Change::Insert);
-        if !replaced && !view.has_instead_triggers && view.origins.iter().any(|origin| origin.base == base) {
-            self.tables.insert(base);
-        }
+        let own = !view.has_instead_triggers && !view.rules.iter().any(|rule| rule.instead);
+        inserts && !others && own && !view.is_checked && !self.sources.contains(&view.oid)
     }
 
     fn read_base(&mut self, names: Names<'_>, oid: u32, columns: &[i16], result: bool) {
@@ -181,7 +175,10 @@ impl Touched {
                     .function_by_oid(*function)
                     .map(|found| format!("{}.{}", found.schema, found.name));
                 let name = name.as_deref().unwrap_or("a function");
-                self.doubt(format!("triggers of {} run {name}, which may touch more", relation.full_name()));
+                let body = names.schema.function_by_oid(*function).and_then(|found| found.body.as_deref());
+                let said = body.map(|body| Body::read(body, names).said(names)).unwrap_or_default();
+                let full = relation.full_name();
+                self.doubt(format!("triggers of {full} run {name}, which may touch more{said}"));
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::catalog::{Relation, RelationKind, Schema};
 
 use super::Settings;
 use super::analysis::{Class, Draft, Effect};
+use super::bodies::Body;
 use super::lex::Kind;
 use super::own::Names;
 use super::resolve::Resolver;
@@ -293,6 +294,9 @@ impl<'a> Statement<'a> {
             draft.unread = true;
             draft.touched.doubt("the block may touch anything".to_owned());
             draft.touched.unsettling |= self.block_unsettles(from, to);
+            for body in (from + 1..to).filter_map(|at| self.words.string(at)) {
+                draft.touched.tables.extend(Body::read(&body, self.names()).relations);
+            }
         }
         draft.effect = Effect::MayHideDdl;
     }

@@ -4,6 +4,8 @@
 //! statement names were left out), `statements.jsonl` the permission sets that PostgreSQL 15 checked, after views were
 //! rewritten. The tests here need no server. To add a statement: add it to the file and write what the server says.
 
+mod kinds;
+
 use serde_json::Value;
 
 use super::{

@@ -85,10 +85,17 @@ pub(super) fn table_factor(parsed: s::TableFactor) -> Lowered<t::From> {
             json_columns(columns, &mut names);
             function(expr(json_expr)?, names, false, name_of(alias))
         }
-        s::TableFactor::XmlTable { row_expression, passing, columns, alias, .. } => {
+        s::TableFactor::XmlTable { namespaces, row_expression, passing, columns, alias } => {
             let mut parts = vec![expr(row_expression)?];
+            parts.extend(list(namespaces, |found| expr(found.uri))?);
             parts.extend(list(passing.arguments, |found| expr(found.expr))?);
-            let names = columns.into_iter().map(|column| ident(column.name)).collect();
+            let mut names = Vec::with_capacity(columns.len());
+            for column in columns {
+                names.push(ident(column.name));
+                if let s::XmlTableColumnOption::NamedInfo { path, default, .. } = column.option {
+                    parts.extend(exprs([path, default].into_iter().flatten().collect())?);
+                }
+            }
             function(t::Expr::Parts(parts), names, false, name_of(alias))
         }
         _ => return Err(Unsupported("a table that PostgreSQL does not have")),

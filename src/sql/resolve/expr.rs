@@ -3,6 +3,7 @@
 use crate::catalog::{Function, Volatility, quoted};
 
 use super::super::Settings;
+use super::super::bodies::Body;
 use super::super::own::lookup_order;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
 use super::super::tree as t;
@@ -278,7 +279,8 @@ impl<'s, 't> Resolver<'s, 't> {
             || (function.language.as_ref() == "sql" && self.touches_nothing(function));
         self.touched.volatile |= function.volatility == Volatility::Volatile && !pure;
         if !closed && !pure {
-            self.touched.doubt(format!("{schema}.{plain} may touch more"));
+            let said = function.body.as_deref().map(|body| Body::read(body, self.names).said(self.names));
+            self.touched.doubt(format!("{schema}.{plain} may touch more{}", said.unwrap_or_default()));
         }
     }
 

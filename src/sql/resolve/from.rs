@@ -93,7 +93,9 @@ impl<'s, 't> Resolver<'s, 't> {
             };
             own.get_or_insert_with(|| scalar.clone());
             let names = if known.is_empty() {
-                self.function_columns(call, scalar, &alias.columns)
+                // The alias names the ordinality too.
+                let own = alias.columns.len().saturating_sub(usize::from(ordinality));
+                self.function_columns(call, scalar, alias.columns.get(..own).unwrap_or_default())
             } else {
                 Some(known.to_vec())
             };
