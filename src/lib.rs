@@ -7,6 +7,7 @@
 //! - [`gateway`]: connections: listening, login, the relay.
 //! - [`identity`]: who: device flow, tokens, pairing; makes [`identity::Principal`].
 //! - [`sql`]: what a statement touches; pure.
+//! - [`grammar`]: PostgreSQL's own parser, in a process of its own.
 //! - [`catalog`]: what names mean in a database.
 //! - [`policy`]: may they.
 //! - [`recorder`]: no record, no query: hands out receipts.
