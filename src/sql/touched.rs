@@ -62,6 +62,26 @@ pub(crate) struct Written {
 }
 
 impl Touched {
+    /// Adds what something inside of the statement touches.
+    pub(crate) fn absorb(&mut self, inner: Self) {
+        self.tables.extend(inner.tables);
+        self.seen.extend(inner.seen);
+        self.reads.extend(inner.reads);
+        self.writes.extend(inner.writes);
+        self.changed.extend(inner.changed);
+        self.sources.extend(inner.sources);
+        self.events.extend(inner.events);
+        self.functions.extend(inner.functions);
+        self.opaque.extend(inner.opaque);
+        inner.notes.into_iter().for_each(|note| self.note(note));
+        self.settings.extend(inner.settings);
+        self.incomplete |= inner.incomplete;
+        self.doubts = (self.doubts.0 + inner.doubts.0, self.doubts.1 + inner.doubts.1);
+        self.unsettling |= inner.unsettling;
+        self.volatile |= inner.volatile;
+        self.own_functions |= inner.own_functions;
+    }
+
     /// Says what is not known; the analysis is then at most partial.
     pub(crate) fn doubt(&mut self, note: String) {
         self.incomplete = true;

@@ -48,7 +48,7 @@ const KINDS: &[(&str, &str)] = &[
     ),
     ("triggers on the table that is changed", "update shop.audited set note = 'x'"),
     (
-        "built-ins that run SQL given as text, or read files or whole schemas",
+        "built-ins that run SQL which is not a constant, or read files or whole schemas",
         "select query_to_xml($1, true, true, '')",
     ),
     ("names that the catalog does not know (yet)", "select x from shop.not_there"),

@@ -176,7 +176,7 @@ fn what_is_not_known_is_never_silent() {
         "select nothing from products",
         "select p.nothing from products p",
         "select nofunction(name) from products",
-        "select query_to_xml('select ssn from shop.customers', true, true, '')",
+        "select query_to_xml($1, true, true, '')",
         "select * from cheap(3)",
         "insert into products (nothing) values (1)",
         "do $$ begin delete from shop.orders; end $$",
@@ -385,6 +385,19 @@ fn objects_are_named_and_classed() {
     );
     check("explain (analyze false) delete from orders", "EXPLAIN", Class::Misc, &["shop.orders"]);
     check("explain (analyze) delete from orders", "EXPLAIN", Class::Write, &["shop.orders"]);
+}
+
+#[test]
+fn sql_given_as_text_to_a_built_in_is_read_too() {
+    let found = ask("select query_to_xml('select email from customers', true, true, '')");
+    assert_eq!((found.certainty, found.reads), (Certainty::Exact, vec!["shop.customers.email".to_owned()]));
+    assert_eq!(ask("select table_to_xml('tree', true, true, '')").tables, ["shop.tree"]);
+    for unsure in [
+        "select query_to_xml(note, true, true, '') from orders",
+        "select query_to_xml('nonsense', true, true, '')",
+    ] {
+        assert_eq!(ask(unsure).certainty, Certainty::Partial, "{unsure}");
+    }
 }
 
 #[test]

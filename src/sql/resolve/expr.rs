@@ -259,7 +259,7 @@ impl<'s, 't> Resolver<'s, 't> {
             return;
         };
         self.touched.functions.insert(format!("{}.{}", quoted(schema), quoted(plain)));
-        if BY_STRING.contains(&plain) {
+        if BY_STRING.contains(&plain) && !self.by_string(plain, arguments) {
             self.touched.doubt(format!("{plain} reads what a string names"));
         }
         if schema == "pg_catalog" {
@@ -284,18 +284,53 @@ impl<'s, 't> Resolver<'s, 't> {
         }
     }
 
+    /// A built-in that runs the SQL, or reads the table, that its first argument is the text of. False when that is not
+    /// a constant, or not understood.
+    fn by_string(&mut self, function: &str, arguments: &[t::Expr]) -> bool {
+        let text = match arguments.first() {
+            Some(t::Expr::Text(text)) => text,
+            Some(t::Expr::Cast(inner, _)) => match &**inner {
+                t::Expr::Text(text) => text,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        let query = match function {
+            "ts_stat" => text.clone(),
+            _ if function.starts_with("query_to_xml") => text.clone(),
+            _ if function.starts_with("table_to_xml") => format!("SELECT * FROM {text}"),
+            _ => return false,
+        };
+        if self.in_body || query.len() > BODY_MAX {
+            return false;
+        }
+        let settings = self.settings();
+        let Ok(parsed @ t::Statement::Query(_)) = super::super::query::read(&query, &settings) else {
+            return false;
+        };
+        let mut inner = Resolver::new(self.schema, &settings);
+        inner.in_body = true;
+        inner.statement(&parsed);
+        self.touched.absorb(inner.touched);
+        true
+    }
+
+    fn settings(&self) -> Settings<'s> {
+        Settings {
+            search_path: self.names.path,
+            standard_conforming_strings: true,
+            own: self.names.own,
+            grammar: self.grammar,
+        }
+    }
+
     /// Whether a SQL function's body names no relation and calls nothing but built-in functions.
     fn touches_nothing(&self, function: &Function) -> bool {
         let Some(body) = function.body.as_deref().filter(|body| body.len() <= BODY_MAX && !self.in_body)
         else {
             return false;
         };
-        let settings = Settings {
-            search_path: self.names.path,
-            standard_conforming_strings: true,
-            own: self.names.own,
-            grammar: self.grammar,
-        };
+        let settings = self.settings();
         let Ok(parsed) = super::super::query::read(body, &settings) else { return false };
         let mut inner = Resolver::new(self.schema, &settings);
         inner.in_body = true;
