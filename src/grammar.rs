@@ -11,13 +11,17 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::sql::{self, Grammar};
+
+/// The program to start, if it is not the running one.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// The most processes.
 const PROCESSES_MAX: usize = 4;
@@ -88,6 +92,12 @@ impl Grammar for Processes {
 }
 
 impl Processes {
+    /// The ids of those that wait for work.
+    pub fn idle(&self) -> Vec<u32> {
+        let pool = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.idle.iter().map(|process| process.child.id()).collect()
+    }
+
     fn take(&self) -> io::Result<Process> {
         let mut pool = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.idle.is_empty() && pool.all >= PROCESSES_MAX {
@@ -121,9 +131,10 @@ impl Process {
     fn start() -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let theirs = OwnedFd::from(theirs);
-        // The running program, even when its file has been replaced meanwhile.
-        let linux = std::path::Path::new("/proc/self/exe");
-        let program = if linux.exists() { linux.to_owned() } else { std::env::current_exe()? };
+        let program = match PROGRAM.get() {
+            Some(program) => program.clone(),
+            None => running()?,
+        };
         let child = Command::new(program)
             .arg("grammar")
             .env_clear()
@@ -142,6 +153,18 @@ impl Process {
         let (understood, answer) = receive(&mut self.socket, ANSWER_MAX)?;
         Ok(if understood { Ok(answer) } else { Err(String::from_utf8_lossy(&answer).into_owned()) })
     }
+}
+
+/// The running program, even when its file has been replaced meanwhile.
+fn running() -> io::Result<PathBuf> {
+    let linux = Path::new("/proc/self/exe");
+    if linux.exists() { Ok(linux.to_owned()) } else { std::env::current_exe() }
+}
+
+/// Names the program to start, where it is not the running one: a gateway inside of another program.
+pub fn start_by(program: PathBuf) {
+    // The first word counts.
+    PROGRAM.get_or_init(|| program);
 }
 
 /// A flag and a text with its length before it.

@@ -5,6 +5,12 @@
 //! no state. They never panic and never guess silently: what cannot be resolved makes the answer partial or
 //! unresolved, with a note.
 //!
+//! Two readers lower to one small tree. sqlparser is first: fast, memory-safe, in this thread; it does not know all of
+//! PostgreSQL's grammar. libpg_query 18 ([`Grammar`]) knows it, and reads what the first does not understand, or where the
+//! first finds columns that nothing has. The corpus is read by both, and both must give PostgreSQL's own answer. The
+//! second costs 3.2 MB of the binary, 25 s of one core in a build (C, no libclang), and for a statement 0.8 to 3 times
+//! the time of the first, and about 0.1 ms where it runs in a process of its own.
+//!
 //! Limits: [`TEXT_MAX`] bytes, [`TOKENS_MAX`] tokens, [`NESTING_MAX`] open parentheses, [`LINKS_MAX`] operators and
 //! joining words. Beyond them a statement is unresolved. Work of more than [`INLINE_TEXT_MAX`] bytes takes
 //! milliseconds and belongs on a thread that may block. Stack: deep statements get a stack of their own, so callers

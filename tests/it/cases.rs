@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use pgwitness::grammar::{self, Processes};
+use pgwitness::sql::Grammar;
 use pgwitness_index::record::{Outcome, TxnOutcome};
 use serde_json::{Value, json};
 
@@ -417,4 +419,33 @@ async fn statements_of_a_failed_transaction_are_errors_and_nothing_is_lost_on_th
     assert_eq!(told(&records, "sqlstate"), ["22012", "25P02", "25P02", "25P02"]);
     assert_eq!(told(&records, "txn_outcome"), ["rolled_back"; 4]);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_second_reader_understands_is_exact() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::open(&gateway).await;
+    wire.run("SELECT 'symmetric' FROM customers WHERE email BETWEEN SYMMETRIC 'z' AND 'a'").await;
+    let record = gateway.records("event:query sql:symmetric", 1).await.remove(0);
+    assert_eq!(
+        (&record["analysis"], &record["filters"]),
+        (&json!("exact"), &json!(["public.customers.email"]))
+    );
+    gateway.stop().await;
+}
+
+#[test]
+fn a_reader_that_dies_or_hangs_costs_one_reading_and_another_is_started() {
+    grammar::start_by(env!("CARGO_BIN_EXE_pgwitness").into());
+    let readers = Processes::default();
+    assert!(readers.raw_tree("SELECT 1", true).is_ok());
+    assert!(readers.raw_tree("selekt", true).unwrap_err().contains("syntax error"));
+    for signal in ["-KILL", "-STOP"] {
+        let [only] = readers.idle()[..] else { panic!("one process has answered all") };
+        assert!(
+            std::process::Command::new("kill").args([signal, &only.to_string()]).status().unwrap().success()
+        );
+        assert!(readers.raw_tree("SELECT 1", true).unwrap_err().contains("did not answer"));
+        assert!(readers.raw_tree("SELECT 1", true).is_ok());
+    }
 }

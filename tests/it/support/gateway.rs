@@ -107,6 +107,7 @@ impl TestGateway {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        pgwitness::grammar::start_by(env!("CARGO_BIN_EXE_pgwitness").into());
         // Several gateways share this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = match &settings.server {
