@@ -43,7 +43,7 @@ select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead
     from pg_catalog.unnest(pg_catalog.string_to_array(r.ev_qual::text || r.ev_action::text, ':relid ')) as p(piece)
     where p.piece ~ '^\d+ ' and pg_catalog.substring(p.piece, ':requiredPerms (\d+)') <> '0'),
   null, null, null
-from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :part
+from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :part and r.ev_enabled in ('O', 'A')
 union all
 select 'policy', p.polrelid::text, p.polname::text,
   (select pg_catalog.string_agg(distinct d.refobjid::pg_catalog.regclass::text, ', ')
@@ -92,7 +92,7 @@ select 'constraint', k.conrelid::text, k.conname::text,
 from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.conrelid :part and k.contype in ('p', 'u', 'x')
 union all
 select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, t.tgtype::text, null, null, null, null
-from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :part
+from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :part and t.tgenabled in ('O', 'A')
 union all
 select 'setting', coalesce(r.rolname::text, ''), s.setconfig, null, null, null, null, null, null
 from (select x.setrole, x.setdatabase, pg_catalog.unnest(x.setconfig) as setconfig

@@ -15,7 +15,9 @@ use crate::config::{self, Config};
 use crate::grammar::Processes;
 use crate::tls::TlsError;
 
-/// A catalog that could not be loaded is not asked for again before this.
+/// A catalog that could not be loaded is not asked for again before this; each failure doubles it.
+const FIRST_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// At most this.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Between two looks for changes that a function may have made.
@@ -97,7 +99,8 @@ pub(super) struct Catalog {
 struct Known {
     schema: Option<Arc<Schema>>,
     loaded: Option<Instant>,
-    failed: Option<Instant>,
+    /// When the last load failed, and how many have since one succeeded.
+    failed: Option<(Instant, u32)>,
     /// Counts changes seen, so that a load that began before a change does not hide it.
     changes: u64,
     /// The value of `changes` that the schema includes.
@@ -226,7 +229,9 @@ impl Catalog {
             return false;
         }
         let known = self.lock();
-        if known.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+        let wait =
+            |times: u32| RETRY_AFTER.min(FIRST_RETRY_AFTER * 2u32.saturating_pow(times.saturating_sub(1)));
+        if known.failed.is_some_and(|(at, times)| at.elapsed() < wait(times)) {
             return false;
         }
         let suspected = known.suspected && known.loaded.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
@@ -262,7 +267,8 @@ impl Catalog {
                     _ => "it took too long".to_owned(),
                 };
                 tracing::warn!(database = self.database, %reason, "could not load the catalog");
-                known.failed = Some(Instant::now());
+                let times = known.failed.map_or(0, |(_, times)| times);
+                known.failed = Some((Instant::now(), times.saturating_add(1)));
                 known.suspected |= suspected;
             }
         }

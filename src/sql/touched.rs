@@ -51,6 +51,15 @@ pub(crate) struct Touched {
     pub(crate) settings: Vec<(Option<String>, Option<String>, Option<bool>)>,
 }
 
+/// What lies below a view that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    All,
+    /// The table that its rows are of.
+    Own,
+    Nothing,
+}
+
 /// The lists of names as they are recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
@@ -129,9 +138,10 @@ impl Touched {
                 continue;
             }
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
-            let only_insert = self.takes_rows_only(view);
+            let reach = self.reach(view);
             for base in &view.bases {
-                if only_insert && !view.origins.iter().any(|origin| origin.base == base.oid) {
+                let own = view.origins.iter().any(|origin| origin.base == base.oid);
+                if reach == Reach::Nothing || (reach == Reach::Own && !own) {
                     continue;
                 }
                 let fresh = self.tables.insert(base.oid);
@@ -144,13 +154,19 @@ impl Touched {
         }
     }
 
-    /// Rows are put into the view and nothing is read through it: its conditions do not apply.
-    fn takes_rows_only(&self, view: &Relation) -> bool {
-        let inserts = self.events.contains(&(view.oid, Change::Insert));
-        let others =
-            [Change::Update, Change::Delete].iter().any(|change| self.events.contains(&(view.oid, *change)));
-        let own = !view.has_instead_triggers && !view.rules.iter().any(|rule| rule.instead);
-        inserts && !others && own && !view.is_checked && !self.sources.contains(&view.oid)
+    /// How far a statement goes into a view. Where rows are only put into it, its conditions do not apply.
+    fn reach(&self, view: &Relation) -> Reach {
+        let does = |change| self.events.contains(&(view.oid, change));
+        let only_inserts = does(Change::Insert) && !does(Change::Update) && !does(Change::Delete);
+        if !only_inserts || self.sources.contains(&view.oid) {
+            return Reach::All;
+        }
+        let ruled = view.rules.iter().any(|rule| rule.instead && rule.event == Change::Insert);
+        match (ruled || view.has_instead_triggers, view.is_checked) {
+            (true, _) => Reach::Nothing,
+            (false, true) => Reach::All,
+            (false, false) => Reach::Own,
+        }
     }
 
     fn read_base(&mut self, names: Names<'_>, oid: u32, columns: &[i16], result: bool) {
@@ -184,6 +200,10 @@ impl Touched {
     fn follow_changes(&mut self, names: Names<'_>) {
         for oid in self.changed.clone() {
             let Some(relation) = names.by_oid(oid) else { continue };
+            let view = relation.kind == RelationKind::View && relation.origins.is_empty();
+            if view && relation.rules.is_empty() && relation.triggers.is_empty() {
+                self.doubt(format!("what is changed below {} is not known", relation.full_name()));
+            }
             for function in &relation.triggers {
                 let unsettles = names
                     .schema
