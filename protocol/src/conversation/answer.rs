@@ -7,6 +7,10 @@ impl Conversation {
         if self.doubtful > 0 && !matches!(frame.tag, b'Z' | b'S' | b'N' | b'A') {
             self.drop_doubtful();
         }
+        if matches!(frame.tag, b'E' | b'Z') {
+            // What was described has not been executed.
+            self.origins = Vec::new();
+        }
         match frame.tag {
             b'D' => {
                 self.tally.rows += 1;

@@ -101,7 +101,10 @@ impl Talk {
                 Event::Finished(exec, end) => {
                     self.bytes.push(end.bytes);
                     let rows = end.rows.map(|rows| format!(" {rows}")).unwrap_or_default();
-                    format!("{}: {:?}{rows}", self.texts[exec.0 as usize], end.how)
+                    let origins =
+                        end.origins.iter().map(|origin| format!(" {}.{}", origin.table, origin.column));
+                    let origins: String = origins.collect();
+                    format!("{}: {:?}{rows}{origins}", self.texts[exec.0 as usize], end.how)
                 }
                 Event::Unannounced(end) => format!("unannounced {}", end.command),
                 Event::Ready(status) => format!("{status:?}"),
@@ -418,6 +421,41 @@ fn parsing_and_describing_is_no_execution() {
         panic!("not an execution")
     };
     assert_eq!(execution.prepared.unwrap().types, [23]);
+}
+
+/// A description of one column: of this table and number.
+fn description(table: u32, column: i16) -> Vec<u8> {
+    let mut body = b"\0\x01name\0".to_vec();
+    body.extend(table.to_be_bytes());
+    body.extend(column.to_be_bytes());
+    body.extend([0; 12]);
+    body
+}
+
+#[test]
+fn what_the_server_describes_belongs_to_the_execution_that_it_describes() {
+    let mut talk = Talk::new();
+    let (one, other) = (description(7, 1), description(8, 2));
+    // Two statements of one string; the second shows an expression.
+    talk.query("select a from t; select 1").answer(b'T', &one).rows(1).done("SELECT 1");
+    talk.answer(b'T', &description(0, 0)).rows(1).done("SELECT 1").ready("I");
+    talk.told(&["select a from t: Ok 1 7.1", "select 1: Ok 1", "Idle"]);
+    // A portal that is described, fails, and says nothing of what comes next.
+    talk.parse("", "select b from u").bind("", "").ask(b'D', b"P\0").execute("").sync();
+    talk.answer(b'1', b"").answer(b'2', b"").answer(b'T', &other).error("22012", 0).ready("I");
+    talk.query("begin").done("BEGIN").ready("T");
+    talk.told(&["select b from u: Error", "Idle", "begin: Ok", "Transaction"]);
+    // A statement's description stays with it, and is not one of an execution.
+    talk.parse("s", "select b from u").ask(b'D', b"Ss\0").sync();
+    talk.answer(b'1', b"").answer(b't', b"\0\0").answer(b'T', &other).ready("T").told(&["Transaction"]);
+    let known = talk.conversation.statement(b"s").unwrap();
+    assert_eq!(known.origins, [Origin { table: 8, column: 2 }]);
+    talk.bind("", "s").execute("").sync();
+    talk.answer(b'2', b"")
+        .rows(1)
+        .done("SELECT 1")
+        .ready("T")
+        .told(&["select b from u: Ok 1", "Transaction"]);
 }
 
 #[test]
