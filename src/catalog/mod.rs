@@ -158,7 +158,7 @@ pub struct Relation {
     pub bases: Vec<Base>,
     /// For a view that can be written through: where its columns go.
     pub origins: Vec<Origin>,
-    /// Names of rules that add to or replace what a statement does.
+    /// Rules that add to or replace what a statement does.
     pub rules: Vec<Rule>,
     /// Row security policies that look beyond it.
     pub policies: Vec<Policy>,

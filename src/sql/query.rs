@@ -101,12 +101,9 @@ impl<'a> Statement<'a> {
     /// The first reader found columns that nothing has: the second may see what they are.
     fn resolved_anew(&self, from: usize, to: usize, before: Touched, draft: &mut Draft) {
         let Ok(parsed) = read_raw(self.words.between(from, to), self.settings) else { return };
-        let mut resolver = Resolver::new(self.schema, self.settings);
-        resolver.touched = before;
-        let outs = resolver.statement(&parsed);
-        if resolver.touched.doubts.1 < draft.touched.doubts.1 {
-            draft.touched = resolver.touched;
-            draft.outs = (!draft.touched.shapeless).then(|| outs.into_iter().map(|out| out.name).collect());
+        let (touched, outs) = self.resolve(&parsed, before);
+        if touched.doubts.1 < draft.touched.doubts.1 {
+            (draft.touched, draft.outs) = (touched, outs);
         }
     }
 
@@ -122,12 +119,18 @@ impl<'a> Statement<'a> {
     }
 
     fn resolved(&self, parsed: &t::Statement, draft: &mut Draft) {
-        let mut resolver = Resolver::new(self.schema, self.settings);
-        resolver.touched = std::mem::take(&mut draft.touched);
-        let outs = resolver.statement(parsed);
-        draft.touched = resolver.touched;
-        draft.outs = (!draft.touched.shapeless).then(|| outs.into_iter().map(|out| out.name).collect());
+        (draft.touched, draft.outs) = self.resolve(parsed, std::mem::take(&mut draft.touched));
         self.classify(parsed, draft);
+    }
+
+    /// What a statement touches besides what is known, and the names of the columns that it shows when all are known.
+    fn resolve(&self, parsed: &t::Statement, touched: Touched) -> (Touched, Option<Vec<String>>) {
+        let mut resolver = Resolver::new(self.schema, self.settings);
+        resolver.touched = touched;
+        let outs = resolver.statement(parsed);
+        let touched = resolver.touched;
+        let outs = (!touched.shapeless).then(|| outs.into_iter().map(|out| out.name).collect());
+        (touched, outs)
     }
 
     fn classify(&self, parsed: &t::Statement, draft: &mut Draft) {

@@ -21,7 +21,6 @@ const DEPTH_MAX: usize = 256;
 
 /// One analysis in progress.
 pub(crate) struct Resolver<'s, 't> {
-    schema: &'s Schema,
     names: Names<'s>,
     grammar: &'s dyn Grammar,
     pub(crate) touched: Touched,
@@ -51,7 +50,6 @@ enum Known {
 impl<'s, 't> Resolver<'s, 't> {
     pub(crate) fn new(schema: &'s Schema, settings: &Settings<'s>) -> Self {
         Self {
-            schema,
             names: Names { schema, path: settings.search_path, own: settings.own },
             grammar: settings.grammar,
             touched: Touched::default(),

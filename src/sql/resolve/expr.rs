@@ -268,12 +268,12 @@ impl<'s, 't> Resolver<'s, 't> {
             }
             return;
         }
-        let Some(function) = self.schema.functions(schema, plain).next() else { return };
+        let Some(function) = self.names.schema.functions(schema, plain).next() else { return };
         if schema == "information_schema" {
             return;
         }
         self.touched.own_functions = true;
-        self.touched.unsettling |= self.schema.is_unsettling(plain);
+        self.touched.unsettling |= self.names.schema.is_unsettling(plain);
         let closed = matches!(&*function.language, "c" | "internal") || function.kind == 'a';
         let pure = function.volatility == Volatility::Immutable
             || (function.language.as_ref() == "sql" && self.touches_nothing(function));
@@ -308,7 +308,7 @@ impl<'s, 't> Resolver<'s, 't> {
         let Ok(parsed @ t::Statement::Query(_)) = super::super::query::read(&query, &settings) else {
             return false;
         };
-        let mut inner = Resolver::new(self.schema, &settings);
+        let mut inner = Resolver::new(self.names.schema, &settings);
         inner.in_body = true;
         inner.statement(&parsed);
         self.touched.absorb(inner.touched);
@@ -332,7 +332,7 @@ impl<'s, 't> Resolver<'s, 't> {
         };
         let settings = self.settings();
         let Ok(parsed) = super::super::query::read(body, &settings) else { return false };
-        let mut inner = Resolver::new(self.schema, &settings);
+        let mut inner = Resolver::new(self.names.schema, &settings);
         inner.in_body = true;
         inner.statement(&parsed);
         let found = inner.touched;
@@ -369,18 +369,18 @@ impl<'s, 't> Resolver<'s, 't> {
             [name] => {
                 let mut order = lookup_order(path).filter(|schema| *schema != "pg_temp");
                 order
-                    .find(|schema| self.schema.has_function(schema, name))
+                    .find(|schema| self.names.schema.has_function(schema, name))
                     .map(|schema| (schema, name.as_str()))
             }
             [schema, name] | [_, schema, name] => {
-                self.schema.has_function(schema, name).then_some((schema.as_str(), name.as_str()))
+                self.names.schema.has_function(schema, name).then_some((schema.as_str(), name.as_str()))
             }
             _ => None,
         }
     }
 
     fn is_function(&self, name: &str) -> bool {
-        lookup_order(self.names.path).any(|schema| self.schema.has_function(schema, name))
+        lookup_order(self.names.path).any(|schema| self.names.schema.has_function(schema, name))
     }
 
     /// The function that a call means, when the catalog describes it: by name and number of arguments.
@@ -390,15 +390,15 @@ impl<'s, 't> Resolver<'s, 't> {
             let most = usize::from(function.arguments);
             (most.saturating_sub(usize::from(function.defaults))..=most).contains(&arguments)
         };
-        let mut all = self.schema.functions(schema, plain);
-        all.find(fits).or_else(|| self.schema.functions(schema, plain).next())
+        let mut all = self.names.schema.functions(schema, plain);
+        all.find(fits).or_else(|| self.names.schema.functions(schema, plain).next())
     }
 
     /// The fields of a composite value, as far as its function tells them.
     pub(super) fn fields_of(&self, expr: &t::Expr) -> Vec<String> {
         let t::Expr::Call(call) = expr else { return Vec::new() };
         let Some(function) = self.function(&call.name, call.arguments.len()) else { return Vec::new() };
-        match function.returns_row_of.and_then(|oid| self.schema.by_oid(oid)) {
+        match function.returns_row_of.and_then(|oid| self.names.schema.by_oid(oid)) {
             Some(relation) => relation.columns.iter().map(|column| column.name.to_string()).collect(),
             None => function.outputs.iter().map(|name| name.to_string()).collect(),
         }

@@ -119,7 +119,7 @@ impl<'s, 't> Resolver<'s, 't> {
             return Some(if named.len() > 1 { named.to_vec() } else { vec![scalar] });
         };
         if let Some(oid) = function.returns_row_of {
-            let relation = self.schema.by_oid(oid)?;
+            let relation = self.names.schema.by_oid(oid)?;
             return Some(relation.columns.iter().map(|column| column.name.to_string()).collect());
         }
         if !function.outputs.is_empty() {
