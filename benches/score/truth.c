@@ -293,7 +293,7 @@ static const char *commands[] = {"UNKNOWN", "SELECT", "UPDATE", "INSERT", "DELET
 
 /* Writes what is known of one statement, whose text stands at a place of the client's whole text. */
 static void
-report(const char *text, int location, int length, int command, int utility, Asks *asks, Asks *expanded)
+report(const char *text, int location, int length, int command, int utility, Asks *asks, Asks *expanded, bool refused)
 {
 	StringInfoData line;
 	char	   *cut;
@@ -314,6 +314,8 @@ report(const char *text, int location, int length, int command, int utility, Ask
 	add_asks(&line, "relations", asks);
 	if (expanded)
 		add_asks(&line, "expanded", expanded);
+	if (refused)
+		appendStringInfoString(&line, ",\"refused\":true");
 	add_functions(&line, asks);
 	appendStringInfoString(&line, ",\"text\":");
 	escape_json(&line, cut);
@@ -357,7 +359,7 @@ analyzed(ParseState *pstate, Query *query, JumbleState *jumble)
 	report(depth ? outer_text : pstate->p_sourcetext, depth ? outer->stmt_location : query->stmt_location,
 		   depth ? outer->stmt_len : query->stmt_len, within->commandType,
 		   depth ? nodeTag(outer->utilityStmt) : query->utilityStmt ? nodeTag(query->utilityStmt) : 0,
-		   &asks, ran ? &expanded : NULL);
+		   &asks, ran ? &expanded : NULL, asks.rewritten && !ran);
 }
 
 /* COPY of a table passes no analysis, but its permissions are checked. */
@@ -372,7 +374,7 @@ checked(List *entries, bool complain)
 
 		foreach(cell, entries)
 			ask(&asks, lfirst(cell));
-		report(outer_text, outer->stmt_location, outer->stmt_len, CMD_UTILITY, nodeTag(outer->utilityStmt), &asks, NULL);
+		report(outer_text, outer->stmt_location, outer->stmt_len, CMD_UTILITY, nodeTag(outer->utilityStmt), &asks, NULL, false);
 	}
 	return next_check ? next_check(entries, complain) : true;
 }

@@ -80,7 +80,7 @@ def read(folder: pathlib.Path) -> dict[tuple[str, str], list[Truth]]:
             for each in map(json.loads, lines):
                 named = touched(each["relations"])
                 everything = touched(each["expanded"]) if "expanded" in each else named
-                refused = "expanded" not in each and any(relation["kind"] == "v" for relation in each["relations"])
+                refused = each.get("refused", False)
                 session = each["app"].rpartition(" ")[2]
                 found[session, plain(each["text"])].append(Truth(
                     each["text"], named, named | everything, each.get("target"),

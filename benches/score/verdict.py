@@ -36,11 +36,11 @@ class Verdict:
 
 def judge(suite: str, test: str, record: dict, truth: Truth) -> Verdict:
     """Right is what the text names and what views, rules and policies add to it. A table that the statement makes is
-    named by us alone; what is reached through a function, which `via` then names, the server does not tell, nor what is
-    beneath a view that it refuses to look into."""
+    named by us alone; what is reached through a function, which `via` then names, the server does not tell, nor what views,
+    rules and policies add where it refuses to put them in (a policy that needs itself)."""
     list_of = lambda field: set(record.get(field) or ())  # noqa: E731
     ours = Touched(list_of("tables"), list_of("reads") | list_of("filters"), list_of("writes"))
-    through = bool(list_of("via") - truth.all.tables) or truth.refused and bool(list_of("via"))
+    through = bool(list_of("via") - truth.all.tables) or truth.refused
     wrong, missing, extra = [], {}, {}
     for name, mine in ours.parts().items():
         right = truth.all.parts()[name]

@@ -1,10 +1,12 @@
 //! Rows of the catalog query to a [`Schema`]. Strict: a row that is not as the query promises is an error.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::{
-    Base, Change, Column, Function, LoginSetting, Origin, Policy, Relation, RelationKind, Rule, Schema,
-    Touch, Volatility, quoted,
+    Base, Change, Column, Constraint, Fires, Function, LoginSetting, Object, Origin, Policy, Relation,
+    RelationKind, Role, Rule, Schema, Touch, Trigger, Volatility, quoted,
 };
 
 /// The most rows one catalog may have.
@@ -49,7 +51,7 @@ pub fn read_onto(base: &Schema, rows: &[Vec<Option<String>>]) -> Result<Schema, 
     if rows.len() > ROWS_MAX {
         return Err(CatalogError::TooLarge { rows: rows.len() });
     }
-    let mut schema = Schema { digest: digest(base.digest, rows), ..base.clone() };
+    let mut schema = base.clone();
     for pass in [Pass::Names, Pass::Details] {
         for (at, row) in rows.iter().enumerate() {
             let row = Row { at, fields: row };
@@ -60,7 +62,14 @@ pub fn read_onto(base: &Schema, rows: &[Vec<Option<String>>]) -> Result<Schema, 
             known?;
         }
     }
-    schema.unsettling = super::unsettling::names(&schema.functions);
+    for row in rows {
+        let added = digest(row);
+        let sum = schema.digests.entry(object(row)).or_default();
+        *sum = sum.wrapping_add(added);
+    }
+    schema.digest = schema.digests.values().fold(0, |sum, each| sum.wrapping_add(*each));
+    let functions: Vec<&Function> = schema.functions.values().map(Arc::as_ref).collect();
+    schema.unsettling = Arc::new(super::unsettling::names(&functions));
     Ok(schema)
 }
 
@@ -86,8 +95,9 @@ fn names(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
             }
         }
         "signatures" => {
-            let lines = row.optional(2).unwrap_or_default();
-            schema.signatures = format!("{}{lines}\n", schema.signatures).into();
+            if let Some(lines) = row.optional(2) {
+                schema.signatures = format!("{}{lines}\n", schema.signatures).into();
+            }
         }
         _ => {}
     }
@@ -120,25 +130,34 @@ fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
             }
         }
         "policy" => {
-            let names: Vec<&str> = [row.optional(3), row.optional(4)].into_iter().flatten().collect();
-            let policy = Policy { name: row.text(2, "policy name")?.into(), names: names.join(", ").into() };
-            if let Some(table) = relation_mut(schema, row)?.filter(|_| !names.is_empty()) {
+            let policy = policy(row)?;
+            let beyond =
+                !policy.looks.is_empty() || !policy.checks.is_empty() || !policy.functions.is_empty();
+            if let Some(table) = relation_mut(schema, row)?.filter(|_| beyond) {
                 table.policies.push(policy);
             }
+        }
+        "role" => {
+            let oid = row.number(1, "role oid")?;
+            let role = Role { oid, bypasses: row.optional(3).is_some(), has: row.json_or_empty(4, "roles")? };
+            schema.roles.insert(row.text(2, "role name")?.into(), role);
         }
         "trigger" => {
             // TRIGGER_TYPE_INSTEAD
             const INSTEAD: u32 = 64;
-            let function = row.number(3, "trigger function")?;
-            let instead = row.optional_number(4, "trigger type")?.is_some_and(|bits| bits & INSTEAD != 0);
+            let bits = row.number(4, "trigger type")?;
+            let trigger =
+                Trigger { function: row.number(3, "trigger function")?, bits, fires: fires(row, 5)? };
             if let Some(table) = relation_mut(schema, row)? {
-                table.triggers.push(function);
-                table.has_instead_triggers |= instead;
+                table.triggers.push(trigger);
+                table.has_instead_triggers |= bits & INSTEAD != 0;
             }
         }
         "constraint" => {
-            let (oid, name) = (row.number(1, "relation oid")?, row.text(2, "constraint name")?.into());
-            schema.constraints.entry(oid).or_default().push((name, attributes_plain(row, 3)?));
+            let (name, columns) = (row.text(2, "constraint name")?.into(), attributes_plain(row, 3)?);
+            if let Some(table) = relation_mut(schema, row)? {
+                table.constraints.push(Constraint { name, columns });
+            }
         }
         "setting" => add_setting(schema, row)?,
         _ => return Err(row.wrong("kind")),
@@ -146,8 +165,8 @@ fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
     Ok(())
 }
 
-/// Number, name, type, and how it is generated.
-type LoadedColumn = (i16, Box<str>, Box<str>, Box<str>);
+/// Number, name, and how it is generated.
+type LoadedColumn = (i16, Box<str>, Box<str>);
 
 fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
     let oid = row.number(1, "relation oid")?;
@@ -166,15 +185,10 @@ fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
     let columns: Vec<LoadedColumn> = row.json_or_empty(6, "columns")?;
     let columns = columns
         .into_iter()
-        .map(|(number, name, type_name, generated)| Column {
-            number,
-            name,
-            type_name,
-            generated: !generated.is_empty(),
-        })
+        .map(|(number, name, generated)| Column { number, name, generated: !generated.is_empty() })
         .collect();
-    let at = schema.relations.len();
-    schema.relations.push(Relation {
+    let is = |what: &str| row.optional(8).is_some_and(|said| said.split(' ').any(|word| word == what));
+    let relation = Relation {
         oid,
         schema: space.into(),
         name: name.into(),
@@ -184,14 +198,18 @@ fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         bases: Vec::new(),
         origins: Vec::new(),
         rules: Vec::new(),
+        owner: row.optional_number(5, "owner")?.unwrap_or_default(),
         policies: Vec::new(),
-        is_checked: row.optional(8).is_some(),
+        forces_policies: is("forced"),
+        is_invoker: is("invoker"),
+        is_checked: is("checked"),
         has_instead_triggers: false,
         triggers: Vec::new(),
+        constraints: Vec::new(),
         full: format!("{}.{}", quoted(space), quoted(name)).into(),
-    });
-    schema.by_oid.insert(oid, at);
-    schema.schemas.entry(space.into()).or_default().relations.insert(name.into(), at);
+    };
+    schema.relations.insert(oid, Arc::new(relation));
+    schema.schemas.entry(space.into()).or_default().relations.insert(name.into(), oid);
     Ok(())
 }
 
@@ -213,8 +231,7 @@ fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
     };
     let kind = traits.next().and_then(|kind| kind.chars().next()).ok_or(row.wrong("function traits"))?;
     let language = traits.next().ok_or(row.wrong("function traits"))?.into();
-    let at = schema.functions.len();
-    schema.functions.push(Function {
+    let function = Function {
         oid,
         schema: space.into(),
         name: name.into(),
@@ -227,10 +244,10 @@ fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         outputs: row.json_or_empty(6, "output columns")?,
         returns_row_of: row.optional_number(7, "returned row type")?,
         body: row.optional(8).map(Into::into),
-    });
-    schema.function_by_oid.insert(oid, at);
+    };
+    schema.functions.insert(oid, Arc::new(function));
     let names = schema.schemas.entry(space.into()).or_default();
-    names.functions.entry(name.into()).or_default().push(at);
+    names.functions.entry(name.into()).or_default().push(oid);
     Ok(())
 }
 
@@ -259,7 +276,40 @@ fn rule(row: &Row<'_>) -> Result<Option<Rule>, CatalogError> {
         "4" => Change::Delete,
         _ => return Ok(None),
     };
-    let loaded: Vec<LoadedTouch> = row.json_or_empty(5, "what a rule touches")?;
+    Ok(Some(Rule {
+        name: row.text(2, "rule name")?.into(),
+        event,
+        instead: row.text(4, "rule kind")? == "instead",
+        perhaps: row.text(4, "rule kind")? == "perhaps",
+        touches: touches(row, 5)?,
+        fires: fires(row, 6)?,
+    }))
+}
+
+/// PostgreSQL's letter for when a rule or trigger is enabled.
+fn fires(row: &Row<'_>, field: usize) -> Result<Fires, CatalogError> {
+    match row.text(field, "when it fires")? {
+        "O" => Ok(Fires::Origin),
+        "R" => Ok(Fires::Replica),
+        "A" => Ok(Fires::Always),
+        _ => Err(row.wrong("when it fires")),
+    }
+}
+
+fn policy(row: &Row<'_>) -> Result<Policy, CatalogError> {
+    Ok(Policy {
+        name: row.text(2, "policy name")?.into(),
+        command: row.text(3, "policy command")?.chars().next().ok_or(row.wrong("policy command"))?,
+        roles: row.json(4, "policy roles")?,
+        looks: touches(row, 5)?,
+        checks: touches(row, 6)?,
+        functions: row.optional(7).unwrap_or_default().into(),
+    })
+}
+
+/// What a stored condition or action touches.
+fn touches(row: &Row<'_>, field: usize) -> Result<Vec<Touch>, CatalogError> {
+    let loaded: Vec<LoadedTouch> = row.json_or_empty(field, "what is touched")?;
     let touch = |(oid, selected, inserted, updated, permissions): LoadedTouch| {
         let numbers = |text: Option<String>| members(text.as_deref().unwrap_or_default(), row);
         let mut written = numbers(inserted)?.to_vec();
@@ -272,12 +322,7 @@ fn rule(row: &Row<'_>) -> Result<Option<Rule>, CatalogError> {
         };
         Ok(Touch { oid, selected: numbers(selected)?, written: written.into(), changed })
     };
-    Ok(Some(Rule {
-        name: row.text(2, "rule name")?.into(),
-        event,
-        instead: row.text(4, "rule kind")?.starts_with('t'),
-        touches: loaded.into_iter().map(touch).collect::<Result<_, _>>()?,
-    }))
+    loaded.into_iter().map(touch).collect()
 }
 
 fn add_setting(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
@@ -293,7 +338,7 @@ fn add_setting(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
 
 fn relation_mut<'s>(schema: &'s mut Schema, row: &Row<'_>) -> Result<Option<&'s mut Relation>, CatalogError> {
     let oid = row.number(1, "relation oid")?;
-    Ok(schema.by_oid.get(&oid).copied().and_then(|at| schema.relations.get_mut(at)))
+    Ok(schema.relations.get_mut(&oid).map(Arc::make_mut))
 }
 
 /// Members of a bitmap of columns, which PostgreSQL numbers from its lowest system column.
@@ -315,15 +360,25 @@ fn attributes_plain(row: &Row<'_>, field: usize) -> Result<Box<[i16]>, CatalogEr
     numbers(row.text(field, "column numbers")?, row)
 }
 
-fn digest(base: u64, rows: &[Vec<Option<String>>]) -> u64 {
+fn digest(row: &[Option<String>]) -> u64 {
     let mut sum = Sha256::new();
-    sum.update(base.to_le_bytes());
-    for field in rows.iter().flatten() {
+    for field in row {
         let text = field.as_deref();
         sum.update(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
         sum.update(text.unwrap_or_default());
     }
     sum.finalize().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}
+
+/// Whose row it is.
+fn object(row: &[Option<String>]) -> Object {
+    let text = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
+    match (text(0), text(1).parse()) {
+        ("namespace" | "setting" | "role", _) => Object::Small,
+        ("function", Ok(oid)) => Object::Function(oid),
+        (_, Ok(oid)) => Object::Relation(oid),
+        _ => Object::Builtins,
+    }
 }
 
 struct Row<'a> {
@@ -383,15 +438,7 @@ mod tests {
     fn a_table_is_found_by_name_and_by_oid() {
         let rows = [
             row(&["namespace", "1", "shop"]),
-            row(&[
-                "relation",
-                "9",
-                "shop",
-                "Items",
-                "r",
-                "10",
-                r#"[[1,"id","integer",""],[3,"Price","integer","s"]]"#,
-            ]),
+            row(&["relation", "9", "shop", "Items", "r", "10", r#"[[1,"id",""],[3,"Price","s"]]"#]),
             row(&["constraint", "9", "items_key", "1 3", "u"]),
         ];
         let schema = read(&rows).unwrap();
@@ -426,8 +473,7 @@ mod tests {
 
     #[test]
     fn rows_of_two_statements_make_one_catalog() {
-        let system =
-            [row(&["relation", "9", "pg_catalog", "pg_class", "r", "10", r#"[[1,"oid","oid",""]]"#])];
+        let system = [row(&["relation", "9", "pg_catalog", "pg_class", "r", "10", r#"[[1,"oid",""]]"#])];
         let user = [
             row(&["namespace", "11", "pg_catalog"]),
             row(&["namespace", "16384", "shop"]),

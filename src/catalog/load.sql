@@ -1,26 +1,26 @@
 select 'namespace' as kind, n.oid::text as a,
-  case when n.oid = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end as b,
+  n.nspname::text as b,
   null::text as c, null::text as d, null::text as e, null::text as f, null::text as g, null::text as h
 from pg_catalog.pg_namespace n
-where 16384 :part
+where :small
 union all
 select 'relation', c.oid::text,
-  case when c.relnamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,
-  c.relname::text, c.relkind::text, c.reltype::text,
-  (select pg_catalog.json_agg(pg_catalog.json_build_array(t.attnum, t.attname,
-      pg_catalog.format_type(t.atttypid, t.atttypmod), t.attgenerated::text) order by t.attnum)::text
+  n.nspname::text, c.relname::text, c.relkind::text, c.relowner::text,
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(t.attnum, t.attname, t.attgenerated::text) order by t.attnum)::text
     from pg_catalog.pg_attribute t where t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped),
   (select pg_catalog.json_agg(i.inhparent::int8 order by i.inhseqno)::text
     from pg_catalog.pg_inherits i where i.inhrelid = c.oid),
-  (select 'checked' where c.relkind = 'v' and c.reloptions::text ~ 'check_option')
+  pg_catalog.concat_ws(' ', case when c.relkind = 'v' and c.reloptions::text ~ 'check_option' then 'checked' end,
+    case when c.reloptions::text ~ 'security_invoker=(t|y|on|1)' then 'invoker' end,
+    case when c.relforcerowsecurity then 'forced' end)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 't') and c.oid :part
+where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S', 'c', 't') and c.relpersistence <> 't' and c.oid :relations
 union all
 select 'base', r.ev_class::text, pg_catalog.split_part(p.piece, ' ', 1),
   pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'), r.ev_type::text, null, null, null, null
 from pg_catalog.pg_rewrite r,
   lateral pg_catalog.unnest(pg_catalog.string_to_array(r.ev_action::text, ':relid ')) as p(piece)
-where r.rulename = '_RETURN' and r.ev_class :part
+where r.rulename = '_RETURN' and r.ev_class :relations
   and p.piece ~ '^\d+ ' and pg_catalog.substring(p.piece, ':requiredPerms (\d+)') <> '0'
 union all
 select 'target', r.ev_class::text,
@@ -29,47 +29,66 @@ select 'target', r.ev_class::text,
       ':expr \{VAR [^{}]*\} :resno (\d+) [^{}]*:resorigtbl ([1-9]\d*) :resorigcol (\d+) :resjunk false', 'g') as m(part)),
   null, null, null, null, null, null
 from pg_catalog.pg_rewrite r join pg_catalog.pg_class c on c.oid = r.ev_class and c.relkind = 'v'
-where r.rulename = '_RETURN' and r.ev_class :part and r.ev_class >= 16384
+where r.rulename = '_RETURN' and r.ev_class :relations and r.ev_class >= 16384
   and r.ev_action::text ~ '^\(\{QUERY [^{}]*:hasAggs false :hasWindowFuncs false :hasTargetSRFs false [^{}]*:cteList <> '
   and r.ev_action::text ~ ':jointree \{FROMEXPR :fromlist \(\{RANGETBLREF :rtindex \d+\}\) '
   and r.ev_action::text ~ ':groupClause <> [^{}]*:havingQual <> [^{}]*:distinctClause <> :sortClause (<>|\(\{[^()]*\}\)) :limitOffset <> :limitCount <> [^{}]*:setOperations <> [^{}]*\}\)$'
 union all
-select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text, r.is_instead::text,
+select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text,
+  case when not r.is_instead then 'also' when r.ev_qual::text = '<>' then 'instead' else 'perhaps' end,
   (select pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.split_part(p.piece, ' ', 1)::int8,
       pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'),
       pg_catalog.substring(p.piece, ':insertedCols \(b([ 0-9]*)\)'),
       pg_catalog.substring(p.piece, ':updatedCols \(b([ 0-9]*)\)'),
       pg_catalog.substring(p.piece, ':requiredPerms (\d+)')::int8))::text
-    from pg_catalog.unnest(pg_catalog.string_to_array(r.ev_qual::text || r.ev_action::text, ':relid ')) as p(piece)
+    from pg_catalog.unnest(pg_catalog.string_to_array(r.ev_qual::text
+        -- DO INSTEAD NOTHING (CMD_NOTHING) leaves what its condition looks at beside an action that never is.
+        || case when r.ev_action::text ~ '^\(\{QUERY :commandType [67] ' then '' else r.ev_action::text end, ':relid ')) as p(piece)
     where p.piece ~ '^\d+ ' and pg_catalog.substring(p.piece, ':requiredPerms (\d+)') <> '0'),
-  null, null, null
-from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :part and r.ev_enabled in ('O', 'A')
+  r.ev_enabled::text, null, null
+from pg_catalog.pg_rewrite r where r.rulename <> '_RETURN' and r.ev_class :relations and r.ev_enabled <> 'D'
 union all
-select 'policy', p.polrelid::text, p.polname::text,
-  (select pg_catalog.string_agg(distinct d.refobjid::pg_catalog.regclass::text, ', ')
-    from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-      and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> p.polrelid),
+select 'policy', p.polrelid::text, p.polname::text, p.polcmd::text, pg_catalog.array_to_json(p.polroles::int8[])::text,
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.split_part(x.piece, ' ', 1)::int8,
+      pg_catalog.substring(x.piece, ':selectedCols \(b([ 0-9]*)\)'), null, null,
+      pg_catalog.substring(x.piece, ':requiredPerms (\d+)')::int8))::text
+    from pg_catalog.unnest(pg_catalog.string_to_array(p.polqual::text, ':relid ')) as x(piece)
+    where x.piece ~ '^\d+ ' and pg_catalog.substring(x.piece, ':requiredPerms (\d+)') <> '0'),
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.split_part(x.piece, ' ', 1)::int8,
+      pg_catalog.substring(x.piece, ':selectedCols \(b([ 0-9]*)\)'), null, null,
+      pg_catalog.substring(x.piece, ':requiredPerms (\d+)')::int8))::text
+    from pg_catalog.unnest(pg_catalog.string_to_array(coalesce(p.polwithcheck, p.polqual)::text, ':relid ')) as x(piece)
+    where x.piece ~ '^\d+ ' and pg_catalog.substring(x.piece, ':requiredPerms (\d+)') <> '0'),
   (select pg_catalog.string_agg(distinct d.refobjid::pg_catalog.regproc::text, ', ')
     from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
       and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.refobjid >= 16384),
-  null, null, null, null
+  null
 from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid and c.relrowsecurity
-where p.polrelid :part
+where p.polrelid :relations
+union all
+-- Whom policies apply to: as pg_has_role tells it, of the roles that they and the owners of their tables are.
+select 'role', r.oid::text, r.rolname::text, case when r.rolsuper or r.rolbypassrls then 'bypasses' end,
+  (select pg_catalog.json_agg(i.oid::int8)::text from (
+      select pg_catalog.unnest(p.polroles) as oid from pg_catalog.pg_policy p
+      union select c.relowner from pg_catalog.pg_class c where c.relrowsecurity) i
+    where i.oid <> 0 and pg_catalog.pg_has_role(r.oid, i.oid, 'USAGE')),
+  null, null, null, null
+from pg_catalog.pg_roles r
+where :small and exists (select from pg_catalog.pg_policy)
 union all
 select 'builtin', n.nspname::text,
   pg_catalog.json_agg(distinct p.proname)::text, null, null, null, null, null, null
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-where n.nspname = 'pg_catalog' and p.oid :part
+where n.nspname = 'pg_catalog' and p.oid :functions
 group by n.nspname
 union all
 select 'signatures', null,
   pg_catalog.string_agg(p.oid::text || ' ' || p.proname::text || ' ' || p.proargtypes::text, E'\n' order by p.oid),
   null, null, null, null, null, null
-from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.oid :part
+from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.oid :functions
 union all
 select 'function', p.oid::text,
-  case when p.pronamespace = pg_catalog.pg_my_temp_schema() then 'pg_temp' else n.nspname::text end,
-  p.proname::text, p.pronargs::text || ' ' || p.pronargdefaults::text,
+  n.nspname::text, p.proname::text, p.pronargs::text || ' ' || p.pronargdefaults::text,
   l.lanname::text || ' ' || p.prokind::text || ' ' || p.provolatile::text || ' ' || p.prosecdef::text,
   (select pg_catalog.json_agg(coalesce(o.name, '') order by o.at)::text
     from rows from (pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes)) with ordinality as o(name, mode, at)
@@ -79,7 +98,7 @@ select 'function', p.oid::text,
     then pg_catalog.left(p.prosrc, 65536) end
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   join pg_catalog.pg_language l on l.oid = p.prolang
-where (n.nspname <> 'pg_catalog' or p.proargmodes is not null) and p.oid :part
+where (n.nspname <> 'pg_catalog' or p.proargmodes is not null) and p.oid :functions
 union all
 select 'constraint', k.conrelid::text, k.conname::text,
   -- Columns inside expressions are known by what the constraint and its index depend on.
@@ -89,14 +108,14 @@ select 'constraint', k.conrelid::text, k.conname::text,
           ('pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, k.conindid)))
     else pg_catalog.array_to_string(k.conkey, ' ') end,
   k.contype::text, null, null, null, null
-from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.conrelid :part and k.contype in ('p', 'u', 'x')
+from pg_catalog.pg_constraint k where k.conrelid <> 0 and k.conrelid :relations and k.contype in ('p', 'u', 'x')
 union all
-select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, t.tgtype::text, null, null, null, null
-from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :part and t.tgenabled in ('O', 'A')
+select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, t.tgtype::text, t.tgenabled::text, null, null, null
+from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :relations and t.tgenabled <> 'D'
 union all
 select 'setting', coalesce(r.rolname::text, ''), s.setconfig, null, null, null, null, null, null
 from (select x.setrole, x.setdatabase, pg_catalog.unnest(x.setconfig) as setconfig
       from pg_catalog.pg_db_role_setting x) s
   left join pg_catalog.pg_roles r on r.oid = s.setrole
-where 16384 :part and s.setdatabase in (0, (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
+where :small and s.setdatabase in (0, (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
   and (s.setrole = 0 or r.oid is not null)

@@ -2,41 +2,56 @@
 //!
 //! A [`Schema`] is a value. It is read from the rows of SQL statements ([`statement`]) that the caller runs on a
 //! connection of its own; nothing here opens a socket, and nothing here changes after it was built. It knows what
-//! was committed (and visible to that connection) when the statement ran: temporary tables of other sessions are
-//! known by their own schema name, those of the loading connection under `pg_temp`.
+//! was committed when the statement ran; temporary tables are no part of it.
 
 mod load;
+mod stamps;
 mod unsettling;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 pub use load::{CatalogError, Rows, read, read_onto};
+pub use stamps::{Changes, Stamps};
 
 /// Which objects a load reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum Part<'c> {
     /// All of them.
     All,
     /// Those that came with the server: most of the work, and hardly ever changed.
     System,
     /// The others, the names of all schemas, and the settings of roles and databases.
     User,
+    /// Of those only these; the names and settings as ever.
+    Changed(&'c Changes),
 }
 
 /// A SQL statement, for a simple query as any role; it returns nine columns of text.
 ///
 /// It takes no locks on what it tells about: a view that somebody is changing makes nobody wait. Its
 /// names are qualified, so that no search path can change their meaning; operators are looked up as
-/// usual, so run it on a connection whose path nobody else has set.
+/// usual, so run it on a connection whose path nobody else has set. Temporary tables are left out: only
+/// the session that has them can use them.
 #[must_use]
-pub fn statement(part: Part) -> String {
+pub fn statement(part: Part<'_>) -> String {
     // FirstNormalObjectId.
-    let bound = match part {
-        Part::All => ">= 0",
-        Part::System => "< 16384",
-        Part::User => ">= 16384",
+    let (relations, functions, small) = match part {
+        Part::All => (">= 0".into(), ">= 0".into(), true),
+        Part::System => ("< 16384".into(), "< 16384".into(), false),
+        Part::User => (">= 16384".into(), ">= 16384".into(), true),
+        Part::Changed(changes) => (any_of(&changes.relations), any_of(&changes.functions), true),
     };
-    include_str!("load.sql").replace(":part", bound)
+    let small = if small { "true" } else { "false" };
+    include_str!("load.sql")
+        .replace(":relations", &relations)
+        .replace(":functions", &functions)
+        .replace(":small", small)
+}
+
+fn any_of(oids: &[u32]) -> String {
+    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+    format!("= any ('{{{}}}'::pg_catalog.oid[])", oids.join(","))
 }
 
 /// What a relation is.
@@ -67,8 +82,6 @@ pub struct Column {
     pub number: i16,
     /// Its name as stored.
     pub name: Box<str>,
-    /// Its type as PostgreSQL writes it.
-    pub type_name: Box<str>,
     /// Whether it is computed from other columns.
     pub generated: bool,
 }
@@ -102,8 +115,60 @@ pub struct Rule {
     pub event: Change,
     /// The command itself does not run.
     pub instead: bool,
+    /// It depends on a condition whether the command runs.
+    pub perhaps: bool,
     /// What its conditions and actions touch.
     pub touches: Vec<Touch>,
+    /// In which sessions it fires.
+    pub fires: Fires,
+}
+
+/// In which sessions a rule or trigger fires, by their `session_replication_role`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fires {
+    /// Where it is `origin` or `local`.
+    Origin,
+    /// Where it is `replica`.
+    Replica,
+    /// In all.
+    Always,
+}
+
+impl Fires {
+    /// Whether it fires in a session.
+    #[must_use]
+    pub fn in_session(self, replica: bool) -> bool {
+        match self {
+            Self::Origin => !replica,
+            Self::Replica => replica,
+            Self::Always => true,
+        }
+    }
+}
+
+/// A trigger that is not PostgreSQL's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// The function it calls, by oid.
+    pub function: u32,
+    /// `pg_trigger.tgtype`: bits for when it fires.
+    pub bits: u32,
+    /// In which sessions it fires.
+    pub fires: Fires,
+}
+
+impl Trigger {
+    /// Whether a change of rows makes it fire; TRUNCATE is none.
+    #[must_use]
+    pub fn is_on(&self, change: Change) -> bool {
+        // TRIGGER_TYPE_INSERT, _DELETE, _UPDATE
+        let bit = match change {
+            Change::Insert => 4,
+            Change::Delete => 8,
+            Change::Update => 16,
+        };
+        self.bits & bit != 0
+    }
 }
 
 /// A command that changes rows.
@@ -130,13 +195,32 @@ pub struct Touch {
     pub changed: Option<Change>,
 }
 
-/// A row security policy that looks beyond its own table.
+/// A row security policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Its name.
     pub name: Box<str>,
-    /// The relations and functions that it names.
-    pub names: Box<str>,
+    /// PostgreSQL's letter for the command that it applies to: `r`, `a`, `w`, `d`, or `*` for all.
+    pub command: char,
+    /// The roles that it applies to, by oid; 0 is everybody.
+    pub roles: Vec<u32>,
+    /// What its condition on rows that are there touches, besides its table.
+    pub looks: Vec<Touch>,
+    /// What its condition on new rows touches.
+    pub checks: Vec<Touch>,
+    /// The functions that it calls and that did not come with the server, as text.
+    pub functions: Box<str>,
+}
+
+/// A role, as far as row security needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its identity in the cluster.
+    pub oid: u32,
+    /// Row security does not apply to it.
+    pub bypasses: bool,
+    /// The roles whose privileges it has, of those that policies and their tables know.
+    pub has: Vec<u32>,
 }
 
 /// One relation.
@@ -144,7 +228,7 @@ pub struct Policy {
 pub struct Relation {
     /// Its identity in the database.
     pub oid: u32,
-    /// Its schema; `pg_temp` for a temporary table of the connection that loaded the catalog.
+    /// Its schema; `pg_temp` for a temporary table of the session.
     pub schema: Box<str>,
     /// Its name as stored.
     pub name: Box<str>,
@@ -160,14 +244,22 @@ pub struct Relation {
     pub origins: Vec<Origin>,
     /// Rules that add to or replace what a statement does.
     pub rules: Vec<Rule>,
-    /// Row security policies that look beyond it.
+    /// Its owner's oid.
+    pub owner: u32,
+    /// Row security policies that touch more than its own rows.
     pub policies: Vec<Policy>,
+    /// They apply to its owner too.
+    pub forces_policies: bool,
+    /// A view that looks below with the rights of who asks, not of its owner.
+    pub is_invoker: bool,
     /// A view WITH CHECK OPTION.
     pub is_checked: bool,
     /// INSTEAD OF triggers do what a statement says.
     pub has_instead_triggers: bool,
-    /// Functions called by triggers, by oid.
-    pub triggers: Vec<u32>,
+    /// Its triggers.
+    pub triggers: Vec<Trigger>,
+    /// Unique, primary key and exclusion constraints.
+    pub constraints: Vec<Constraint>,
     full: Box<str>,
 }
 
@@ -175,12 +267,8 @@ impl Relation {
     /// A relation that no catalog tells of yet: its columns are numbered from one.
     #[must_use]
     pub fn new(oid: u32, schema: &str, name: &str, kind: RelationKind, columns: Vec<String>) -> Self {
-        let columns = (1..).zip(columns).map(|(number, name)| Column {
-            number,
-            name: name.into(),
-            type_name: Box::default(),
-            generated: false,
-        });
+        let columns =
+            (1..).zip(columns).map(|(number, name)| Column { number, name: name.into(), generated: false });
         Self {
             oid,
             schema: schema.into(),
@@ -191,10 +279,14 @@ impl Relation {
             bases: Vec::new(),
             origins: Vec::new(),
             rules: Vec::new(),
+            owner: 0,
             policies: Vec::new(),
+            forces_policies: false,
+            is_invoker: false,
             is_checked: false,
             has_instead_triggers: false,
             triggers: Vec::new(),
+            constraints: Vec::new(),
             full: format!("{}.{}", quoted(schema), quoted(name)).into(),
         }
     }
@@ -289,30 +381,49 @@ pub struct LoginSetting {
     pub value: Box<str>,
 }
 
-/// What names mean in one database.
-#[derive(Debug, Clone, Default)]
-pub struct Schema {
-    digest: u64,
-    schemas: HashMap<Box<str>, Names>,
-    relations: Vec<Relation>,
-    by_oid: HashMap<u32, usize>,
-    functions: Vec<Function>,
-    function_by_oid: HashMap<u32, usize>,
-    constraints: HashMap<u32, Vec<Constraint>>,
-    /// A line for each built-in function: oid, name, types of its arguments. Text, for it is asked seldom.
-    signatures: Box<str>,
-    /// Names of functions that may change what the session has set.
-    unsettling: HashSet<Box<str>>,
-    settings: Vec<LoginSetting>,
+/// A constraint that rows are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constraint {
+    /// Its name.
+    pub name: Box<str>,
+    /// The numbers of its columns.
+    pub columns: Box<[i16]>,
 }
 
-/// A constraint's name and its columns.
-type Constraint = (Box<str>, Box<[i16]>);
+/// What names mean in one database. A copy shares the objects.
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    /// The sum of the digests of all rows: the same whatever order they came in, and in how many parts.
+    digest: u64,
+    schemas: HashMap<Box<str>, Names>,
+    relations: HashMap<u32, Arc<Relation>>,
+    functions: HashMap<u32, Arc<Function>>,
+    /// What rows add to the digest, of each relation and function, and of all the rest that is read anew each time.
+    digests: HashMap<Object, u64>,
+    /// A line for each built-in function: oid, name, types of its arguments. Text, for it is asked seldom.
+    signatures: Arc<str>,
+    /// Names of functions that may change what the session has set.
+    unsettling: Arc<HashSet<Box<str>>>,
+    settings: Vec<LoginSetting>,
+    /// By name; empty where no table has a policy.
+    roles: HashMap<Box<str>, Role>,
+}
+
+/// What rows tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Object {
+    Relation(u32),
+    Function(u32),
+    /// Names of schemas, settings at login, roles: read anew each time.
+    Small,
+    /// Names of built-in functions.
+    Builtins,
+}
 
 #[derive(Debug, Clone, Default)]
 struct Names {
-    relations: HashMap<Box<str>, usize>,
-    functions: HashMap<Box<str>, Vec<usize>>,
+    relations: HashMap<Box<str>, u32>,
+    functions: HashMap<Box<str>, Vec<u32>>,
 }
 
 impl Schema {
@@ -329,16 +440,14 @@ impl Schema {
     }
 
     /// Every relation, in no order.
-    #[must_use]
-    pub fn relations(&self) -> &[Relation] {
-        &self.relations
+    pub fn relations(&self) -> impl Iterator<Item = &Relation> {
+        self.relations.values().map(Arc::as_ref)
     }
 
     /// The relation `schema.name`.
     #[must_use]
     pub fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
-        let at = *self.schemas.get(schema)?.relations.get(name)?;
-        self.relations.get(at)
+        self.by_oid(*self.schemas.get(schema)?.relations.get(name)?)
     }
 
     /// The schema and name of a relation, by oid; for checks against what the server describes.
@@ -350,7 +459,7 @@ impl Schema {
     /// A relation by oid.
     #[must_use]
     pub fn by_oid(&self, oid: u32) -> Option<&Relation> {
-        self.relations.get(*self.by_oid.get(&oid)?)
+        self.relations.get(&oid).map(Arc::as_ref)
     }
 
     /// `schema.table.column` for a column as the server's row description names it.
@@ -363,7 +472,16 @@ impl Schema {
     /// The functions called `schema.name`.
     pub fn functions(&self, schema: &str, name: &str) -> impl Iterator<Item = &Function> {
         let found = self.schemas.get(schema).and_then(|names| names.functions.get(name));
-        found.into_iter().flatten().filter_map(|at| self.functions.get(*at))
+        found.into_iter().flatten().filter_map(|oid| self.function_by_oid(*oid))
+    }
+
+    /// Whether a function that did not come with the server has this name, in whatever schema.
+    #[must_use]
+    pub fn has_own_function(&self, name: &str) -> bool {
+        let own = |(schema, names): (&Box<str>, &Names)| {
+            &**schema != SYSTEM_SCHEMA && names.functions.contains_key(name)
+        };
+        self.schemas.iter().any(own)
     }
 
     /// Whether any function is called `schema.name`, built-in ones included.
@@ -375,7 +493,7 @@ impl Schema {
     /// A function by oid; most built-in ones are known by name only.
     #[must_use]
     pub fn function_by_oid(&self, oid: u32) -> Option<&Function> {
-        self.functions.get(*self.function_by_oid.get(&oid)?)
+        self.functions.get(&oid).map(Arc::as_ref)
     }
 
     /// Whether a function of this name may change what the session has set, or make temporary tables.
@@ -403,8 +521,64 @@ impl Schema {
     /// The columns of a unique, primary key or exclusion constraint.
     #[must_use]
     pub fn constraint(&self, relation: u32, name: &str) -> Option<&[i16]> {
-        let found = self.constraints.get(&relation)?;
-        found.iter().find(|(known, _)| &**known == name).map(|(_, columns)| &**columns)
+        let all = &self.by_oid(relation)?.constraints;
+        all.iter().find(|known| &*known.name == name).map(|known| &*known.columns)
+    }
+
+    /// The same without what changes tell of, and without what every load reads anew: onto this, rows of the changed
+    /// objects can be read.
+    #[must_use]
+    pub fn without(&self, changes: &Changes) -> Self {
+        let mut left = self.clone();
+        for oid in changes.relations.iter().chain(&changes.dropped_relations) {
+            left.digests.remove(&Object::Relation(*oid));
+            let Some(relation) = left.relations.remove(oid) else { continue };
+            if let Some(names) = left.schemas.get_mut(&relation.schema) {
+                // Another one may have taken the name.
+                if names.relations.get(&relation.name) == Some(oid) {
+                    names.relations.remove(&relation.name);
+                }
+            }
+        }
+        for oid in changes.functions.iter().chain(&changes.dropped_functions) {
+            left.digests.remove(&Object::Function(*oid));
+            let Some(function) = left.functions.remove(oid) else { continue };
+            let Some(names) = left.schemas.get_mut(&function.schema) else { continue };
+            if let Some(found) = names.functions.get_mut(&function.name) {
+                found.retain(|known| known != oid);
+                if found.is_empty() && &*function.schema != SYSTEM_SCHEMA {
+                    names.functions.remove(&function.name);
+                }
+            }
+        }
+        left.digests.remove(&Object::Small);
+        left.settings.clear();
+        left.roles.clear();
+        left
+    }
+
+    /// A role by name. None is known where no table has a policy.
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<&Role> {
+        self.roles.get(name)
+    }
+
+    /// Whether any table has a policy, so that a statement's meaning depends on who asks.
+    #[must_use]
+    pub fn has_policies(&self) -> bool {
+        !self.roles.is_empty()
+    }
+
+    /// The policies of a relation that apply to a role.
+    pub fn policies_for<'s>(&'s self, relation: &'s Relation, role: u32) -> impl Iterator<Item = &'s Policy> {
+        let role = self.roles.values().find(|known| known.oid == role);
+        let has = move |oid: u32| role.is_some_and(|role| role.has.contains(&oid));
+        let exempt =
+            role.is_some_and(|role| role.bypasses) || (has(relation.owner) && !relation.forces_policies);
+        relation
+            .policies
+            .iter()
+            .filter(move |policy| !exempt && policy.roles.iter().any(|oid| *oid == 0 || has(*oid)))
     }
 
     /// The parameters that roles or this database set at login.
@@ -413,6 +587,9 @@ impl Schema {
         &self.settings
     }
 }
+
+/// Its functions are known by name even where they are not loaded.
+const SYSTEM_SCHEMA: &str = "pg_catalog";
 
 /// A name as SQL would write it: quoted unless it is lower case letters, digits and underscores.
 #[must_use]

@@ -42,7 +42,7 @@ pub(super) fn unsettles(text: &str, known: &HashSet<Box<str>>) -> bool {
 }
 
 /// The names of all functions that may.
-pub(super) fn names(functions: &[Function]) -> HashSet<Box<str>> {
+pub(super) fn names(functions: &[&Function]) -> HashSet<Box<str>> {
     let mut known: HashSet<Box<str>> = HashSet::new();
     loop {
         let found: Vec<Box<str>> = functions

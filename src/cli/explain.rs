@@ -99,6 +99,8 @@ fn analyze(statement: &str, looked: &Looked) -> Analysis {
         search_path: &looked.search_path,
         standard_conforming_strings: true,
         own: &Own::default(),
+        role: Some(&looked.role),
+        replica: false,
         grammar: &looked.grammar,
     };
     sql::analyze(statement, &looked.schema, &settings)

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pgwitness_protocol::startup::{Decided, StartupMessage};
+use tokio_util::task::TaskTracker;
 
 use super::upstream::{Server, Upstream, UpstreamError};
 use super::wanted::LOGIN_OPTION;
-use crate::catalog::{self, Part, Schema};
+use crate::catalog::{self, Part, Schema, Stamps};
 use crate::config::{self, Config};
 use crate::grammar::Processes;
 use crate::tls::TlsError;
@@ -26,6 +27,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A catalog load may take this long; then statements are analysed without.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What came with a server is read again after this, and when the server has another version.
+const SYSTEM_REFRESH: Duration = Duration::from_secs(3600);
+
+/// After a load its connection is kept this long, for the next change may follow: far shorter than the five seconds
+/// that DROP DATABASE waits for others to leave.
+const KEEP_CONNECTION: Duration = Duration::from_millis(500);
+
 /// Catalogs kept, one a database.
 const MAX_CATALOGS: usize = 256;
 
@@ -36,6 +44,8 @@ pub struct Looked {
     pub schema: Schema,
     /// As `current_schemas(true)` tells it.
     pub search_path: Vec<String>,
+    /// The role that asked.
+    pub role: String,
     /// The second reader.
     pub grammar: Processes,
 }
@@ -60,6 +70,7 @@ pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> 
     Ok(Looked {
         schema,
         search_path: path.into_iter().flatten().flatten().collect(),
+        role: role.to_owned(),
         grammar: Processes::default(),
     })
 }
@@ -80,6 +91,7 @@ async fn catalog_connection(server: &Server, role: &str, database: &str) -> Resu
 pub(super) struct Databases {
     servers: Vec<Arc<Server>>,
     catalogs: Mutex<HashMap<(String, String), Arc<Catalog>>>,
+    tracker: TaskTracker,
 }
 
 /// What is known of one database, as of the last load.
@@ -90,9 +102,21 @@ pub(super) struct Catalog {
     state: Mutex<Known>,
     /// Counts everything that a session should look at: a change, a load.
     news: AtomicU64,
-    /// One load at a time; the others wait for it. Holds what came with the server: that is most of
-    /// a load, and read again only with `catalog_refresh`.
-    loading: tokio::sync::Mutex<Option<(Instant, Schema)>>,
+    /// One load at a time; the others wait for it.
+    loading: tokio::sync::Mutex<Loader>,
+    tracker: TaskTracker,
+}
+
+/// What one load leaves for the next.
+#[derive(Default)]
+struct Loader {
+    /// What came with the server, and that server's version: most of a load, and hardly ever changed.
+    system: Option<(Instant, String, Schema)>,
+    /// The last load, and the stamps of its objects.
+    last: Option<(Stamps, Schema)>,
+    connection: Option<Upstream>,
+    /// Counts loads.
+    loads: u64,
 }
 
 #[derive(Default)]
@@ -130,14 +154,14 @@ impl Sight {
 }
 
 impl Databases {
-    pub(super) fn new(config: &Config) -> Result<Self, TlsError> {
+    pub(super) fn new(config: &Config, tracker: TaskTracker) -> Result<Self, TlsError> {
         let timeout = config.limits.connect_timeout;
         let servers = config
             .upstreams
             .iter()
             .map(|upstream| Server::new(upstream.clone(), timeout).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        Ok(Self { servers, catalogs: Mutex::default() })
+        Ok(Self { servers, catalogs: Mutex::default(), tracker })
     }
 
     /// Reads the certificates of all upstreams again; says what could not be used.
@@ -161,24 +185,29 @@ impl Databases {
             // Any that no session uses; sessions keep their own hold on theirs.
             catalogs.retain(|_, catalog| Arc::strong_count(catalog) > 1);
         }
-        catalogs.entry(key).or_insert_with(|| Arc::new(Catalog::new(server, Some(database)))).clone()
+        let tracker = || self.tracker.clone();
+        catalogs
+            .entry(key)
+            .or_insert_with(|| Arc::new(Catalog::new(server, Some(database), tracker())))
+            .clone()
     }
 }
 
 impl Catalog {
-    fn new(server: &Arc<Server>, database: Option<&str>) -> Self {
+    fn new(server: &Arc<Server>, database: Option<&str>, tracker: TaskTracker) -> Self {
         Self {
             server: server.clone(),
             database: database.map(str::to_owned),
             state: Mutex::default(),
             news: AtomicU64::new(0),
-            loading: tokio::sync::Mutex::new(None),
+            loading: tokio::sync::Mutex::default(),
+            tracker,
         }
     }
 
     /// For a session that has no database.
     pub(super) fn none(server: &Arc<Server>) -> Arc<Self> {
-        Arc::new(Self::new(server, None))
+        Arc::new(Self::new(server, None, TaskTracker::new()))
     }
 
     pub(super) fn server(&self) -> &Arc<Server> {
@@ -240,8 +269,8 @@ impl Catalog {
 
     /// Loads the schema over a connection of the gateway's own, as `role`. A failure is logged and
     /// remembered: what was known stays, statements go on, marked as partly analysed.
-    pub(super) async fn refresh(&self, role: &str) {
-        let mut system = self.loading.lock().await;
+    pub(super) async fn refresh(self: &Arc<Self>, role: &str) {
+        let mut loader = self.loading.lock().await;
         if !self.is_stale() {
             return;
         }
@@ -249,7 +278,7 @@ impl Catalog {
             let mut known = self.lock();
             (known.changes, std::mem::take(&mut known.suspected))
         };
-        let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role, &mut system)).await;
+        let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role, &mut loader)).await;
         let mut known = self.lock();
         match loaded {
             Ok(Ok(schema)) => {
@@ -274,24 +303,73 @@ impl Catalog {
         }
         drop(known);
         self.tell();
+        if loader.connection.is_some() {
+            self.leave(loader.loads);
+        }
     }
 
-    async fn load(&self, role: &str, system: &mut Option<(Instant, Schema)>) -> Result<Schema, String> {
+    /// Closes the connection of a load if no other load has followed.
+    fn leave(self: &Arc<Self>, load: u64) {
+        let catalog = Arc::downgrade(self);
+        self.tracker.spawn(async move {
+            tokio::time::sleep(KEEP_CONNECTION).await;
+            let Some(catalog) = catalog.upgrade() else { return };
+            let mut loader = catalog.loading.lock().await;
+            if loader.loads == load {
+                loader.connection = None;
+            }
+        });
+    }
+
+    async fn load(&self, role: &str, loader: &mut Loader) -> Result<Schema, String> {
         let Some(database) = &self.database else { return Ok(Schema::default()) };
+        loader.loads += 1;
+        if let Some(mut kept) = loader.connection.take()
+            && let Ok(schema) = loader.load(&mut kept).await
+        {
+            loader.connection = Some(kept);
+            return Ok(schema);
+        }
         let mut upstream =
             catalog_connection(&self.server, role, database).await.map_err(|error| error.to_string())?;
-        let aged = |(at, _): &(Instant, Schema)| at.elapsed() >= self.server.config.catalog_refresh;
-        if system.as_ref().is_none_or(aged) {
-            let known = part(&mut upstream, Part::System, &Schema::default()).await?;
-            *system = Some((Instant::now(), known));
+        let schema = loader.load(&mut upstream).await?;
+        loader.connection = Some(upstream);
+        Ok(schema)
+    }
+}
+
+impl Loader {
+    /// Loads what has changed, or all of it.
+    async fn load(&mut self, upstream: &mut Upstream) -> Result<Schema, String> {
+        let stamps = upstream.ask(Stamps::statement()).await.map_err(|error| error.to_string())?;
+        let stamps = Stamps::read(&stamps).map_err(|error| error.to_string())?;
+        let version = upstream.parameters.iter().find(|(name, _)| name == "server_version");
+        let version = version.map(|(_, version)| version.clone()).unwrap_or_default();
+        let fresh = |(at, of, _): &(Instant, String, Schema)| at.elapsed() < SYSTEM_REFRESH && *of == version;
+        if !self.system.as_ref().is_some_and(fresh) {
+            let known = part(upstream, Part::System, &Schema::default()).await?;
+            self.system = Some((Instant::now(), version, known));
+            self.last = None;
         }
-        let base = system.as_ref().map(|(_, schema)| schema);
-        part(&mut upstream, Part::User, base.unwrap_or(&Schema::default())).await
+        let since =
+            |(older, schema): &(Stamps, Schema)| stamps.since(older).map(|changes| (changes, schema.clone()));
+        let schema = match self.last.as_ref().and_then(since) {
+            Some((changes, schema)) if changes.is_empty() => schema,
+            Some((changes, schema)) => {
+                part(upstream, Part::Changed(&changes), &schema.without(&changes)).await?
+            }
+            None => {
+                let base = self.system.as_ref().map(|(_, _, schema)| schema.clone());
+                part(upstream, Part::User, &base.unwrap_or_default()).await?
+            }
+        };
+        self.last = Some((stamps, schema.clone()));
+        Ok(schema)
     }
 }
 
 /// Asks for a part of the catalog, and reads it onto another.
-async fn part(upstream: &mut Upstream, part: Part, base: &Schema) -> Result<Schema, String> {
+async fn part(upstream: &mut Upstream, part: Part<'_>, base: &Schema) -> Result<Schema, String> {
     let rows = upstream.ask(&catalog::statement(part)).await.map_err(|error| error.to_string())?;
     // Reading ten thousand tables takes longer than a task may.
     tokio::task::block_in_place(|| catalog::read_onto(base, &rows)).map_err(|error| error.to_string())

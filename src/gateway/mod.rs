@@ -121,7 +121,7 @@ impl Gateway {
                 clients: config.listen.tls_clients.clone(),
             })?),
         };
-        let databases = Databases::new(&config)?;
+        let databases = Databases::new(&config, tracker.clone())?;
         Ok(Arc::new(Self {
             readings: Readings::new(config.capture.tags.clone()),
             accuracy: Accuracy::default(),

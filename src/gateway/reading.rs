@@ -153,6 +153,9 @@ pub(super) struct Context {
     encoding: Encoding,
     doubt: Doubt,
     own: Arc<Own>,
+    /// Where row security makes a difference.
+    role: Option<Arc<str>>,
+    replica: bool,
 }
 
 /// What is not sure of the session.
@@ -217,8 +220,11 @@ impl Context {
             u8::from(doubt.unknown),
             u8::from(doubt.redefined),
             u8::from(sight.outdated),
+            u8::from(settings.replica),
         ]);
         settings.own.digest(|bytes| hash.update(bytes));
+        let role = settings.role.clone().filter(|_| schema.is_some_and(|schema| schema.has_policies()));
+        hash.update(role.as_deref().unwrap_or_default());
         let digest: [u8; 32] = hash.finalize().into();
         let id = digest.first_chunk().map_or(0, |half| u128::from_le_bytes(*half));
         Self {
@@ -229,6 +235,8 @@ impl Context {
             encoding,
             doubt,
             own: settings.own.clone(),
+            role,
+            replica: settings.replica,
         }
     }
 
@@ -261,6 +269,8 @@ impl Context {
             search_path: self.path.as_deref().unwrap_or_default(),
             standard_conforming_strings: key.strings_standard(),
             own: &self.own,
+            role: self.role.as_deref(),
+            replica: self.replica,
             grammar,
         };
         let empty = Schema::default();

@@ -33,6 +33,8 @@ pub(super) struct Settings {
     pub(super) search_path: Option<Arc<str>>,
     pub(super) strings_standard: bool,
     pub(super) encoding: Arc<str>,
+    /// Triggers and rules are those of a replica (`session_replication_role`).
+    pub(super) replica: bool,
     /// The relations that only the session sees.
     pub(super) own: Arc<Own>,
     /// May have been changed out of sight: by a function, a block, a trigger.
@@ -94,6 +96,7 @@ impl Settings {
             search_path: Some(path.into()),
             strings_standard: true,
             encoding: "UTF8".into(),
+            replica: false,
             own: Arc::default(),
             role_in_doubt: false,
             path_in_doubt: false,
@@ -134,6 +137,7 @@ impl Settings {
                 }
             }
             "client_encoding" => self.encoding = value.unwrap_or("").into(),
+            "session_replication_role" => self.replica = value == Some("replica"),
             _ => {}
         }
     }
@@ -182,6 +186,7 @@ impl Settings {
             }
             "standard_conforming_strings" => self.strings_standard = from.strings_standard,
             "client_encoding" => self.encoding = from.encoding.clone(),
+            "session_replication_role" => self.replica = from.replica,
             _ => {}
         }
     }
@@ -236,7 +241,12 @@ impl View {
             }
             Effect::ResetAll => {
                 self.remember();
-                for name in ["search_path", "standard_conforming_strings", "client_encoding"] {
+                for name in [
+                    "search_path",
+                    "standard_conforming_strings",
+                    "client_encoding",
+                    "session_replication_role",
+                ] {
                     self.now.copy(name, login);
                     self.kept.copy(name, login);
                 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Policy, Relation, RelationKind, quoted};
+use crate::catalog::{Base, Column, Fires, Policy, Relation, RelationKind, Trigger, quoted};
 
 use super::analysis::Draft;
 use super::own::{Becomes, Change, Seen, TEMP};
@@ -183,10 +183,17 @@ impl<'a> Statement<'a> {
             };
             let mut after = relation.clone();
             if kind == "POLICY" {
-                after.policies.push(Policy { name: "of this session".into(), names: "more".into() });
+                after.policies.push(Policy {
+                    name: "of this session".into(),
+                    command: '*',
+                    roles: vec![0],
+                    looks: Vec::new(),
+                    checks: Vec::new(),
+                    functions: "what is not known".into(),
+                });
             } else {
                 // No function has this oid.
-                after.triggers.push(0);
+                after.triggers.push(Trigger { function: 0, bits: u32::MAX, fires: Fires::Always });
             }
             self.change(relation, Becomes::Known(Arc::new(after)), draft);
         }
@@ -225,8 +232,7 @@ impl<'a> Statement<'a> {
         let Some((name, mut next)) = self.name_at(at) else { return false };
         next += usize::from(self.words.mark(next, "*"));
         let Some(Seen::Known(relation)) = self.names().find(&name) else { return false };
-        let has_children =
-            || self.schema.relations().iter().any(|child| child.parents.contains(&relation.oid));
+        let has_children = || self.schema.relations().any(|child| child.parents.contains(&relation.oid));
         let mut after = relation.clone();
         for (from, _) in self.parts(next, to) {
             if !self.alter_one(&mut after, from) {
@@ -280,7 +286,7 @@ impl<'a> Statement<'a> {
             if relation.column(&name).is_none() {
                 let number = relation.columns.iter().map(|column| column.number).max().unwrap_or(0) + 1;
                 let name = name.into();
-                relation.columns.push(Column { number, name, type_name: Box::default(), generated: false });
+                relation.columns.push(Column { number, name, generated: false });
             }
             return true;
         }

@@ -123,6 +123,10 @@ pub struct Settings<'a> {
     pub standard_conforming_strings: bool,
     /// The relations that only the session sees.
     pub own: &'a Own,
+    /// The session's current role, if it is known: row security depends on it.
+    pub role: Option<&'a str>,
+    /// Whether `session_replication_role` is `replica`: other triggers and rules fire.
+    pub replica: bool,
     /// The second reader.
     pub grammar: &'a dyn Grammar,
 }
@@ -150,7 +154,13 @@ pub fn analyze(text: &str, schema: &Schema, settings: &Settings<'_>) -> Analysis
                 statement.guess(0, words.len(), note, &mut draft);
             }
         }
-        draft.finish(Names { schema, path: settings.search_path, own: settings.own })
+        draft.finish(Names {
+            schema,
+            path: settings.search_path,
+            own: settings.own,
+            role: settings.role,
+            replica: settings.replica,
+        })
     };
     if size.nesting <= SMALL_NESTING && size.links <= SMALL_LINKS {
         stacker::maybe_grow(SMALL_STACK, LARGE_STACK, work)

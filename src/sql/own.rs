@@ -157,6 +157,10 @@ pub(crate) struct Names<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) path: &'a [String],
     pub(crate) own: &'a Own,
+    /// Who asks; row security depends on it.
+    pub(crate) role: Option<&'a str>,
+    /// Whether triggers and rules are those of a replica.
+    pub(crate) replica: bool,
 }
 
 impl<'a> Names<'a> {

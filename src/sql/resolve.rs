@@ -50,7 +50,13 @@ enum Known {
 impl<'s, 't> Resolver<'s, 't> {
     pub(crate) fn new(schema: &'s Schema, settings: &Settings<'s>) -> Self {
         Self {
-            names: Names { schema, path: settings.search_path, own: settings.own },
+            names: Names {
+                schema,
+                path: settings.search_path,
+                own: settings.own,
+                role: settings.role,
+                replica: settings.replica,
+            },
             grammar: settings.grammar,
             touched: Touched::default(),
             scopes: Vec::new(),

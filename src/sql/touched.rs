@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{Change, Relation, RelationKind, quoted};
+use crate::catalog::{Change, Relation, RelationKind, Rule, Trigger, quoted};
 
-use super::bodies::Body;
+use super::bodies::{Body, touches_nothing};
 use super::own::{Names, Seen};
 
 /// A column: the relation's oid and the column's number.
@@ -140,8 +140,7 @@ impl Touched {
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
             let reach = self.reach(view);
             for base in &view.bases {
-                let own = view.origins.iter().any(|origin| origin.base == base.oid);
-                if reach == Reach::Nothing || (reach == Reach::Own && !own) {
+                if !reaches(reach, view, base.oid) {
                     continue;
                 }
                 let fresh = self.tables.insert(base.oid);
@@ -197,34 +196,51 @@ impl Touched {
         }
     }
 
-    fn follow_changes(&mut self, names: Names<'_>) {
+    fn follow_changes(&mut self, names: Names<'_>, via: &mut Vec<String>) {
         for oid in self.changed.clone() {
             let Some(relation) = names.by_oid(oid) else { continue };
             let view = relation.kind == RelationKind::View && relation.origins.is_empty();
             if view && relation.rules.is_empty() && relation.triggers.is_empty() {
                 self.doubt(format!("what is changed below {} is not known", relation.full_name()));
             }
-            for function in &relation.triggers {
-                let unsettles = names
-                    .schema
-                    .function_by_oid(*function)
-                    .is_some_and(|found| names.schema.is_unsettling(&found.name));
-                self.unsettling |= unsettles;
-                let name = names
-                    .schema
-                    .function_by_oid(*function)
-                    .map(|found| format!("{}.{}", found.schema, found.name));
-                let name = name.as_deref().unwrap_or("a function");
-                let body = names.schema.function_by_oid(*function).and_then(|found| found.body.as_deref());
-                let said = body.map(|body| Body::read(body, names).said(names)).unwrap_or_default();
-                let full = relation.full_name();
-                self.doubt(format!("triggers of {full} run {name}, which may touch more{said}"));
+            let known = [Change::Insert, Change::Update, Change::Delete]
+                .into_iter()
+                .filter(|change| self.events.contains(&(oid, *change)))
+                .collect::<Vec<_>>();
+            let fires = |trigger: &&Trigger| {
+                let on = known.is_empty() || known.iter().any(|change| trigger.is_on(*change));
+                on && trigger.fires.in_session(names.replica)
+            };
+            for trigger in relation.triggers.iter().filter(fires) {
+                self.triggered(names, relation, trigger.function, via);
             }
         }
     }
 
-    /// Rules on the changes add what they touch, and rules on that.
-    fn follow_rules(&mut self, names: Names<'_>) {
+    /// A trigger's function runs.
+    fn triggered(&mut self, names: Names<'_>, relation: &Relation, function: u32, via: &mut Vec<String>) {
+        let full = relation.full_name();
+        if names.schema.builtin_by_oid(function).is_some() {
+            return;
+        }
+        let Some(function) = names.schema.function_by_oid(function) else {
+            self.doubt(format!("triggers of {full} run a function, which may touch more"));
+            return;
+        };
+        let name = format!("{}.{}", quoted(&function.schema), quoted(&function.name));
+        via.push(name.clone());
+        self.unsettling |= names.schema.is_unsettling(&function.name);
+        let body = function.body.as_deref();
+        if &*function.language == "plpgsql" && body.is_some_and(|body| touches_nothing(body, names)) {
+            return;
+        }
+        let said = body.map(|body| Body::read(body, names).said(names)).unwrap_or_default();
+        self.doubt(format!("triggers of {full} run {name}, which may touch more{said}"));
+    }
+
+    /// What changes do beyond their own relation: rules add what they touch or do it instead, views hand a change on
+    /// to the table below.
+    fn follow_events(&mut self, names: Names<'_>) {
         let mut open: Vec<(u32, Change)> = self.events.iter().copied().collect();
         let mut done = BTreeSet::new();
         while let Some((oid, event)) = open.pop() {
@@ -232,7 +248,7 @@ impl Touched {
                 continue;
             }
             let Some(relation) = names.by_oid(oid) else { continue };
-            for rule in relation.rules.iter().filter(|rule| rule.event == event) {
+            for rule in active(relation, event, names) {
                 self.note(format!("rule {} of {} applies", quoted(&rule.name), relation.full_name()));
                 for touch in &rule.touches {
                     self.tables.insert(touch.oid);
@@ -245,30 +261,109 @@ impl Touched {
                     }
                 }
             }
+            for base in self.below(relation, event, names) {
+                self.changed.insert(base);
+                self.events.insert((base, event));
+                open.push((base, event));
+            }
         }
     }
 
-    /// Row security may read more, depending on the role.
-    fn follow_policies(&mut self, names: Names<'_>) {
-        for oid in self.tables.clone() {
+    /// The table that a change of a view becomes a change of.
+    fn below(&self, view: &Relation, event: Change, names: Names<'_>) -> BTreeSet<u32> {
+        let replaced = active(view, event, names).any(|rule| rule.instead);
+        if view.kind != RelationKind::View || replaced || view.has_instead_triggers {
+            return BTreeSet::new();
+        }
+        view.origins.iter().map(|origin| origin.base).collect()
+    }
+
+    /// Row security may look elsewhere. Whose it is depends on the way there: what a view or a rule touches is touched
+    /// by its owner.
+    fn follow_policies(&mut self, names: Names<'_>, direct: &BTreeSet<u32>) {
+        if !names.schema.has_policies() && names.own.is_empty() {
+            return;
+        }
+        let asking = names.role.and_then(|role| names.schema.role(role)).map(|role| role.oid);
+        let mut open: Vec<(u32, Option<u32>, bool)> =
+            direct.iter().map(|oid| (*oid, asking, false)).collect();
+        let mut done = BTreeSet::new();
+        while let Some((oid, role, shown)) = open.pop() {
+            if !done.insert((oid, role, shown)) {
+                continue;
+            }
             let Some(relation) = names.by_oid(oid) else { continue };
+            let owner = Some(relation.owner);
+            let events = [Change::Insert, Change::Update, Change::Delete];
+            let fired = events.into_iter().filter(|event| self.events.contains(&(oid, *event)));
+            let rules = fired.flat_map(|event| active(relation, event, names));
+            open.extend(rules.flat_map(|rule| &rule.touches).map(|touch| (touch.oid, owner, false)));
+            let reach = self.reach(relation);
+            let bases = relation.bases.iter().filter(|base| reaches(reach, relation, base.oid));
+            let below = if relation.is_invoker { asking } else { owner };
+            if relation.kind == RelationKind::View {
+                open.extend(bases.map(|base| (base.oid, below, reach == Reach::All)));
+            }
+            open.extend(self.secured(names, relation, role, shown).into_iter().map(|oid| (oid, role, false)));
+        }
+    }
+
+    /// Adds what the policies of one relation touch when a role comes to it, through a view that shows it or not.
+    fn secured(&mut self, names: Names<'_>, relation: &Relation, role: Option<u32>, shown: bool) -> Vec<u32> {
+        let full = relation.full_name();
+        let Some(role) = role else {
             for policy in &relation.policies {
-                let full = relation.full_name();
+                let name = quoted(&policy.name);
                 self.doubt(format!(
-                    "row security policy {} of {full} may touch {}",
-                    policy.name, policy.names
+                    "row security policy {name} of {full} may touch more: the role is not known"
                 ));
             }
+            return Vec::new();
+        };
+        let changed = self.changed.contains(&relation.oid);
+        let does = |change| self.events.contains(&(relation.oid, change));
+        // MERGE names no event, and the policies of all commands are put in.
+        let merges = changed && ![Change::Insert, Change::Update, Change::Delete].into_iter().any(does);
+        let (inserts, updates, deletes) =
+            (merges || does(Change::Insert), merges || does(Change::Update), merges || does(Change::Delete));
+        let columns = (relation.oid, i16::MIN)..=(relation.oid, i16::MAX);
+        let reads = shown
+            || !changed
+            || self.sources.contains(&relation.oid)
+            || self.seen.range(columns.clone()).next().is_some()
+            || self.reads.range(columns).next().is_some();
+        let mut found = Vec::new();
+        for policy in names.schema.policies_for(relation, role) {
+            let is = |command| policy.command == command || policy.command == '*';
+            let looks = (is('r') && reads) || (is('w') && updates) || (is('d') && deletes);
+            let checks =
+                (is('a') && inserts) || (is('w') && updates) || (is('r') && reads && (inserts || updates));
+            if (looks || checks) && !policy.functions.is_empty() {
+                let name = quoted(&policy.name);
+                self.doubt(format!(
+                    "row security policy {name} of {full} calls {}, which may touch more",
+                    policy.functions
+                ));
+            }
+            let looked = policy.looks.iter().filter(|_| looks);
+            for touch in looked.chain(policy.checks.iter().filter(|_| checks)) {
+                self.tables.insert(touch.oid);
+                self.read_base(names, touch.oid, &touch.selected, false);
+                found.push(touch.oid);
+            }
         }
+        found
     }
 
     /// Follows views and writes every list out, sorted.
     pub(crate) fn write(&mut self, names: Names<'_>) -> Written {
         let mut via = BTreeSet::new();
-        self.follow_rules(names);
+        let direct = self.tables.clone();
+        self.follow_events(names);
+        self.follow_policies(names, &direct);
         self.follow_views(names, &mut via);
-        self.follow_policies(names);
-        self.follow_changes(names);
+        let mut triggered = Vec::new();
+        self.follow_changes(names, &mut triggered);
         let relation = |oid: &u32| names.by_oid(*oid).map(|found| found.full_name().to_owned());
         let columns = |set: &mut dyn Iterator<Item = &Col>| {
             let mut names: Vec<String> = set.filter_map(|col| column_name(names, *col)).collect();
@@ -289,8 +384,22 @@ impl Touched {
             reads: columns(&mut self.reads.iter()),
             filters: columns(&mut self.seen.difference(&self.reads)),
             writes: columns(&mut self.writes.iter()),
-            via: sorted(&via),
+            via: sorted(&via).into_iter().chain(triggered).collect::<BTreeSet<_>>().into_iter().collect(),
         }
+    }
+}
+
+/// The rules that an event of a relation fires.
+fn active<'r>(relation: &'r Relation, event: Change, names: Names<'_>) -> impl Iterator<Item = &'r Rule> {
+    let replica = names.replica;
+    relation.rules.iter().filter(move |rule| rule.event == event && rule.fires.in_session(replica))
+}
+
+fn reaches(reach: Reach, view: &Relation, base: u32) -> bool {
+    match reach {
+        Reach::All => true,
+        Reach::Own => view.origins.iter().any(|origin| origin.base == base),
+        Reach::Nothing => false,
     }
 }
 

@@ -136,7 +136,13 @@ impl<'a> Statement<'a> {
     }
 
     pub(crate) fn names(&self) -> Names<'a> {
-        Names { schema: self.schema, path: self.settings.search_path, own: self.settings.own }
+        Names {
+            schema: self.schema,
+            path: self.settings.search_path,
+            own: self.settings.own,
+            role: self.settings.role,
+            replica: self.settings.replica,
+        }
     }
 
     pub(crate) fn relation(&self, name: &[String]) -> Option<&'a Relation> {

@@ -3,16 +3,22 @@
 import collections
 import csv
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 import urllib.request
 
-import pglast
+if importlib.util.find_spec("pglast") is None:  # PostgreSQL's own scanner
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "pglast"], check=True)
 
-from sides import Side
-from support.processes import until
+import pglast  # noqa: E402
+
+from sides import Side  # noqa: E402
+from support.processes import until  # noqa: E402
 
 # Columns of the server's CSV log.
 FROM, SESSION, SEVERITY, SQLSTATE, MESSAGE, QUERY, APPLICATION = 4, 5, 11, 12, 13, 19, 22

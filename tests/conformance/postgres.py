@@ -214,6 +214,17 @@ def show(name: str, direct: str, through: str) -> str:
                                         f"{name} through", n=2))
 
 
+def fetch_newest(folder: pathlib.Path) -> None:
+    """The newest minor version that the mirror still has the source of."""
+    known = subprocess.run(["apt-cache", "showsrc", "postgresql-15"], capture_output=True, text=True, check=True).stdout
+    versions = re.findall(r"^Version: (\S+)", known, re.MULTILINE)
+    for version in sorted(versions, reverse=True):
+        command = ["apt-get", "source", "--download-only", "-qq", f"postgresql-15={version}"]
+        if subprocess.run(command, cwd=folder).returncode == 0:
+            return
+    raise RuntimeError(f"no source of PostgreSQL 15 can be fetched; tried {', '.join(versions)}")
+
+
 def fetch(folder: pathlib.Path) -> pathlib.Path:
     """PostgreSQL's source, by apt."""
     found = sorted(folder.glob("postgresql-15*/src/test/regress"))
@@ -221,10 +232,8 @@ def fetch(folder: pathlib.Path) -> pathlib.Path:
         shutil.copy("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/conformance.sources")
         path = pathlib.Path("/etc/apt/sources.list.d/conformance.sources")
         path.write_text(path.read_text().replace("Types: deb", "Types: deb-src"))
-        version = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "postgresql-15"], capture_output=True,
-                                 text=True, check=True).stdout
         subprocess.run(["apt-get", "update", "-qq"], check=True)
-        subprocess.run(["apt-get", "source", "--download-only", "-qq", f"postgresql-15={version}"], cwd=folder, check=True)
+        fetch_newest(folder)
         subprocess.run(["tar", "xf", next(folder.glob("postgresql-15_*.orig.tar.*"))], cwd=folder, check=True)
         found = sorted(folder.glob("postgresql-15*/src/test/regress"))
     return found[0].parents[2]

@@ -227,6 +227,9 @@ async fn while_the_catalog_cannot_be_loaded_after_a_change_records_are_not_sure(
     let (_own, gateway, mut wire) = alone().await;
     look(&mut wire, "certain").await;
     wire.run("ALTER ROLE app_write NOLOGIN").await;
+    // The connection of the last load may be open still.
+    let leave = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pgwitness catalog'";
+    assert!(succeeded(&wire.run(leave).await));
     assert!(succeeded(&wire.run(TO_PHONE).await));
     look(&mut wire, "uncertain").await;
     assert_eq!(read(&gateway, "certain").await, (true, of("email")));

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod beyond;
 mod bounds;
 mod cancel;
 mod cases;

@@ -35,6 +35,8 @@ fn ask(text: &str) -> Analysis {
             search_path: &path,
             standard_conforming_strings: true,
             own: &Own::default(),
+            role: None,
+            replica: false,
             grammar: &InProcess,
         },
     )
@@ -60,8 +62,14 @@ fn the_second_reader_alone_gives_the_same_answers() {
 #[track_caller]
 fn touches_what_postgresql_checks(grammar: &dyn Grammar) {
     let (schema, path) = (schema(), path());
-    let settings =
-        Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), grammar };
+    let settings = Settings {
+        search_path: &path,
+        standard_conforming_strings: true,
+        own: &Own::default(),
+        role: None,
+        replica: false,
+        grammar,
+    };
     let mut wrong = Vec::new();
     for line in STATEMENTS.lines() {
         let truth: Value = serde_json::from_str(line).unwrap();
@@ -91,7 +99,7 @@ fn touches_what_postgresql_checks(grammar: &dyn Grammar) {
 
 /// A table that a statement makes is not in the catalog yet.
 fn schema_has(schema: &Schema, full: &str) -> bool {
-    schema.relations().iter().any(|relation| relation.full_name() == full)
+    schema.relations().any(|relation| relation.full_name() == full)
 }
 
 #[track_caller]
@@ -220,6 +228,8 @@ fn the_path_decides_and_pg_catalog_comes_first() {
         search_path: &path,
         standard_conforming_strings: true,
         own: &Own::default(),
+        role: None,
+        replica: false,
         grammar: &InProcess,
     };
     let schema = schema();
@@ -235,6 +245,8 @@ fn a_hidden_statement_is_seen_when_backslashes_escape() {
         search_path: &path,
         standard_conforming_strings: false,
         own: &Own::default(),
+        role: None,
+        replica: false,
         grammar: &InProcess,
     };
     let found = analyze(r"select 'a\'', ssn from customers --'", &schema(), &settings);
@@ -429,6 +441,8 @@ fn hostile_text_ends_soon_on_a_small_stack() {
             search_path: &path,
             standard_conforming_strings: true,
             own: &Own::default(),
+            role: None,
+            replica: false,
             grammar: &InProcess,
         };
         for text in &texts {
@@ -445,7 +459,7 @@ proptest::proptest! {
     #[test]
     fn no_text_panics(text in "[a-z0-9 '\"$;:,.()*/\\\\&U\\[\\]=<>-]{0,80}", standard: bool) {
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: standard, own: &Own::default(), grammar: &InProcess };
+        let settings = Settings { search_path: &path, standard_conforming_strings: standard, own: &Own::default(), role: None, replica: false, grammar: &InProcess };
         std::hint::black_box(analyze(&text, &Schema::default(), &settings));
         for range in super::split(text.as_bytes(), standard) {
             proptest::prop_assert!(range.start < range.end && range.end <= text.len());
@@ -457,7 +471,7 @@ proptest::proptest! {
     fn no_shuffle_of_real_words_panics(words in proptest::collection::vec(0usize..WORDS.len(), 0..24)) {
         let text: Vec<&str> = words.into_iter().map(|at| WORDS[at]).collect();
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), grammar: &InProcess };
+        let settings = Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), role: None, replica: false, grammar: &InProcess };
         std::hint::black_box(analyze(&text.join(" "), &Schema::default(), &settings));
     }
 }

@@ -320,6 +320,8 @@ impl<'s, 't> Resolver<'s, 't> {
             search_path: self.names.path,
             standard_conforming_strings: true,
             own: self.names.own,
+            role: self.names.role,
+            replica: self.names.replica,
             grammar: self.grammar,
         }
     }

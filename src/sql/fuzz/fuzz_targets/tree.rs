@@ -24,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
         search_path: &path,
         standard_conforming_strings: true,
         own: &Own::default(),
+        role: None, replica: false,
         grammar: &Bytes(data),
     };
     std::hint::black_box(analyze("select 1", &Schema::default(), &settings));
