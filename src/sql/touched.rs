@@ -29,6 +29,8 @@ pub(crate) struct Touched {
     pub(crate) changed: BTreeSet<u32>,
     /// Relations that rows are taken from.
     pub(crate) sources: BTreeSet<u32>,
+    /// Views that the server refuses to look into for this statement.
+    pub(crate) refused: BTreeSet<u32>,
     /// How rows of them are changed, where rules apply.
     pub(crate) events: BTreeSet<(u32, Change)>,
     pub(crate) functions: BTreeSet<String>,
@@ -79,6 +81,7 @@ impl Touched {
         self.writes.extend(inner.writes);
         self.changed.extend(inner.changed);
         self.sources.extend(inner.sources);
+        self.refused.extend(inner.refused);
         self.events.extend(inner.events);
         self.functions.extend(inner.functions);
         self.opaque.extend(inner.opaque);
@@ -156,6 +159,9 @@ impl Touched {
     /// How far a statement goes into a view. Where rows are only put into it, its conditions do not apply.
     fn reach(&self, view: &Relation) -> Reach {
         let does = |change| self.events.contains(&(view.oid, change));
+        if self.refused.contains(&view.oid) {
+            return Reach::Nothing;
+        }
         let only_inserts = does(Change::Insert) && !does(Change::Update) && !does(Change::Delete);
         if !only_inserts || self.sources.contains(&view.oid) {
             return Reach::All;

@@ -340,6 +340,9 @@ impl<'a> Statement<'a> {
         draft.is("COPY", if reads { Class::Read } else { Class::Write });
         self.named(&name, !reads, draft);
         if let Some(relation) = self.relation(&name) {
+            if relation.kind == RelationKind::View && reads {
+                draft.touched.refused.insert(relation.oid);
+            }
             self.copied(relation, &columns, reads, draft);
             if !reads {
                 self.copy_filter(relation, at, to, draft);

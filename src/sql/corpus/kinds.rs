@@ -46,7 +46,8 @@ const KINDS: &[(&str, &str)] = &[
         "functions, procedures and triggers that may touch more: named, with what their bodies name",
         "select shop.count_orders()",
     ),
-    ("triggers on the table that is changed", "update shop.audited set note = 'x'"),
+    ("triggers in PL/pgSQL that run no query", "update shop.audited set note = 'x'"),
+    ("other triggers that the change fires", "update shop.watched set note = 'x'"),
     (
         "built-ins that run SQL which is not a constant, or read files or whole schemas",
         "select query_to_xml($1, true, true, '')",

@@ -203,7 +203,9 @@ fn functions_are_doubted_only_when_they_may_touch_something() {
         ("select plain(name) from products", Certainty::Exact),
         ("select double(owner) from products", Certainty::Exact),
         ("select count_orders()", Certainty::Partial),
-        ("update audited set note = 'x'", Certainty::Partial),
+        ("update audited set note = 'x'", Certainty::Exact),
+        ("update watched set note = 'x'", Certainty::Partial),
+        ("delete from watched", Certainty::Exact),
     ] {
         let found = ask(text);
         assert_eq!(found.certainty, certainty, "{text}: {:?}", found.notes);

@@ -33,4 +33,7 @@ CREATE FUNCTION shop.count_orders() RETURNS bigint LANGUAGE sql STABLE AS 'SELEC
 CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TABLE shop.audited (id integer, note text);
 CREATE TRIGGER audit BEFORE UPDATE ON shop.audited FOR EACH ROW EXECUTE FUNCTION shop.touch();
+CREATE FUNCTION shop.watch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM shop.audited; RETURN NEW; END';
+CREATE TABLE shop.watched (id integer, note text);
+CREATE TRIGGER watch BEFORE UPDATE ON shop.watched FOR EACH ROW EXECUTE FUNCTION shop.watch();
 CREATE UNIQUE INDEX customers_lower ON shop.customers (lower(email)) WHERE ssn IS NOT NULL;

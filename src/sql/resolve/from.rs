@@ -93,8 +93,9 @@ impl<'s, 't> Resolver<'s, 't> {
             };
             own.get_or_insert_with(|| scalar.clone());
             let names = if known.is_empty() {
-                // The alias names the ordinality too.
+                // The alias names the ordinality too, and the columns of all calls.
                 let own = alias.columns.len().saturating_sub(usize::from(ordinality));
+                let own = if calls.len() > 1 { 0 } else { own };
                 self.function_columns(call, scalar, alias.columns.get(..own).unwrap_or_default())
             } else {
                 Some(known.to_vec())
@@ -114,6 +115,10 @@ impl<'s, 't> Resolver<'s, 't> {
     /// The columns that a function in FROM shows; none when they cannot be known.
     fn function_columns(&self, call: &t::Expr, scalar: String, named: &[String]) -> Option<Vec<String>> {
         let t::Expr::Call(call) = call else { return Some(vec![scalar]) };
+        if call.arguments.len() > 1 && call.name.last().is_some_and(|name| name == "unnest") {
+            // In FROM each array is a column.
+            return Some(vec!["unnest".to_owned(); call.arguments.len()]);
+        }
         let found = self.function(&call.name, call.arguments.len());
         let Some(function) = found else {
             return Some(if named.len() > 1 { named.to_vec() } else { vec![scalar] });
