@@ -478,10 +478,8 @@ impl Schema {
     /// Whether a function that did not come with the server has this name, in whatever schema.
     #[must_use]
     pub fn has_own_function(&self, name: &str) -> bool {
-        let own = |(schema, names): (&Box<str>, &Names)| {
-            &**schema != SYSTEM_SCHEMA && names.functions.contains_key(name)
-        };
-        self.schemas.iter().any(own)
+        let mut others = self.schemas.iter().filter(|(schema, _)| &***schema != SYSTEM_SCHEMA);
+        others.any(|(_, names)| names.functions.contains_key(name))
     }
 
     /// Whether any function is called `schema.name`, built-in ones included.

@@ -43,7 +43,7 @@ const MAX_MEMO: usize = 8;
 const MAX_MEMO_KEY: usize = 1024;
 
 /// The catalog's age is asked for this often; what is told of it is heard at once.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An execution between its record and its end.
 #[derive(Debug)]

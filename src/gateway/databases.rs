@@ -21,8 +21,12 @@ const FIRST_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// At most this.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Between two looks for changes that a function may have made.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Between two looks for changes that a function may have made, at least and at most: a session that calls functions all
+/// the time must not make the gateway look all the time.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Within these, this many times what the last look took.
+const LOOK_AGAIN_TIMES: u32 = 20;
 
 /// A catalog load may take this long; then statements are analysed without.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,6 +127,8 @@ struct Loader {
 struct Known {
     schema: Option<Arc<Schema>>,
     loaded: Option<Instant>,
+    /// How long that took.
+    took: Duration,
     /// When the last load failed, and how many have since one succeeded.
     failed: Option<(Instant, u32)>,
     /// Counts changes seen, so that a load that began before a change does not hide it.
@@ -263,7 +269,8 @@ impl Catalog {
         if known.failed.is_some_and(|(at, times)| at.elapsed() < wait(times)) {
             return false;
         }
-        let suspected = known.suspected && known.loaded.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
+        let again = known.took.saturating_mul(LOOK_AGAIN_TIMES).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+        let suspected = known.suspected && known.loaded.is_none_or(|at| at.elapsed() >= again);
         suspected || self.is_aged(&known) || known.includes != known.changes
     }
 
@@ -278,6 +285,7 @@ impl Catalog {
             let mut known = self.lock();
             (known.changes, std::mem::take(&mut known.suspected))
         };
+        let begun = Instant::now();
         let loaded = tokio::time::timeout(LOAD_TIMEOUT, self.load(role, &mut loader)).await;
         let mut known = self.lock();
         match loaded {
@@ -288,6 +296,7 @@ impl Catalog {
                 }
                 known.includes = changes;
                 known.loaded = Some(Instant::now());
+                known.took = begun.elapsed();
                 known.failed = None;
             }
             failed => {

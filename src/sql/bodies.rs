@@ -24,11 +24,10 @@ const QUERIES: &[&str] = &[
 pub(crate) fn touches_nothing(text: &str, names: Names<'_>) -> bool {
     let words = if text.len() <= BODY_MAX { Words::read(text, true, BODY_MAX) } else { None };
     let Some(words) = words else { return false };
-    (0..words.len()).all(|at| {
-        let called = words.mark(at + 1, "(");
-        let own = || words.name(at).is_some_and(|name| names.schema.has_own_function(&name));
-        !words.is_any(at, QUERIES) && !(called && own())
-    })
+    let calls = |at| {
+        words.mark(at + 1, "(") && words.name(at).is_some_and(|name| names.schema.has_own_function(&name))
+    };
+    !(0..words.len()).any(|at| words.is_any(at, QUERIES) || calls(at))
 }
 
 /// What a body names.

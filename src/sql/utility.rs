@@ -180,7 +180,10 @@ impl<'a> Statement<'a> {
     fn explain(&self, from: usize, to: usize, draft: &mut Draft) {
         let mut at = from + 1;
         let mut runs = false;
-        if self.words.mark(at, "(") {
+        // A query may begin with a parenthesis too.
+        let query =
+            self.words.is_any(at + 1, &["select", "with", "values", "table"]) || self.words.mark(at + 1, "(");
+        if self.words.mark(at, "(") && !query {
             let end = self.skip_group(at);
             runs = self.runs(at, end);
             at = end;

@@ -53,7 +53,7 @@ def run_sqlalchemy(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[
     side.cluster.psql("create schema if not exists test_schema; create schema if not exists test_schema_2; "
                       "create extension if not exists hstore; create extension if not exists citext",
                       dbname="sqlalchemy")
-    for name in ("test", "setup.cfg", "pyproject.toml"):
+    for name in ("lib", "test", "setup.cfg", "pyproject.toml"):
         copy = shutil.copytree if (source / name).is_dir() else shutil.copy
         copy(source / name, out / name)
     report = out / "report.xml"
