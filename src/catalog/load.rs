@@ -222,7 +222,7 @@ fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         .and_then(|(all, defaults)| Some((all.parse().ok()?, defaults.parse().ok()?)))
         .ok_or(row.wrong("argument counts"))?;
     let mut traits = row.text(5, "function traits")?.rsplitn(4, ' ');
-    let security_definer = traits.next() == Some("true");
+    let is_apart = traits.next() == Some("true");
     let volatility = match traits.next() {
         Some("i") => Volatility::Immutable,
         Some("s") => Volatility::Stable,
@@ -240,7 +240,7 @@ fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         language,
         kind,
         volatility,
-        security_definer,
+        is_apart,
         outputs: row.json_or_empty(6, "output columns")?,
         returns_row_of: row.optional_number(7, "returned row type")?,
         body: row.optional(8).map(Into::into),

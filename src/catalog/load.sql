@@ -89,7 +89,7 @@ from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and 
 union all
 select 'function', p.oid::text,
   n.nspname::text, p.proname::text, p.pronargs::text || ' ' || p.pronargdefaults::text,
-  l.lanname::text || ' ' || p.prokind::text || ' ' || p.provolatile::text || ' ' || p.prosecdef::text,
+  l.lanname::text || ' ' || p.prokind::text || ' ' || p.provolatile::text || ' ' || (p.prosecdef or p.proconfig is not null)::text,
   (select pg_catalog.json_agg(coalesce(o.name, '') order by o.at)::text
     from rows from (pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes)) with ordinality as o(name, mode, at)
     where o.mode in ('o', 'b', 't')),

@@ -360,8 +360,8 @@ pub struct Function {
     pub kind: char,
     /// What it may do.
     pub volatility: Volatility,
-    /// Whether it runs with the rights of its owner.
-    pub security_definer: bool,
+    /// Whether it runs with the rights of its owner, or with settings of its own.
+    pub is_apart: bool,
     /// The names of its output columns, when it has any of its own.
     pub outputs: Vec<Box<str>>,
     /// The relation whose row type it returns.

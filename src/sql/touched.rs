@@ -240,8 +240,9 @@ impl Touched {
         if &*function.language == "plpgsql" && body.is_some_and(|body| touches_nothing(body, names)) {
             return;
         }
-        let said = body.map(|body| Body::read(body, names).said(names)).unwrap_or_default();
-        self.doubt(format!("triggers of {full} run {name}, which may touch more{said}"));
+        let body = body.map(|body| Body::read(body, names)).unwrap_or_default();
+        self.doubt(format!("triggers of {full} run {name}, which may touch more{}", body.said(names)));
+        self.tables.extend(body.relations);
     }
 
     /// What changes do beyond their own relation: rules add what they touch or do it instead, views hand a change on

@@ -147,6 +147,7 @@ async fn a_trigger_counts_where_it_fires_and_only_one_that_touches_more_makes_a_
     let deleted =
         record(&gateway, &mut wire, "DELETE FROM stamped RETURNING 'trailedrow'", "trailedrow").await;
     assert_eq!((&deleted["analysis"], &deleted["via"]), (&json!("partial"), &json!(["public.leave_trail"])));
+    assert_eq!(deleted["tables"], json!(["public.stamped", "public.trail"]));
     assert!(deleted["analysis_notes"].to_string().contains("its body names public.trail"), "{deleted}");
     gateway.stop().await;
 }

@@ -81,7 +81,12 @@ fn touches_what_postgresql_checks(grammar: &dyn Grammar) {
             found.tables.iter().filter(|name| !made || schema_has(&schema, name)).cloned().collect();
         let ours = (tables, union(&found.reads, &found.filters), found.writes.clone());
         let theirs = (list("tables"), list("reads"), list("writes"));
-        if ours != theirs {
+        // What a function of one's own touches inside, the server does not tell of the statement that calls it.
+        let within = found.notes.iter().any(|note| note.contains(" may touch more: its body names "));
+        let holds = |mine: &[String], theirs: &[String]| theirs.iter().all(|name| mine.contains(name));
+        let more =
+            within && holds(&ours.0, &theirs.0) && holds(&ours.1, &theirs.1) && holds(&ours.2, &theirs.2);
+        if ours != theirs && !more {
             wrong.push(format!(
                 "{text}\n  ours   {ours:?}\n  theirs {theirs:?}\n  {:?} {:?}",
                 found.certainty, found.notes
@@ -203,6 +208,7 @@ fn functions_are_doubted_only_when_they_may_touch_something() {
         ("select plain(name) from products", Certainty::Exact),
         ("select double(owner) from products", Certainty::Exact),
         ("select count_orders()", Certainty::Partial),
+        ("select name from cheap(10)", Certainty::Partial),
         ("update audited set note = 'x'", Certainty::Exact),
         ("update watched set note = 'x'", Certainty::Partial),
         ("delete from watched", Certainty::Exact),
@@ -210,6 +216,11 @@ fn functions_are_doubted_only_when_they_may_touch_something() {
         let found = ask(text);
         assert_eq!(found.certainty, certainty, "{text}: {:?}", found.notes);
     }
+    let found = ask("select name from cheap(10)");
+    assert_eq!((found.tables, found.functions), (own(&["shop.products"]), own(&["shop.cheap"])));
+    assert!(found.reads.contains(&"shop.products.price".to_owned()), "{:?}", found.reads);
+    let found = ask("update watched set note = 'x'");
+    assert_eq!((found.tables, found.via), (own(&["shop.audited", "shop.watched"]), own(&["shop.watch"])));
     let found = ask("select plain(name) from products");
     assert_eq!((found.functions, found.class), (own(&["shop.plain"]), vec![Class::Read, Class::Function]));
 }

@@ -3,9 +3,10 @@
 use crate::catalog::{Function, Volatility, quoted};
 
 use super::super::Settings;
-use super::super::bodies::Body;
+use super::super::bodies::{Body, touches_nothing};
 use super::super::own::lookup_order;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
+use super::super::touched::Touched;
 use super::super::tree as t;
 use super::Resolver;
 
@@ -268,19 +269,35 @@ impl<'s, 't> Resolver<'s, 't> {
             }
             return;
         }
-        let Some(function) = self.names.schema.functions(schema, plain).next() else { return };
-        if schema == "information_schema" {
-            return;
+        if schema != "information_schema" {
+            self.called_own(schema, plain, arguments.len());
         }
-        self.touched.own_functions = true;
-        self.touched.unsettling |= self.names.schema.is_unsettling(plain);
-        let closed = matches!(&*function.language, "c" | "internal") || function.kind == 'a';
-        let pure = function.volatility == Volatility::Immutable
-            || (function.language.as_ref() == "sql" && self.touches_nothing(function));
-        self.touched.volatile |= function.volatility == Volatility::Volatile && !pure;
-        if !closed && !pure {
-            let said = function.body.as_deref().map(|body| Body::read(body, self.names).said(self.names));
-            self.touched.doubt(format!("{schema}.{plain} may touch more{}", said.unwrap_or_default()));
+    }
+
+    /// A call of a function that did not come with the server. Which of several it is, only the types of its arguments
+    /// tell: all that take this many count.
+    fn called_own(&mut self, schema: &str, plain: &str, arguments: usize) {
+        let all: Vec<&'s Function> = self.names.schema.functions(schema, plain).collect();
+        let fitting: Vec<&'s Function> =
+            all.iter().copied().filter(|function| takes(function, arguments)).collect();
+        let candidates = if fitting.is_empty() { all } else { fitting };
+        self.touched.own_functions |= !candidates.is_empty();
+        self.touched.unsettling |= !candidates.is_empty() && self.names.schema.is_unsettling(plain);
+        for function in candidates {
+            let closed = matches!(&*function.language, "c" | "internal") || function.kind == 'a';
+            let pure = function.volatility == Volatility::Immutable
+                || match (&*function.language, function.body.as_deref()) {
+                    ("sql", _) => self.follow_body(function),
+                    ("plpgsql", Some(body)) => touches_nothing(body, self.names),
+                    _ => false,
+                };
+            self.touched.volatile |= function.volatility == Volatility::Volatile && !pure;
+            if !closed && !pure {
+                let body =
+                    function.body.as_deref().map(|body| Body::read(body, self.names)).unwrap_or_default();
+                self.touched.doubt(format!("{schema}.{plain} may touch more{}", body.said(self.names)));
+                self.touched.tables.extend(body.relations);
+            }
         }
     }
 
@@ -326,23 +343,35 @@ impl<'s, 't> Resolver<'s, 't> {
         }
     }
 
-    /// Whether a SQL function's body names no relation and calls nothing but built-in functions.
-    fn touches_nothing(&self, function: &Function) -> bool {
+    /// What the body of a SQL function touches, the statement that calls it touches. True when that is nothing.
+    fn follow_body(&mut self, function: &Function) -> bool {
         let Some(body) = function.body.as_deref().filter(|body| body.len() <= BODY_MAX && !self.in_body)
         else {
             return false;
         };
         let settings = self.settings();
-        let Ok(parsed) = super::super::query::read(body, &settings) else { return false };
-        let mut inner = Resolver::new(self.names.schema, &settings);
-        inner.in_body = true;
-        inner.statement(&parsed);
-        let found = inner.touched;
+        let mut found = Vec::new();
+        for range in super::super::split(body.as_bytes(), true) {
+            let parsed = body.get(range).map(|text| super::super::query::read(text, &settings));
+            let Some(Ok(parsed)) = parsed else { return false };
+            let mut inner = Resolver::new(self.names.schema, &settings);
+            inner.in_body = true;
+            inner.statement(&parsed);
+            found.push(inner.touched);
+        }
         // Names of arguments look like columns that nobody has.
-        found.tables.is_empty()
-            && !found.own_functions
-            && found.settings.is_empty()
-            && found.doubts.0 == found.doubts.1
+        let known = |inner: &Touched| {
+            !inner.own_functions && inner.settings.is_empty() && inner.doubts.0 == inner.doubts.1
+        };
+        let nothing = found.iter().all(|inner| known(inner) && inner.tables.is_empty());
+        for mut inner in found {
+            // They are no doubt, and what is one is told by the caller.
+            (inner.doubts, inner.incomplete, inner.notes) = ((0, 0), false, Vec::new());
+            (inner.volatile, inner.own_functions) = (false, false);
+            inner.functions.clear();
+            self.touched.absorb(inner);
+        }
+        nothing
     }
 
     fn set_config(&mut self, arguments: &[t::Expr]) {
@@ -388,10 +417,7 @@ impl<'s, 't> Resolver<'s, 't> {
     /// The function that a call means, when the catalog describes it: by name and number of arguments.
     pub(super) fn function(&self, name: &[String], arguments: usize) -> Option<&'s Function> {
         let (schema, plain) = self.function_place(name)?;
-        let fits = |function: &&Function| {
-            let most = usize::from(function.arguments);
-            (most.saturating_sub(usize::from(function.defaults))..=most).contains(&arguments)
-        };
+        let fits = |function: &&Function| takes(function, arguments);
         let mut all = self.names.schema.functions(schema, plain);
         all.find(fits).or_else(|| self.names.schema.functions(schema, plain).next())
     }
@@ -405,6 +431,12 @@ impl<'s, 't> Resolver<'s, 't> {
             None => function.outputs.iter().map(|name| name.to_string()).collect(),
         }
     }
+}
+
+/// Whether a function can be called with so many arguments.
+fn takes(function: &Function, arguments: usize) -> bool {
+    let most = usize::from(function.arguments);
+    (most.saturating_sub(usize::from(function.defaults))..=most).contains(&arguments)
 }
 
 /// The name that PostgreSQL gives an output column without an alias.
