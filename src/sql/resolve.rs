@@ -140,16 +140,31 @@ impl<'s, 't> Resolver<'s, 't> {
     fn values(&mut self, rows: &'t [Vec<t::Expr>]) -> Vec<Out> {
         let mut outs: Vec<Out> = Vec::new();
         for row in rows {
-            for (at, value) in row.iter().enumerate() {
-                if outs.len() <= at {
-                    outs.push(Out { name: format!("column{}", at + 1), flow: Flow::new() });
-                }
-                if let Some(out) = outs.get_mut(at) {
-                    self.expr(value, &mut out.flow);
+            let mut at = 0;
+            for value in row {
+                let mut flow = Flow::new();
+                self.expr(value, &mut flow);
+                // `t.*` is as many values as `t` has columns.
+                for _ in 0..self.width(value) {
+                    if outs.len() <= at {
+                        outs.push(Out { name: format!("column{}", at + 1), flow: Flow::new() });
+                    }
+                    if let Some(out) = outs.get_mut(at) {
+                        out.flow.extend(flow.iter().copied());
+                    }
+                    at += 1;
                 }
             }
         }
         outs
+    }
+
+    /// How many values an element of a list of values is.
+    fn width(&self, value: &t::Expr) -> usize {
+        match value {
+            t::Expr::Row(name) => self.item_named(name).map_or(1, |item| item.columns().len().max(1)),
+            _ => 1,
+        }
     }
 
     fn select(&mut self, select: &'t t::Select, order: &[&'t t::Expr]) -> Vec<Out> {

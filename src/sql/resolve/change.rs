@@ -169,7 +169,8 @@ impl<'s, 't> Resolver<'s, 't> {
                 t::Action::Update(assignments) => self.assign(relation, assignments),
                 t::Action::Insert { columns, values } => {
                     if columns.is_empty() {
-                        self.write_first(relation, values.len());
+                        let width = values.iter().map(|value| self.width(value)).sum();
+                        self.write_first(relation, width);
                     } else {
                         self.write_columns(relation, columns);
                     }
