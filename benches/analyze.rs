@@ -141,14 +141,8 @@ fn score(server: &Server, corpus: &Path, name: &str) -> Result<(), Failure> {
     // PGWITNESS_SQL_READER=raw: PostgreSQL's own grammar is asked first.
     let raw = std::env::var("PGWITNESS_SQL_READER").is_ok_and(|reader| reader == "raw");
     let grammar: &dyn Grammar = if raw { &First } else { &InProcess };
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: true,
-        own: &Own::default(),
-        role: None,
-        replica: false,
-        grammar,
-    };
+    let own = Own::default();
+    let settings = Settings::new(&path, &own, grammar);
     let (mut all, mut same, mut silent, mut functions) = (0, 0, 0, 0);
     let mut texts = Vec::new();
     for line in std::fs::read_to_string(corpus.join("statements.jsonl"))?.lines() {

@@ -95,14 +95,9 @@ fn explain(statement: &str, looked: &Looked) -> Value {
 }
 
 fn analyze(statement: &str, looked: &Looked) -> Analysis {
-    let settings = Settings {
-        search_path: &looked.search_path,
-        standard_conforming_strings: true,
-        own: &Own::default(),
-        role: Some(&looked.role),
-        replica: false,
-        grammar: &looked.grammar,
-    };
+    let own = Own::default();
+    let settings =
+        Settings { role: Some(&looked.role), ..Settings::new(&looked.search_path, &own, &looked.grammar) };
     sql::analyze(statement, &looked.schema, &settings)
 }
 

@@ -131,6 +131,14 @@ pub struct Settings<'a> {
     pub grammar: &'a dyn Grammar,
 }
 
+impl<'a> Settings<'a> {
+    /// Those of a session that has set nothing but its path, and of which the role is not known.
+    #[must_use]
+    pub fn new(search_path: &'a [String], own: &'a Own, grammar: &'a dyn Grammar) -> Self {
+        Self { search_path, standard_conforming_strings: true, own, role: None, replica: false, grammar }
+    }
+}
+
 /// Says what one statement touches and what it does to the session.
 ///
 /// Bytes that are not UTF-8 cannot be given; `text` must be what the server will read, after any conversion from the

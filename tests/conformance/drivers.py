@@ -17,18 +17,26 @@ TEST_SECONDS_MAX = 300
 NEEDED = ["pytest", "pytest-timeout", "pytest-mock", "pytest-asyncio", "pytz", "distro"]
 
 
+PIP = [sys.executable, "-m", "pip", "--quiet"]
+
+
+def source_of(name: str, version: str, folder: pathlib.Path) -> pathlib.Path:
+    """A package's source archive, unpacked."""
+    found = folder / f"{name}-{version}"
+    if not found.exists():
+        subprocess.run([*PIP, "download", "--no-deps", "--no-binary", name, f"{name}=={version}"], cwd=folder, check=True)
+        with tarfile.open(folder / f"{name}-{version}.tar.gz") as archive:
+            archive.extractall(folder, filter="data")
+    return found
+
+
 def from_pypi(name: str, version: str):
     """Gives a function that fetches a package's source, and installs it beside what its tests need."""
 
     def fetch(folder: pathlib.Path) -> pathlib.Path:
-        found = folder / f"{name}-{version}"
-        pip = [sys.executable, "-m", "pip", "--quiet"]
-        if not found.exists():
-            subprocess.run([*pip, "download", "--no-deps", "--no-binary", name, f"{name}=={version}"], cwd=folder, check=True)
-            with tarfile.open(folder / f"{name}-{version}.tar.gz") as archive:
-                archive.extractall(folder, filter="data")
+        found = source_of(name, version, folder)
         if subprocess.run([sys.executable, "-c", f"import pytest_timeout, {name}"], capture_output=True).returncode:
-            subprocess.run([*pip, "install", *NEEDED, str(found)], check=True)
+            subprocess.run([*PIP, "install", *NEEDED, str(found)], check=True)
         return found
 
     return fetch

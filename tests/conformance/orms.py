@@ -5,10 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import xml.etree.ElementTree
 
-from drivers import NEEDED, SUITE_SECONDS_MAX, TEST_SECONDS_MAX, verdict
+from drivers import NEEDED, PIP, SUITE_SECONDS_MAX, TEST_SECONDS_MAX, source_of, verdict
 from sides import SECRET, Side
 from support.processes import HOST
 
@@ -33,17 +32,12 @@ SQLALCHEMY_TESTS = [
 ]
 
 
-def source_of(name: str, version: str, needs: list[str], *more: str):
+def from_pypi(name: str, version: str, needs: list[str]):
     """Gives a function that fetches an ORM's source, and installs it with what its tests need."""
 
     def fetch(folder: pathlib.Path) -> pathlib.Path:
-        found = folder / f"{name}-{version}"
-        pip = [sys.executable, "-m", "pip", "--quiet"]
-        if not found.exists():
-            subprocess.run([*pip, "download", "--no-deps", "--no-binary", name, f"{name}=={version}"], cwd=folder, check=True)
-            with tarfile.open(folder / f"{name}-{version}.tar.gz") as archive:
-                archive.extractall(folder, filter="data")
-        subprocess.run([*pip, "install", *needs, *more, f"{name}=={version}"], check=True)
+        found = source_of(name, version, folder)
+        subprocess.run([*PIP, "install", *needs, f"{name}=={version}"], check=True)
         return found
 
     return fetch

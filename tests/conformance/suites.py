@@ -63,7 +63,7 @@ SUITES = {
                  drivers.go_tests("pgx_test", *(f"github.com/jackc/{name}" for name in (
                      "pgconn", "pgx/v4", "pgx/v4/pgxpool", "pgx/v4/stdlib")),
                      setup="create extension hstore; create domain uint64 as numeric(20,0)"), ["pgx_test"]),
-    "sqlalchemy": Suite(orms.source_of("sqlalchemy", "2.1.9", orms.SQLALCHEMY_NEEDS), orms.run_sqlalchemy, ["sqlalchemy"]),
-    "django": Suite(orms.source_of("django", "5.2.9", orms.DJANGO_NEEDS), orms.run_django,
+    "sqlalchemy": Suite(orms.from_pypi("sqlalchemy", "2.1.9", orms.SQLALCHEMY_NEEDS), orms.run_sqlalchemy, ["sqlalchemy"]),
+    "django": Suite(orms.from_pypi("django", "5.2.9", orms.DJANGO_NEEDS), orms.run_django,
                     made=["django_main", "django_other"]),
 }

@@ -28,18 +28,7 @@ fn path() -> Vec<String> {
 
 fn ask(text: &str) -> Analysis {
     let path = path();
-    analyze(
-        text,
-        &schema(),
-        &Settings {
-            search_path: &path,
-            standard_conforming_strings: true,
-            own: &Own::default(),
-            role: None,
-            replica: false,
-            grammar: &InProcess,
-        },
-    )
+    analyze(text, &schema(), &Settings::new(&path, &Own::default(), &InProcess))
 }
 
 fn union(a: &[String], b: &[String]) -> Vec<String> {
@@ -62,14 +51,8 @@ fn the_second_reader_alone_gives_the_same_answers() {
 #[track_caller]
 fn touches_what_postgresql_checks(grammar: &dyn Grammar) {
     let (schema, path) = (schema(), path());
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: true,
-        own: &Own::default(),
-        role: None,
-        replica: false,
-        grammar,
-    };
+    let own = Own::default();
+    let settings = Settings::new(&path, &own, grammar);
     let mut wrong = Vec::new();
     for line in STATEMENTS.lines() {
         let truth: Value = serde_json::from_str(line).unwrap();
@@ -237,14 +220,8 @@ fn text_that_is_not_understood_shows_the_tables_it_seems_to_name() {
 #[test]
 fn the_path_decides_and_pg_catalog_comes_first() {
     let path = ["billing".to_owned()];
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: true,
-        own: &Own::default(),
-        role: None,
-        replica: false,
-        grammar: &InProcess,
-    };
+    let own = Own::default();
+    let settings = Settings::new(&path, &own, &InProcess);
     let schema = schema();
     assert_eq!(analyze("select pan from cards", &schema, &settings).tables, ["billing.cards"]);
     assert_eq!(analyze("select id from orders", &schema, &settings).certainty, Certainty::Partial);
@@ -254,14 +231,8 @@ fn the_path_decides_and_pg_catalog_comes_first() {
 #[test]
 fn a_hidden_statement_is_seen_when_backslashes_escape() {
     let path = path();
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: false,
-        own: &Own::default(),
-        role: None,
-        replica: false,
-        grammar: &InProcess,
-    };
+    let own = Own::default();
+    let settings = Settings { standard_conforming_strings: false, ..Settings::new(&path, &own, &InProcess) };
     let found = analyze(r"select 'a\'', ssn from customers --'", &schema(), &settings);
     assert_eq!(found.reads, ["shop.customers.ssn"]);
 }
@@ -450,14 +421,8 @@ fn hostile_text_ends_soon_on_a_small_stack() {
     let run = move || {
         let schema = schema();
         let path = path();
-        let settings = Settings {
-            search_path: &path,
-            standard_conforming_strings: true,
-            own: &Own::default(),
-            role: None,
-            replica: false,
-            grammar: &InProcess,
-        };
+        let own = Own::default();
+        let settings = Settings::new(&path, &own, &InProcess);
         for text in &texts {
             let start = std::time::Instant::now();
             std::hint::black_box(analyze(text, &schema, &settings));
@@ -472,7 +437,8 @@ proptest::proptest! {
     #[test]
     fn no_text_panics(text in "[a-z0-9 '\"$;:,.()*/\\\\&U\\[\\]=<>-]{0,80}", standard: bool) {
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: standard, own: &Own::default(), role: None, replica: false, grammar: &InProcess };
+        let own = Own::default();
+        let settings = Settings { standard_conforming_strings: standard, ..Settings::new(&path, &own, &InProcess) };
         std::hint::black_box(analyze(&text, &Schema::default(), &settings));
         for range in super::split(text.as_bytes(), standard) {
             proptest::prop_assert!(range.start < range.end && range.end <= text.len());
@@ -484,7 +450,8 @@ proptest::proptest! {
     fn no_shuffle_of_real_words_panics(words in proptest::collection::vec(0usize..WORDS.len(), 0..24)) {
         let text: Vec<&str> = words.into_iter().map(|at| WORDS[at]).collect();
         let path = path();
-        let settings = Settings { search_path: &path, standard_conforming_strings: true, own: &Own::default(), role: None, replica: false, grammar: &InProcess };
+        let own = Own::default();
+        let settings = Settings::new(&path, &own, &InProcess);
         std::hint::black_box(analyze(&text.join(" "), &Schema::default(), &settings));
     }
 }

@@ -32,7 +32,7 @@ fuzz_target!(|data: (bool, &str)| {
     // Twice: the second time with what the first has made.
     for _ in 0..2 {
         let settings =
-            Settings { search_path: &path, standard_conforming_strings: standard, own: &own, role: None, replica: false, grammar: &Nothing };
+            Settings { standard_conforming_strings: standard, ..Settings::new(&path, &own, &Nothing) };
         let analysis = analyze(text, &SCHEMA, &settings);
         std::hint::black_box(spans(text, &analysis, standard));
         analysis.changes.iter().for_each(|change| own.apply(change));

@@ -20,12 +20,7 @@ impl Grammar for Bytes<'_> {
 
 fuzz_target!(|data: &[u8]| {
     let path = ["pg_catalog".to_owned(), "public".to_owned()];
-    let settings = Settings {
-        search_path: &path,
-        standard_conforming_strings: true,
-        own: &Own::default(),
-        role: None, replica: false,
-        grammar: &Bytes(data),
-    };
+    let own = Own::default();
+    let settings = Settings::new(&path, &own, &Bytes(data));
     std::hint::black_box(analyze("select 1", &Schema::default(), &settings));
 });
