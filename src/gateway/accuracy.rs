@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use pgwitness_index::record::Class;
 use pgwitness_protocol::conversation::{End, Origin};
 use serde_json::{Value, json};
 
@@ -73,7 +74,10 @@ impl Accuracy {
         let code = end.report.as_ref().map_or("", |report| report.code.as_str());
         // undefined_table, undefined_column, invalid_schema_name
         let unknown = matches!(code, "42P01" | "42703" | "3F000");
+        // Of what commands on objects name, only tables are looked up.
+        let looked_up = reading.shape.class.iter().any(|class| matches!(class, Class::Read | Class::Write));
         unknown
+            && looked_up
             && reading.is_sure()
             && self.differs(
                 reading,

@@ -34,6 +34,8 @@ pub(crate) struct Touched {
     /// How rows of them are changed, where rules apply.
     pub(crate) events: BTreeSet<(u32, Change)>,
     pub(crate) functions: BTreeSet<String>,
+    /// What bodies of functions touch: no part of what a view or table made of this would be made of.
+    pub(crate) within: Vec<Touched>,
     pub(crate) notes: Vec<String>,
     /// Something may have been touched that is not listed.
     pub(crate) incomplete: bool,
@@ -84,6 +86,7 @@ impl Touched {
         self.refused.extend(inner.refused);
         self.events.extend(inner.events);
         self.functions.extend(inner.functions);
+        self.within.extend(inner.within);
         self.opaque.extend(inner.opaque);
         inner.notes.into_iter().for_each(|note| self.note(note));
         self.settings.extend(inner.settings);
@@ -365,6 +368,7 @@ impl Touched {
     /// Follows views and writes every list out, sorted.
     pub(crate) fn write(&mut self, names: Names<'_>) -> Written {
         let mut via = BTreeSet::new();
+        std::mem::take(&mut self.within).into_iter().for_each(|inner| self.absorb(inner));
         let direct = self.tables.clone();
         self.follow_events(names);
         self.follow_policies(names, &direct);

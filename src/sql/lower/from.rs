@@ -120,13 +120,9 @@ fn call(
 }
 
 fn unnest(arrays: Vec<s::Expr>, ordinality: bool, alias: Option<s::TableAlias>) -> Lowered<t::From> {
-    let alias = name_of(alias);
-    let calls = list(arrays, |array| {
-        let call =
-            t::Call { name: vec!["unnest".to_owned()], arguments: vec![expr(array)?], aside: Vec::new() };
-        Ok(t::Expr::Call(Box::new(call)))
-    })?;
-    Ok(t::From::Function { calls, columns: Vec::new(), ordinality, alias })
+    let arguments = list(arrays, expr)?;
+    let call = t::Call { name: vec!["unnest".to_owned()], arguments, aside: Vec::new() };
+    Ok(function(t::Expr::Call(Box::new(call)), Vec::new(), ordinality, name_of(alias)))
 }
 
 fn nested(parsed: s::TableWithJoins, alias: t::Alias) -> Lowered<t::From> {

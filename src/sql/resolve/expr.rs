@@ -296,7 +296,8 @@ impl<'s, 't> Resolver<'s, 't> {
                 let body =
                     function.body.as_deref().map(|body| Body::read(body, self.names)).unwrap_or_default();
                 self.touched.doubt(format!("{schema}.{plain} may touch more{}", body.said(self.names)));
-                self.touched.tables.extend(body.relations);
+                let tables = body.relations.into_iter().collect();
+                self.touched.within.push(Touched { tables, ..Touched::default() });
             }
         }
     }
@@ -369,7 +370,7 @@ impl<'s, 't> Resolver<'s, 't> {
             (inner.doubts, inner.incomplete, inner.notes) = ((0, 0), false, Vec::new());
             (inner.volatile, inner.own_functions) = (false, false);
             inner.functions.clear();
-            self.touched.absorb(inner);
+            self.touched.within.push(inner);
         }
         nothing
     }

@@ -115,8 +115,10 @@ impl<'s, 't> Resolver<'s, 't> {
     /// The columns that a function in FROM shows; none when they cannot be known.
     fn function_columns(&self, call: &t::Expr, scalar: String, named: &[String]) -> Option<Vec<String>> {
         let t::Expr::Call(call) = call else { return Some(vec![scalar]) };
-        if call.arguments.len() > 1 && call.name.last().is_some_and(|name| name == "unnest") {
-            // In FROM each array is a column.
+        if call.name.last().is_some_and(|name| name == "unnest")
+            && (call.arguments.len() > 1 || named.len() == 1)
+        {
+            // In FROM each array is a column. A text search vector would be three: nobody names one of them only.
             return Some(vec!["unnest".to_owned(); call.arguments.len()]);
         }
         let found = self.function(&call.name, call.arguments.len());
