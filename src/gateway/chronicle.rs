@@ -42,6 +42,9 @@ const MAX_RECENT_TEXT: usize = 4096;
 const MAX_MEMO: usize = 8;
 const MAX_MEMO_KEY: usize = 1024;
 
+/// How a text ends that is not kept whole.
+const CUT: &str = " bytes, cut]";
+
 /// The catalog's age is asked for this often; what is told of it is heard at once.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -93,6 +96,8 @@ pub(super) struct Chronicle {
     batch_bytes: usize,
     /// Executions of the batch, in order of its records.
     asked: Vec<Asked>,
+    /// One of them names a relation that the catalog does not know.
+    missed: bool,
     /// Executions asked since the last look that alter what later messages mean.
     altering: Vec<(ExecId, Alters)>,
     /// Admitted and not ended, in the order they were asked: most end in it.
@@ -131,6 +136,7 @@ impl Chronicle {
             memo: VecDeque::new(),
             batch: Batch::default(),
             batch_bytes: 0,
+            missed: false,
             asked: Vec::new(),
             altering: Vec::new(),
             running: VecDeque::new(),
@@ -336,10 +342,7 @@ impl Chronicle {
     }
 
     fn add(&mut self, sql: Option<Sql>, reading: Arc<Reading>, params: Vec<Param>, detail: String) -> ExecId {
-        if reading.shape.analysis_notes.iter().any(|note| note.starts_with("unknown relation")) {
-            // It may have been made past the gateway: whoever asks next finds it.
-            self.catalog.may_have_changed();
-        }
+        self.missed |= reading.misses_a_name();
         let redacted = sql.as_ref().and_then(|sql| self.context.redact(sql.as_bytes()));
         let secret = redacted.is_some();
         let sql = redacted.map(|bytes| Sql::Once(bytes.into())).or(sql);
@@ -380,8 +383,38 @@ impl Chronicle {
             kept.pop();
         }
         self.batch_bytes += kept.len();
-        kept.extend_from_slice(format!(" …[{length} bytes, cut]").as_bytes());
+        kept.extend_from_slice(format!(" …[{length}{CUT}").as_bytes());
         Sql::Once(kept.into())
+    }
+
+    /// Whether a statement of the batch names a relation that the catalog does not know; it is told of it.
+    pub(super) fn has_missed(&mut self) -> bool {
+        let missed = std::mem::take(&mut self.missed);
+        if missed {
+            self.catalog.misses_a_name();
+        }
+        missed
+    }
+
+    /// Reads those statements of the batch again, by a catalog that was loaded since.
+    pub(super) fn read_again(&mut self) {
+        for at in 0..self.asked.len() {
+            let again =
+                |asked: &&Asked| !asked.secret && asked.reading.misses_a_name() && asked.reading.is_plain();
+            let Some(text) = self.asked.get(at).filter(again).and_then(|_| {
+                let sql = self.batch.get_mut(at)?.sql.as_ref()?;
+                (!sql.as_bytes().ends_with(CUT.as_bytes())).then(|| sql.clone())
+            }) else {
+                continue;
+            };
+            let scan = self.context.scan(text.as_bytes());
+            let Some((_, key)) = scan.iter().next() else { continue };
+            let reading = self.read(text.as_bytes(), key);
+            if let (Some(record), Some(asked)) = (self.batch.get_mut(at), self.asked.get_mut(at)) {
+                record.shape = Some(reading.shape.clone());
+                asked.reading = reading;
+            }
+        }
     }
 
     /// What the conversation must know of the executions just added.

@@ -28,6 +28,10 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// Within these, this many times what the last look took.
 const LOOK_AGAIN_TIMES: u32 = 20;
 
+/// The same for a statement that names a relation which is not known: it waits for the look, unless one was just made.
+const LOOK_FOR_NAME_TIMES: u32 = 4;
+const LOOK_FOR_NAME: Duration = Duration::from_millis(100);
+
 /// A catalog load may take this long; then statements are analysed without.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -137,6 +141,8 @@ struct Known {
     includes: u64,
     /// There may be a change that nobody saw.
     suspected: bool,
+    /// A statement named a relation that is not in it.
+    missed: bool,
 }
 
 /// A catalog as a session sees it.
@@ -258,6 +264,12 @@ impl Catalog {
         }
     }
 
+    /// A statement names a relation that is not known: it may have been made past the gateway.
+    pub(super) fn misses_a_name(&self) {
+        self.lock().missed = true;
+        self.tell();
+    }
+
     /// Whether the schema must be loaded before the next statement is analysed.
     pub(super) fn is_stale(&self) -> bool {
         if self.database.is_none() {
@@ -271,7 +283,9 @@ impl Catalog {
         }
         let again = known.took.saturating_mul(LOOK_AGAIN_TIMES).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
         let suspected = known.suspected && known.loaded.is_none_or(|at| at.elapsed() >= again);
-        suspected || self.is_aged(&known) || known.includes != known.changes
+        let pause = known.took.saturating_mul(LOOK_FOR_NAME_TIMES).min(LOOK_FOR_NAME);
+        let missed = known.missed && known.loaded.is_none_or(|at| at.elapsed() >= pause);
+        suspected || missed || self.is_aged(&known) || known.includes != known.changes
     }
 
     /// Loads the schema over a connection of the gateway's own, as `role`. A failure is logged and
@@ -283,6 +297,7 @@ impl Catalog {
         }
         let (changes, suspected) = {
             let mut known = self.lock();
+            known.missed = false;
             (known.changes, std::mem::take(&mut known.suspected))
         };
         let begun = Instant::now();

@@ -91,6 +91,16 @@ impl Reading {
         self.shape.analysis == Certainty::Exact
     }
 
+    /// Whether it names a relation that the catalog does not know.
+    pub(super) fn misses_a_name(&self) -> bool {
+        self.shape.analysis_notes.iter().any(|note| note.starts_with("unknown relation"))
+    }
+
+    /// Whether it does nothing to the session, and is a statement by itself.
+    pub(super) fn is_plain(&self) -> bool {
+        self.effect == Effect::None && !self.changes_session()
+    }
+
     pub(super) fn changes_session(&self) -> bool {
         let unseen = self.unsettling || !self.changes.is_empty();
         unseen || self.sets() || self.redefines == Redefines::Names

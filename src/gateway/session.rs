@@ -438,6 +438,14 @@ impl Session {
             self.conversation.retract(mark);
             return Err(self.turn_down(&error));
         }
+        if self.chronicle.has_missed()
+            && let Some(catalog) = self.chronicle.stale_catalog()
+        {
+            // It may have been made past the gateway.
+            Box::pin(catalog.refresh(self.chronicle.login_role())).await;
+            self.chronicle.look_at_catalog();
+            self.chronicle.read_again();
+        }
         let batch = self.chronicle.batch();
         if let Some(harmless) = Harmless::no_records(batch) {
             self.gate.pass(&harmless);

@@ -22,6 +22,14 @@ impl Batch {
         self.0.push(Entry::Record(Box::new(record)));
     }
 
+    /// One of them, by its place.
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut Record> {
+        match self.0.get_mut(at)? {
+            Entry::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
     /// How many records.
     pub fn len(&self) -> usize {
         self.0.len()

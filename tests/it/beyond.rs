@@ -212,3 +212,27 @@ async fn a_database_can_be_dropped_soon_after_the_gateway_looked_into_it() {
     admin.close().await;
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_past_the_gateway_is_known_to_the_first_statement_that_names_it() {
+    let gateway = start("GRANT ALL ON SCHEMA public TO app_write").await;
+    let mut wire = Wire::open(&gateway).await;
+    record(&gateway, &mut wire, "SELECT 'warmup', email FROM customers LIMIT 1", "warmup").await;
+    for number in 0..3 {
+        // Longer than the gateway keeps between two looks for a name.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let table = format!("past{number}");
+        change(&gateway, &format!("CREATE TABLE {table} (a int, b text); GRANT ALL ON {table} TO app_write"))
+            .await;
+        let word = format!("named{number}");
+        let first =
+            record(&gateway, &mut wire, &format!("SELECT '{word}', b FROM {table} WHERE a = 1"), &word).await;
+        let (b, a) = (format!("public.{table}.b"), format!("public.{table}.a"));
+        assert_eq!(touched(&first), json!(["exact", [format!("public.{table}")], [b], [a], []]));
+    }
+    // What is not there stays unknown, and the answer the same.
+    assert!(!succeeded(&wire.run("SELECT 'absentname' FROM nowhere").await));
+    let absent = gateway.records("event:query sql:absentname", 1).await.remove(0);
+    assert_eq!((&absent["analysis"], &absent["outcome"]), (&json!("partial"), &json!("error")));
+    gateway.stop().await;
+}
