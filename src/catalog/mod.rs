@@ -319,6 +319,12 @@ impl Relation {
         }
     }
 
+    /// The unique, primary key or exclusion constraint of that name.
+    #[must_use]
+    pub fn constraint(&self, name: &str) -> Option<&Constraint> {
+        self.constraints.iter().find(|known| &*known.name == name)
+    }
+
     /// Whether rows can be selected from it.
     #[must_use]
     pub fn holds_rows(&self) -> bool {
@@ -514,13 +520,6 @@ impl Schema {
         let rest = lines.find_map(|line| line.strip_prefix(oid.as_str())?.strip_prefix(' '))?;
         let (name, types) = rest.split_once(' ')?;
         Some((name, types.split_ascii_whitespace().filter_map(|oid| oid.parse().ok()).collect()))
-    }
-
-    /// The columns of a unique, primary key or exclusion constraint.
-    #[must_use]
-    pub fn constraint(&self, relation: u32, name: &str) -> Option<&[i16]> {
-        let all = &self.by_oid(relation)?.constraints;
-        all.iter().find(|known| &*known.name == name).map(|known| &*known.columns)
     }
 
     /// The same without what changes tell of, and without what every load reads anew: onto this, rows of the changed

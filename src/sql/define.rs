@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Fires, Policy, Relation, RelationKind, Trigger, quoted};
+use crate::catalog::{Base, Column, Constraint, Fires, Policy, Relation, RelationKind, Trigger, quoted};
 
 use super::analysis::Draft;
 use super::own::{Becomes, Change, Seen, TEMP};
@@ -36,6 +36,8 @@ pub(crate) struct Made {
     pub(crate) bases: Vec<Base>,
     /// What a table inherits from.
     pub(crate) parents: Vec<u32>,
+    /// Its named unique and primary key constraints: name and columns.
+    pub(crate) keys: Vec<(String, Vec<String>)>,
 }
 
 impl Default for Made {
@@ -48,6 +50,7 @@ impl Default for Made {
             columns: None,
             bases: Vec::new(),
             parents: Vec::new(),
+            keys: Vec::new(),
         }
     }
 }
@@ -79,6 +82,7 @@ impl<'a> Statement<'a> {
                 let mut relation = Relation::new(self.names().free_oid(), &schema, &only, made.kind, columns);
                 relation.bases = made.bases;
                 relation.parents = made.parents;
+                made.keys.into_iter().for_each(|key| add_key(&mut relation, key));
                 Becomes::Known(Arc::new(relation))
             }
             None => Becomes::Opaque,
@@ -132,6 +136,26 @@ impl<'a> Statement<'a> {
             }
         }
         Some(columns)
+    }
+
+    /// The named keys of a CREATE TABLE, from behind the name.
+    pub(crate) fn defined_keys(&self, at: usize) -> Vec<(String, Vec<String>)> {
+        let elements = if self.words.mark(at, "(") { self.skip_group(at).saturating_sub(1) } else { at };
+        self.parts(at + 1, elements).into_iter().filter_map(|(from, to)| self.key_in(from, to)).collect()
+    }
+
+    /// A named key among the words of a column or constraint.
+    fn key_in(&self, from: usize, to: usize) -> Option<(String, Vec<String>)> {
+        let words = self.words;
+        let is_key =
+            |at: usize| words.is(at, "unique") || (words.is(at, "primary") && words.is(at + 1, "key"));
+        let at = (from..to).find(|at| words.is(*at, "constraint") && is_key(at + 2))?;
+        let name = words.name(at + 1)?;
+        if at > from {
+            return Some((name, vec![words.name(from)?]));
+        }
+        let columns = (at + 3..to).find(|at| words.mark(*at, "(")).map(|at| self.column_list(at))?;
+        Some((name, columns))
     }
 
     /// What a CREATE without a query inherits from, from behind the name.
@@ -234,10 +258,13 @@ impl<'a> Statement<'a> {
         let Some(Seen::Known(relation)) = self.names().find(&name) else { return false };
         let has_children = || self.schema.relations().any(|child| child.parents.contains(&relation.oid));
         let mut after = relation.clone();
-        for (from, _) in self.parts(next, to) {
+        for (from, end) in self.parts(next, to) {
             if !self.alter_one(&mut after, from) {
                 self.change(relation, Becomes::Opaque, draft);
                 return true;
+            }
+            if let Some(key) = self.key_in(from + 1, end).filter(|_| self.words.is(from, "add")) {
+                add_key(&mut after, key);
             }
         }
         if after == *relation {
@@ -321,6 +348,14 @@ impl<'a> Statement<'a> {
         let until_commit = self.names().ends(&relation.schema, &relation.name);
         let (schema, name) = (relation.schema.to_string(), relation.name.to_string());
         draft.changes.push(Change { schema, name, becomes, until_commit });
+    }
+}
+
+fn add_key(relation: &mut Relation, (name, columns): (String, Vec<String>)) {
+    let columns: Option<Box<[i16]>> =
+        columns.iter().map(|name| relation.column(name).map(|column| column.number)).collect();
+    if let Some(columns) = columns {
+        relation.constraints.push(Constraint { name: name.into(), columns });
     }
 }
 

@@ -102,6 +102,7 @@ impl Statement<'_> {
             self.parents(next, to, draft);
             made.columns = self.defined_columns(kind_made, next, to);
             made.parents = self.defined_parents(next, to);
+            made.keys = self.defined_keys(next);
             return self.made(&name, made, draft);
         };
         let (class, command) = (draft.class.clone(), draft.command.clone());

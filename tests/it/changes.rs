@@ -150,6 +150,27 @@ async fn what_a_session_makes_is_read_by_its_columns_before_anybody_else_sees_it
         ("SELECT 'six', colour FROM products", "six", "public.products.colour"),
         ("CREATE VIEW mails AS SELECT email AS mail FROM customers", "", ""),
         ("SELECT 'seven', mail FROM mails", "seven", "public.customers.email public.mails.mail"),
+        (
+            "CREATE TABLE keyed (a int, b text, c int CONSTRAINT one UNIQUE, CONSTRAINT two UNIQUE (a, b))",
+            "",
+            "",
+        ),
+        ("ALTER TABLE keyed ADD CONSTRAINT three PRIMARY KEY (a)", "", ""),
+        (
+            "INSERT INTO keyed VALUES (1, 'x', 2) ON CONFLICT ON CONSTRAINT one DO UPDATE SET b = 'nine'",
+            "",
+            "",
+        ),
+        (
+            "INSERT INTO keyed VALUES (1, 'x', 2) ON CONFLICT ON CONSTRAINT two DO UPDATE SET b = 'ten'",
+            "",
+            "",
+        ),
+        (
+            "INSERT INTO keyed VALUES (1, 'x', 2) ON CONFLICT ON CONSTRAINT three DO UPDATE SET b = 'eleven'",
+            "",
+            "",
+        ),
         ("ROLLBACK", "", ""),
         ("SELECT 'eight', name FROM products", "eight", "public.products.name"),
     ];
@@ -160,6 +181,13 @@ async fn what_a_session_makes_is_read_by_its_columns_before_anybody_else_sees_it
         let record = gateway.records(&format!("event:query sql:\"SELECT {word}\""), 1).await.remove(0);
         let reads: Vec<_> = record["reads"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
         assert_eq!((reads.join(" "), &record["analysis"]), (columns.to_owned(), &json!("exact")), "{word}");
+    }
+    for (word, filters) in [("nine", json!(["c"])), ("ten", json!(["a", "b"])), ("eleven", json!(["a"]))] {
+        let record = gateway.records(&format!("event:query sql:{word}"), 1).await.remove(0);
+        let found: Vec<_> =
+            record["filters"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+        let short: Vec<_> = found.iter().map(|name| name.strip_prefix("public.keyed.").unwrap()).collect();
+        assert_eq!((json!(short), &record["analysis"]), (filters, &json!("exact")), "{word}");
     }
     gateway.stop().await;
 }

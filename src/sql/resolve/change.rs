@@ -112,9 +112,9 @@ impl<'s, 't> Resolver<'s, 't> {
     fn conflict(&mut self, relation: Option<&'s Relation>, conflict: &'t t::Conflict) {
         self.discard_all(conflict.arbiter.iter());
         if let (Some(name), Some(relation)) = (&conflict.constraint, relation) {
-            match self.names.schema.constraint(relation.oid, name) {
-                Some(columns) => {
-                    self.touched.seen.extend(columns.iter().map(|number| (relation.oid, *number)));
+            match relation.constraint(name) {
+                Some(known) => {
+                    self.touched.seen.extend(known.columns.iter().map(|number| (relation.oid, *number)));
                 }
                 None => self.touched.doubt(format!("unknown constraint {name}")),
             }

@@ -21,6 +21,7 @@ impl Grammar for Bytes<'_> {
 fuzz_target!(|data: &[u8]| {
     let path = ["pg_catalog".to_owned(), "public".to_owned()];
     let own = Own::default();
-    let settings = Settings::new(&path, &own, &Bytes(data));
+    let bytes = Bytes(data);
+    let settings = Settings::new(&path, &own, &bytes);
     std::hint::black_box(analyze("select 1", &Schema::default(), &settings));
 });
