@@ -68,8 +68,9 @@ pub fn read_onto(base: &Schema, rows: &[Vec<Option<String>>]) -> Result<Schema, 
         *sum = sum.wrapping_add(added);
     }
     schema.digest = schema.digests.values().fold(0, |sum, each| sum.wrapping_add(*each));
-    let functions: Vec<&Function> = schema.functions.values().map(Arc::as_ref).collect();
-    schema.unsettling = Arc::new(super::unsettling::names(&functions));
+    if rows.iter().any(|row| matches!(object(row), Object::Function(_))) {
+        schema.find_unsettling();
+    }
     Ok(schema)
 }
 
@@ -222,7 +223,7 @@ fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         .and_then(|(all, defaults)| Some((all.parse().ok()?, defaults.parse().ok()?)))
         .ok_or(row.wrong("argument counts"))?;
     let mut traits = row.text(5, "function traits")?.rsplitn(4, ' ');
-    let is_apart = traits.next() == Some("true");
+    let security_definer = traits.next() == Some("true");
     let volatility = match traits.next() {
         Some("i") => Volatility::Immutable,
         Some("s") => Volatility::Stable,
@@ -240,7 +241,7 @@ fn add_function(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         language,
         kind,
         volatility,
-        is_apart,
+        security_definer,
         outputs: row.json_or_empty(6, "output columns")?,
         returns_row_of: row.optional_number(7, "returned row type")?,
         body: row.optional(8).map(Into::into),
@@ -280,7 +281,6 @@ fn rule(row: &Row<'_>) -> Result<Option<Rule>, CatalogError> {
         name: row.text(2, "rule name")?.into(),
         event,
         instead: row.text(4, "rule kind")? == "instead",
-        perhaps: row.text(4, "rule kind")? == "perhaps",
         touches: touches(row, 5)?,
         fires: fires(row, 6)?,
     }))

@@ -35,7 +35,7 @@ where r.rulename = '_RETURN' and r.ev_class :relations and r.ev_class >= 16384
   and r.ev_action::text ~ ':groupClause <> [^{}]*:havingQual <> [^{}]*:distinctClause <> :sortClause (<>|\(\{[^()]*\}\)) :limitOffset <> :limitCount <> [^{}]*:setOperations <> [^{}]*\}\)$'
 union all
 select 'rule', r.ev_class::text, r.rulename::text, r.ev_type::text,
-  case when not r.is_instead then 'also' when r.ev_qual::text = '<>' then 'instead' else 'perhaps' end,
+  case when r.is_instead and r.ev_qual::text = '<>' then 'instead' else 'also' end,
   (select pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.split_part(p.piece, ' ', 1)::int8,
       pg_catalog.substring(p.piece, ':selectedCols \(b([ 0-9]*)\)'),
       pg_catalog.substring(p.piece, ':insertedCols \(b([ 0-9]*)\)'),
@@ -89,7 +89,7 @@ from pg_catalog.pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and 
 union all
 select 'function', p.oid::text,
   n.nspname::text, p.proname::text, p.pronargs::text || ' ' || p.pronargdefaults::text,
-  l.lanname::text || ' ' || p.prokind::text || ' ' || p.provolatile::text || ' ' || (p.prosecdef or p.proconfig is not null)::text,
+  l.lanname::text || ' ' || p.prokind::text || ' ' || p.provolatile::text || ' ' || p.prosecdef::text,
   (select pg_catalog.json_agg(coalesce(o.name, '') order by o.at)::text
     from rows from (pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes)) with ordinality as o(name, mode, at)
     where o.mode in ('o', 'b', 't')),

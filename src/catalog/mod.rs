@@ -115,8 +115,6 @@ pub struct Rule {
     pub event: Change,
     /// The command itself does not run.
     pub instead: bool,
-    /// It depends on a condition whether the command runs.
-    pub perhaps: bool,
     /// What its conditions and actions touch.
     pub touches: Vec<Touch>,
     /// In which sessions it fires.
@@ -366,8 +364,8 @@ pub struct Function {
     pub kind: char,
     /// What it may do.
     pub volatility: Volatility,
-    /// Whether it runs with the rights of its owner, or with settings of its own.
-    pub is_apart: bool,
+    /// Whether it runs with the rights of its owner.
+    pub security_definer: bool,
     /// The names of its output columns, when it has any of its own.
     pub outputs: Vec<Box<str>>,
     /// The relation whose row type it returns.
@@ -548,10 +546,19 @@ impl Schema {
                 }
             }
         }
+        if !changes.dropped_functions.is_empty() {
+            left.find_unsettling();
+        }
         left.digests.remove(&Object::Small);
         left.settings.clear();
         left.roles.clear();
         left
+    }
+
+    /// Reads the bodies of all functions.
+    fn find_unsettling(&mut self) {
+        let functions: Vec<&Function> = self.functions.values().map(Arc::as_ref).collect();
+        self.unsettling = Arc::new(unsettling::names(&functions));
     }
 
     /// A role by name. None is known where no table has a policy.

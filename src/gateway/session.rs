@@ -423,13 +423,20 @@ impl Session {
         written.map_ok(|count| results.passed(count))
     }
 
+    /// Takes up the catalog, loaded anew if it is stale: then true.
+    async fn look_at_catalog(&mut self) -> bool {
+        let stale = self.chronicle.stale_catalog();
+        if let Some(catalog) = &stale {
+            // Boxed: a load is rare and large, and would be moved about with every turn.
+            Box::pin(catalog.refresh(self.chronicle.login_role())).await;
+        }
+        self.chronicle.look_at_catalog();
+        stale.is_some()
+    }
+
     async fn hear_client(&mut self) -> Result<(), Ending> {
         if self.chronicle.should_look_at_catalog(std::time::Instant::now()) {
-            if let Some(catalog) = self.chronicle.stale_catalog() {
-                // Boxed: a load is rare and large, and would be moved about with every turn.
-                Box::pin(catalog.refresh(self.chronicle.login_role())).await;
-            }
-            self.chronicle.look_at_catalog();
+            self.look_at_catalog().await;
         }
         let mark = self.conversation.mark();
         if let Err(error) = self.look() {
@@ -438,12 +445,8 @@ impl Session {
             self.conversation.retract(mark);
             return Err(self.turn_down(&error));
         }
-        if self.chronicle.has_missed()
-            && let Some(catalog) = self.chronicle.stale_catalog()
-        {
-            // It may have been made past the gateway.
-            Box::pin(catalog.refresh(self.chronicle.login_role())).await;
-            self.chronicle.look_at_catalog();
+        // It may have been made past the gateway.
+        if self.chronicle.has_missed() && self.look_at_catalog().await {
             self.chronicle.read_again();
         }
         let batch = self.chronicle.batch();

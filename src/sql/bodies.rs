@@ -22,12 +22,15 @@ const QUERIES: &[&str] = &[
 /// Whether a PL/pgSQL body runs no query and calls nothing but functions that came with the server: then it touches
 /// nothing. It errs to one side: a word in a name may hide that.
 pub(crate) fn touches_nothing(text: &str, names: Names<'_>) -> bool {
-    let words = if text.len() <= BODY_MAX { Words::read(text, true, BODY_MAX) } else { None };
-    let Some(words) = words else { return false };
+    let Some(words) = words_of(text) else { return false };
     let calls = |at| {
         words.mark(at + 1, "(") && words.name(at).is_some_and(|name| names.schema.has_own_function(&name))
     };
     !(0..words.len()).any(|at| words.is_any(at, QUERIES) || calls(at))
+}
+
+fn words_of(text: &str) -> Option<Words<'_>> {
+    if text.len() <= BODY_MAX { Words::read(text, true, BODY_MAX) } else { None }
 }
 
 /// What a body names.
@@ -41,8 +44,7 @@ pub(crate) struct Body {
 
 impl Body {
     pub(crate) fn read(text: &str, names: Names<'_>) -> Self {
-        let words = if text.len() <= BODY_MAX { Words::read(text, true, BODY_MAX) } else { None };
-        let Some(words) = words else { return Self { relations: Vec::new(), is_open: true } };
+        let Some(words) = words_of(text) else { return Self { relations: Vec::new(), is_open: true } };
         let mut body = Self::default();
         for at in 0..words.len() {
             body.is_open |= words.is(at, "execute") && !words.is_any(at + 1, &["function", "procedure"]);

@@ -144,7 +144,7 @@ impl Touched {
                 continue;
             }
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
-            let reach = self.reach(view);
+            let reach = self.reach(view, names);
             for base in &view.bases {
                 if !reaches(reach, view, base.oid) {
                     continue;
@@ -155,12 +155,12 @@ impl Touched {
                     open.push((base.oid, depth + 1));
                 }
             }
-            self.write_through(view);
+            self.write_through(view, names);
         }
     }
 
     /// How far a statement goes into a view. Where rows are only put into it, its conditions do not apply.
-    fn reach(&self, view: &Relation) -> Reach {
+    fn reach(&self, view: &Relation, names: Names<'_>) -> Reach {
         let does = |change| self.events.contains(&(view.oid, change));
         if self.refused.contains(&view.oid) {
             return Reach::Nothing;
@@ -169,8 +169,7 @@ impl Touched {
         if !only_inserts || self.sources.contains(&view.oid) {
             return Reach::All;
         }
-        let ruled = view.rules.iter().any(|rule| rule.instead && rule.event == Change::Insert);
-        match (ruled || view.has_instead_triggers, view.is_checked) {
+        match (replaced(view, Change::Insert, names), view.is_checked) {
             (true, _) => Reach::Nothing,
             (false, true) => Reach::All,
             (false, false) => Reach::Own,
@@ -191,10 +190,10 @@ impl Touched {
         }
     }
 
-    fn write_through(&mut self, view: &Relation) {
-        let replaced =
-            view.rules.iter().any(|rule| rule.instead && self.events.contains(&(view.oid, rule.event)));
-        if !self.changed.contains(&view.oid) || replaced || view.has_instead_triggers {
+    fn write_through(&mut self, view: &Relation, names: Names<'_>) {
+        let mut events = self.events_of(view.oid).into_iter();
+        let elsewhere = view.has_instead_triggers || events.any(|event| replaced(view, event, names));
+        if !self.changed.contains(&view.oid) || elsewhere {
             return;
         }
         for origin in &view.origins {
@@ -212,10 +211,7 @@ impl Touched {
             if view && relation.rules.is_empty() && relation.triggers.is_empty() {
                 self.doubt(format!("what is changed below {} is not known", relation.full_name()));
             }
-            let known = [Change::Insert, Change::Update, Change::Delete]
-                .into_iter()
-                .filter(|change| self.events.contains(&(oid, *change)))
-                .collect::<Vec<_>>();
+            let known = self.events_of(oid);
             let fires = |trigger: &&Trigger| {
                 let on = known.is_empty() || known.iter().any(|change| trigger.is_on(*change));
                 on && trigger.fires.in_session(names.replica)
@@ -229,11 +225,10 @@ impl Touched {
     /// A trigger's function runs.
     fn triggered(&mut self, names: Names<'_>, relation: &Relation, function: u32, via: &mut Vec<String>) {
         let full = relation.full_name();
-        if names.schema.builtin_by_oid(function).is_some() {
-            return;
-        }
         let Some(function) = names.schema.function_by_oid(function) else {
-            self.doubt(format!("triggers of {full} run a function, which may touch more"));
+            if names.schema.builtin_by_oid(function).is_none() {
+                self.doubt(format!("triggers of {full} run a function, which may touch more"));
+            }
             return;
         };
         let name = format!("{}.{}", quoted(&function.schema), quoted(&function.name));
@@ -271,21 +266,20 @@ impl Touched {
                     }
                 }
             }
-            for base in self.below(relation, event, names) {
-                self.changed.insert(base);
-                self.events.insert((base, event));
-                open.push((base, event));
+            if relation.kind == RelationKind::View && !replaced(relation, event, names) {
+                for base in relation.origins.iter().map(|origin| origin.base) {
+                    self.changed.insert(base);
+                    self.events.insert((base, event));
+                    open.push((base, event));
+                }
             }
         }
     }
 
-    /// The table that a change of a view becomes a change of.
-    fn below(&self, view: &Relation, event: Change, names: Names<'_>) -> BTreeSet<u32> {
-        let replaced = active(view, event, names).any(|rule| rule.instead);
-        if view.kind != RelationKind::View || replaced || view.has_instead_triggers {
-            return BTreeSet::new();
-        }
-        view.origins.iter().map(|origin| origin.base).collect()
+    /// How rows of a relation are changed; nothing for MERGE and for what is no change of rows.
+    fn events_of(&self, oid: u32) -> Vec<Change> {
+        let all = [Change::Insert, Change::Update, Change::Delete];
+        all.into_iter().filter(|change| self.events.contains(&(oid, *change))).collect()
     }
 
     /// Row security may look elsewhere. Whose it is depends on the way there: what a view or a rule touches is touched
@@ -304,11 +298,9 @@ impl Touched {
             }
             let Some(relation) = names.by_oid(oid) else { continue };
             let owner = Some(relation.owner);
-            let events = [Change::Insert, Change::Update, Change::Delete];
-            let fired = events.into_iter().filter(|event| self.events.contains(&(oid, *event)));
-            let rules = fired.flat_map(|event| active(relation, event, names));
+            let rules = self.events_of(oid).into_iter().flat_map(|event| active(relation, event, names));
             open.extend(rules.flat_map(|rule| &rule.touches).map(|touch| (touch.oid, owner, false)));
-            let reach = self.reach(relation);
+            let reach = self.reach(relation, names);
             let bases = relation.bases.iter().filter(|base| reaches(reach, relation, base.oid));
             let below = if relation.is_invoker { asking } else { owner };
             if relation.kind == RelationKind::View {
@@ -331,11 +323,10 @@ impl Touched {
             return Vec::new();
         };
         let changed = self.changed.contains(&relation.oid);
-        let does = |change| self.events.contains(&(relation.oid, change));
+        let events = self.events_of(relation.oid);
         // MERGE names no event, and the policies of all commands are put in.
-        let merges = changed && ![Change::Insert, Change::Update, Change::Delete].into_iter().any(does);
-        let (inserts, updates, deletes) =
-            (merges || does(Change::Insert), merges || does(Change::Update), merges || does(Change::Delete));
+        let does = |change| events.contains(&change) || (changed && events.is_empty());
+        let (inserts, updates, deletes) = (does(Change::Insert), does(Change::Update), does(Change::Delete));
         let columns = (relation.oid, i16::MIN)..=(relation.oid, i16::MAX);
         let reads = shown
             || !changed
@@ -404,6 +395,11 @@ impl Touched {
 fn active<'r>(relation: &'r Relation, event: Change, names: Names<'_>) -> impl Iterator<Item = &'r Rule> {
     let replica = names.replica;
     relation.rules.iter().filter(move |rule| rule.event == event && rule.fires.in_session(replica))
+}
+
+/// Whether rules or triggers do something else instead.
+fn replaced(view: &Relation, event: Change, names: Names<'_>) -> bool {
+    view.has_instead_triggers || active(view, event, names).any(|rule| rule.instead)
 }
 
 fn reaches(reach: Reach, view: &Relation, base: u32) -> bool {

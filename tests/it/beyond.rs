@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::support::gateway::TestGateway;
 use super::support::postgres::server;
-use super::support::wire::{Messages, Wire};
+use super::support::wire::{Wire, succeeded};
 
 async fn start(script: &str) -> TestGateway {
     let gateway = TestGateway::start().await;
@@ -18,10 +18,6 @@ async fn change(gateway: &TestGateway, script: &str) {
     let admin = server().connect(server().superuser(), gateway.database()).await;
     admin.batch_execute(script).await.unwrap();
     admin.close().await;
-}
-
-fn succeeded(answer: &Messages) -> bool {
-    !answer.iter().any(|(tag, _)| *tag == b'E')
 }
 
 /// Runs a statement, which must succeed, and gives its record.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::state::own_server;
 use super::support::gateway::{Settings, TestGateway};
 use super::support::postgres::{TestPostgres, server};
-use super::support::wire::{Messages, Wire};
+use super::support::wire::{Wire, succeeded};
 
 /// A gateway before a copy of the shop that its sessions may change.
 async fn start() -> TestGateway {
@@ -28,10 +28,6 @@ async fn start() -> TestGateway {
 
 const TO_PHONE: &str = "CREATE OR REPLACE VIEW seen AS SELECT phone AS word FROM customers";
 const TO_EMAIL: &str = "CREATE OR REPLACE VIEW seen AS SELECT email AS word FROM customers";
-
-fn succeeded(answer: &Messages) -> bool {
-    !answer.iter().any(|(tag, _)| *tag == b'E')
-}
 
 /// Whether the record of the statement with this word in it is sure, and what it says was read.
 async fn read(gateway: &TestGateway, word: &str) -> (bool, Value) {

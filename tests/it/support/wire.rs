@@ -74,6 +74,11 @@ pub(crate) fn fields(body: &[u8]) -> Vec<Option<String>> {
     found
 }
 
+/// Whether no error is in an answer.
+pub(crate) fn succeeded(answer: &Messages) -> bool {
+    !answer.iter().any(|(tag, _)| *tag == b'E')
+}
+
 /// Rows of an answer.
 pub(crate) fn rows(answer: &Messages) -> Vec<Vec<Option<String>>> {
     answer.iter().filter(|(tag, _)| *tag == b'D').map(|(_, body)| fields(body)).collect()
