@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use pgwitness_index::record::Event;
 use pgwitness_index::search::{Field, Page, SearchError};
-use pgwitness_index::view::{View, format_time};
+use pgwitness_index::view::{chosen, format_time};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -66,6 +66,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/events/facets", get(facets))
         .route("/api/v1/events/{id}", get(event))
         .route("/api/v1/export", get(export::export))
+        .route("/api/v1/export/{id}/manifest", get(export::manifest))
         .route("/api/v1/log/head", get(head))
         .route("/api/v1/me", get(me))
         .route("/api/v1/fields", get(fields))
@@ -131,14 +132,6 @@ fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     answer.insert("query".into(), ask.text.into());
     answer.insert("warnings".into(), json!(warnings));
     Value::Object(answer)
-}
-
-/// The asked fields of a record, in the asked order; all, if none were asked.
-pub(super) fn chosen(mut item: View, fields: &[String]) -> View {
-    if fields.is_empty() {
-        return item;
-    }
-    fields.iter().filter_map(|name| Some((name.clone(), item.remove(name)?))).collect()
 }
 
 async fn event(

@@ -82,6 +82,7 @@ pub struct Api {
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
+    manifests: export::Manifests,
 }
 
 /// What [`Api::new`] is made of.
@@ -119,6 +120,7 @@ impl Api {
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
+            manifests: export::Manifests::new(),
         })
     }
 }

@@ -71,6 +71,11 @@ impl Book {
         indexer.commit().unwrap();
     }
 
+    /// The last record's position.
+    pub(crate) fn head_seq(&self) -> u64 {
+        self.journal.lock().unwrap().head().seq.0
+    }
+
     /// From now on, nothing can be recorded; or it can again.
     pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
