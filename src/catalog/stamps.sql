@@ -13,7 +13,7 @@ from pg_catalog.pg_class c left join (
       from pg_catalog.pg_trigger t where t.tgrelid >= 16384 and not t.tgisinternal group by t.tgrelid
     union all
     select 4, k.conrelid, count(*)::text || '/' || pg_catalog.sum(k.xmin::text::int8)::text
-      from pg_catalog.pg_constraint k where k.conrelid >= 16384 and k.contype in ('p', 'u', 'x') group by k.conrelid
+      from pg_catalog.pg_constraint k where k.conrelid >= 16384 and k.contype in ('p', 'u', 'x', 'c') group by k.conrelid
     union all
     select 5, p.polrelid, count(*)::text || '/' || pg_catalog.sum(p.xmin::text::int8)::text
       from pg_catalog.pg_policy p where p.polrelid >= 16384 group by p.polrelid
