@@ -4,7 +4,9 @@ from pg_catalog.pg_class c left join (
   select o.relation, pg_catalog.string_agg(o.stamp, ' ' order by o.catalog) as stamps
   from (
     select 1 as catalog, a.attrelid as relation, count(*)::text || '/' || pg_catalog.sum(a.xmin::text::int8)::text as stamp
-      from pg_catalog.pg_attribute a where a.attrelid >= 16384 and a.attnum > 0 group by a.attrelid
+      from pg_catalog.pg_attribute a where a.attrelid >= 16384 and a.attnum > 0 and a.attrelid in (
+        select k.oid from pg_catalog.pg_class k where k.relkind in ('r', 'p', 'v', 'm', 'f', 'c') and k.relpersistence <> 't')
+      group by a.attrelid
     union all
     select 2, r.ev_class, count(*)::text || '/' || pg_catalog.sum(r.xmin::text::int8)::text
       from pg_catalog.pg_rewrite r where r.ev_class >= 16384 group by r.ev_class

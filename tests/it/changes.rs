@@ -292,7 +292,10 @@ async fn rules_and_triggers_that_a_session_makes_count_before_anybody_else_sees_
         ("UPDATE mine SET note = 'byfive'", "partial byfive pg_temp.mine public.trail"),
         ("DELETE FROM mine WHERE note = 'bysix'", "exact bysix pg_temp.mine"),
         ("BEGIN", ""),
-        ("CREATE TRIGGER leaves AFTER INSERT OR UPDATE ON products FOR EACH ROW EXECUTE FUNCTION leave()", ""),
+        (
+            "CREATE TRIGGER leaves AFTER INSERT OR UPDATE ON products FOR EACH ROW EXECUTE FUNCTION leave()",
+            "",
+        ),
         ("UPDATE products SET name = 'byseven'", "partial byseven public.products public.trail"),
         ("ROLLBACK", ""),
         ("UPDATE products SET name = 'byeight'", "exact byeight public.products"),
