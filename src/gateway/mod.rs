@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod cancel;
+mod capture;
 mod chronicle;
 mod databases;
 mod drain;
