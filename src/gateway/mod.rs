@@ -9,6 +9,7 @@ mod cancel;
 mod chronicle;
 mod databases;
 mod drain;
+mod explaining;
 mod greeting;
 mod listener;
 mod live;
@@ -47,6 +48,7 @@ use reading::Readings;
 use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
+pub use explaining::Explaining;
 pub use listener::serve;
 pub use live::{LiveSession, LiveSessions};
 pub use workers::Workers;

@@ -22,6 +22,7 @@ mod bodies;
 mod corpus;
 mod define;
 mod fingerprint;
+mod hooks;
 mod lex;
 mod lower;
 mod objects;

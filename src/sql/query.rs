@@ -66,6 +66,10 @@ fn clip(message: &str) -> String {
 impl<'a> Statement<'a> {
     /// A statement that reads or writes rows, from one token to before another.
     pub(crate) fn rows(&self, from: usize, to: usize, draft: &mut Draft) {
+        // Of which tables makes no difference but to their row security.
+        let locks =
+            |at| self.words.is(at, "for") && self.words.is_any(at + 1, &["update", "no", "share", "key"]);
+        draft.touched.locks |= (from..to).any(locks);
         match self.read_rows(from, to) {
             Ok((parsed, reader)) => {
                 let before = draft.touched.clone();
