@@ -22,6 +22,8 @@ pub struct ReadFrame {
     pub entries: Vec<(Option<Seq>, Entry)>,
     /// Digest of the journal up to and including this frame.
     pub digest: Digest,
+    /// Random bytes of this frame alone, for commitments to its values; format version 1 has none.
+    pub salt: Option<[u8; 16]>,
 }
 
 /// Follows the journal.
@@ -198,6 +200,6 @@ fn with_entries(frame: Frame) -> Option<ReadFrame> {
         seq.0 += u64::from(number.is_some());
         entries.push((number, entry));
     }
-    let read = ReadFrame { at: frame.at, next: frame.next, entries, digest: frame.digest };
+    let read = ReadFrame { at: frame.at, next: frame.next, entries, digest: frame.digest, salt: frame.salt };
     if read.entries.is_empty() { None } else { Some(read) }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Frame {
     pub(crate) next: Position,
     pub(crate) first: Seq,
     pub(crate) digest: Digest,
+    /// Random bytes of the frame; version 1 has none.
+    pub(crate) salt: Option<[u8; 16]>,
     pub(crate) items: Vec<Item>,
 }
 
@@ -190,7 +192,7 @@ impl Scan {
         self.digest = frame_digest(fields, payload);
         let at = self.position();
         self.offset = end;
-        Ok(Frame { at, next: self.position(), first: header.first, digest: self.digest, items })
+        Ok(Frame { at, next: self.position(), first: header.first, digest: self.digest, salt: None, items })
     }
 
     /// Makes `count` bytes from the present place available; where they begin in the buffer.
