@@ -12,6 +12,7 @@ mod crash;
 mod death;
 mod demo;
 mod login;
+mod modes;
 mod pipeline;
 mod relay;
 mod replication;
