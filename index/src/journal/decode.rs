@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::cut;
 use super::encode::{COMMANDS, Place, definition, item, part};
 use super::fields::{Carry, SETTLEMENT_SEQS_MAX, code, one_param, shape, who};
-use super::generations::Generations;
+use super::generations::{DEFINITIONS, Generations};
 use super::wire::{Input, Malformed};
 use crate::record::{
     Completion, Entry, Event, Outcome, Record, Seq, Settlement, Shape, Sql, Template, Timestamp, TxnOutcome,
@@ -132,7 +132,7 @@ pub(super) struct Definitions(Generations<(u64, Place), Definition>);
 
 impl Definitions {
     pub(super) fn new() -> Self {
-        Self(Generations::new())
+        Self(Generations::new(DEFINITIONS))
     }
 
     /// The definitions of the frame at `offset`, ready for its entries.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::cut::Cut;
 use super::decode::millis;
 use super::fields::{SETTLEMENT_SEQS_MAX, put_param, put_shape, put_who};
-use super::generations::Generations;
+use super::generations::{DEFINITIONS, Generations};
 use super::wire::{put_bytes, put_i64, put_strings, put_u64};
 use crate::record::{Completion, Entry, Event, Record, Seq, Settlement, Shape, Sql, Timestamp, Who};
 
@@ -193,10 +193,10 @@ impl Dictionary {
     /// The dictionary of a new segment, or of one that an earlier process wrote.
     pub(super) fn new() -> Self {
         Self {
-            whos: Generations::new(),
-            shapes: Generations::new(),
-            statements: Generations::new(),
-            prepared: Generations::new(),
+            whos: Generations::new(DEFINITIONS),
+            shapes: Generations::new(DEFINITIONS),
+            statements: Generations::new(DEFINITIONS),
+            prepared: Generations::new(DEFINITIONS),
             keys: RandomState::new(),
             frame: Building::default(),
             cut: Cut::default(),

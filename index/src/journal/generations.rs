@@ -6,21 +6,29 @@ use std::hash::Hash;
 
 use rustc_hash::FxBuildHasher;
 
-/// Most values of one generation.
-const VALUES_MAX: usize = 8192;
-/// Most bytes of one generation, as told by whoever puts values in.
-const BYTES_MAX: usize = 8 << 20;
+/// How much one generation holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Most values.
+    pub(super) values: usize,
+    /// Most bytes, as told by whoever puts values in.
+    pub(super) bytes: usize,
+}
+
+/// For what segments define.
+pub(super) const DEFINITIONS: Bounds = Bounds { values: 8192, bytes: 8 << 20 };
 
 /// See the module's description. Keys must not be of an outsider's choice: their hash has no secret.
 pub(super) struct Generations<K, V> {
+    bounds: Bounds,
     young: HashMap<K, (V, usize), FxBuildHasher>,
     old: HashMap<K, (V, usize), FxBuildHasher>,
     bytes: usize,
 }
 
 impl<K: Eq + Hash, V> Generations<K, V> {
-    pub(super) fn new() -> Self {
-        Self { young: HashMap::default(), old: HashMap::default(), bytes: 0 }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, young: HashMap::default(), old: HashMap::default(), bytes: 0 }
     }
 
     pub(super) fn get(&mut self, key: &K) -> Option<&mut V> {
@@ -32,7 +40,7 @@ impl<K: Eq + Hash, V> Generations<K, V> {
     }
 
     pub(super) fn insert(&mut self, key: K, value: V, bytes: usize) {
-        if self.young.len() >= VALUES_MAX || self.bytes >= BYTES_MAX {
+        if self.young.len() >= self.bounds.values || self.bytes >= self.bounds.bytes {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
         }
@@ -41,6 +49,6 @@ impl<K: Eq + Hash, V> Generations<K, V> {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::new();
+        *self = Self::new(self.bounds);
     }
 }

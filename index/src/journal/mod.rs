@@ -1,6 +1,6 @@
 //! The journal: an append-only, checksummed, hash-chained log in segment files. The truth.
 //!
-//! [`Journal`] is its only writer, [`Reader`] follows it (live or offline), [`SyncTask`] makes what
+//! [`Journal`] is its only writer, [`Reader`] follows it (live or offline), [`Archive`] reads it by place, [`SyncTask`] makes what
 //! was written durable without holding the writer. It never overwrites or deletes what was written:
 //! bytes torn by a crash are copied aside before they are cut off, and damage stops it with a name.
 //! It has no clock, no tasks, and knows nothing of search.
@@ -13,12 +13,14 @@
 //! a kind are remembered, others are written again; one settlement names at most 4 Mi records; what
 //! is open is kept as ranges, at most 4 Mi of them.
 
+mod archive;
 mod crash;
 mod cut;
 mod decode;
 mod encode;
 mod error;
 mod fields;
+mod find;
 mod frame;
 mod generations;
 mod head;
@@ -34,6 +36,7 @@ mod v1;
 mod wire;
 mod writer;
 
+pub use archive::{Archive, StoredFrame};
 pub use error::{Flaw, JournalError};
 pub use head::{Head, NotReadable, Position};
 pub use ledger::LedgerFault;

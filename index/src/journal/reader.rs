@@ -194,14 +194,20 @@ fn step(scan: &mut Scan) -> Result<Step, JournalError> {
 }
 
 fn with_entries(frame: Frame) -> Option<ReadFrame> {
-    let mut seq = frame.first;
-    let mut entries = Vec::with_capacity(frame.items.len());
-    for item in frame.items {
+    let Frame { at, next, first, digest, salt, items } = frame;
+    let entries = entries_of(first, items);
+    (!entries.is_empty()).then_some(ReadFrame { at, next, entries, digest, salt })
+}
+
+/// The entries among the items of a frame; its records are numbered from `first`.
+pub(super) fn entries_of(first: Seq, items: Vec<Item>) -> Vec<(Option<Seq>, Entry)> {
+    let mut seq = first;
+    let mut entries = Vec::with_capacity(items.len());
+    for item in items {
         let Item::Entry(entry) = item else { continue };
         let number = matches!(entry, Entry::Record(_)).then_some(seq);
         seq.0 += u64::from(number.is_some());
         entries.push((number, entry));
     }
-    let read = ReadFrame { at: frame.at, next: frame.next, entries, digest: frame.digest, salt: frame.salt };
-    if read.entries.is_empty() { None } else { Some(read) }
+    entries
 }
