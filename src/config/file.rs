@@ -2,21 +2,22 @@
 //!
 //! Unknown keys are refused. [`read`] tells every mistake it finds, not only the first.
 
+mod capture;
 mod upstream;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use capture::CaptureTable;
 use serde::Deserialize;
 use upstream::UpstreamTable;
 use url::Url;
 
 use super::{
-    Access, Capture, ClientCertificates, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log,
-    LoginMode, LoginRule, Oidc, ReplicationRule, RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
+    Access, ClientCertificates, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, LoginMode,
+    LoginRule, Oidc, ReplicationRule, RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -144,16 +145,6 @@ struct AccessTable {
     auditor: Vec<String>,
     #[serde(default)]
     admin: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CaptureTable {
-    sql: Option<String>,
-    parameters: Option<String>,
-    max_sql: Option<String>,
-    #[serde(default)]
-    tags: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -516,14 +507,6 @@ impl Reading {
         let modes = [("device", LoginMode::Device), ("password", LoginMode::Password)];
         let mode = self.word("login.mode", Some(&table.mode), &modes, LoginMode::Device);
         LoginRule { databases: table.databases, users: table.users, mode }
-    }
-
-    fn capture(&mut self, table: CaptureTable) -> Capture {
-        self.word("capture.sql", table.sql.as_deref(), &[("full", ())], ());
-        let choices = [("full", true), ("off", false)];
-        let parameters = self.word("capture.parameters", table.parameters.as_deref(), &choices, true);
-        let max_sql = self.size("capture.max_sql", table.max_sql.as_deref(), 1 << 20);
-        Capture { parameters, max_sql, tags: table.tags.into_iter().collect() }
     }
 
     fn log(&mut self, table: LogTable) -> Log {

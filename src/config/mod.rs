@@ -285,12 +285,36 @@ pub struct Access {
 /// `[capture]`
 #[derive(Debug, Clone)]
 pub struct Capture {
-    /// Whether parameters are kept.
-    pub parameters: bool,
+    /// How much of a statement's text is kept.
+    pub sql: CaptureSql,
+    /// How bound parameters are kept.
+    pub parameters: CaptureParameters,
     /// At most this many bytes of a statement are kept as text; more is cut and marked.
     pub max_sql: usize,
     /// Tag name and the `schema.table.column` patterns (with `*`) that carry it.
     pub tags: Vec<(String, Vec<String>)>,
+}
+
+/// `capture.sql`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureSql {
+    /// The exact text, passwords excepted.
+    Full,
+    /// The text without constants and comments.
+    Redacted,
+    /// No text; the fingerprint tells statements of one shape.
+    Fingerprint,
+}
+
+/// `capture.parameters`
+#[derive(Debug, Clone)]
+pub enum CaptureParameters {
+    /// As they are.
+    Full,
+    /// As keyed hashes (HMAC-SHA-256, `capture.hmac_key`): equal values are found, and nothing else is told of them.
+    Hmac(Secret),
+    /// Not at all.
+    Off,
 }
 
 /// `[log]`

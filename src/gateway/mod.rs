@@ -6,9 +6,11 @@
 
 mod accuracy;
 mod cancel;
+mod capture;
 mod chronicle;
 mod databases;
 mod drain;
+mod explaining;
 mod greeting;
 mod listener;
 mod live;
@@ -47,6 +49,7 @@ use reading::Readings;
 use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
+pub use explaining::Explaining;
 pub use listener::serve;
 pub use live::{LiveSession, LiveSessions};
 pub use workers::Workers;

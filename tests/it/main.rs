@@ -5,6 +5,7 @@ mod support;
 mod beyond;
 mod bounds;
 mod cancel;
+mod capture;
 mod cases;
 mod changes;
 mod crash;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwitness::config::{
-    AppLabel, AuthMethod, Capture, ChannelBinding, ClientCertificates, Config, Credential, Durability, Http,
-    Index, Limits, Listen, ListenTls, Log, SslMode, TlsVersion, Upstream,
+    AppLabel, AuthMethod, Capture, CaptureParameters, CaptureSql, ChannelBinding, ClientCertificates, Config,
+    Credential, Durability, Http, Index, Limits, Listen, ListenTls, Log, SslMode, TlsVersion, Upstream,
 };
 use pgwitness::demo::provider::{DemoProvider, Person};
 use pgwitness::demo::shop;
@@ -322,7 +322,12 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             .collect(),
         replication: Vec::new(),
         access: shop::access(),
-        capture: Capture { parameters: true, max_sql: 1 << 20, tags: shop::tags() },
+        capture: Capture {
+            sql: CaptureSql::Full,
+            parameters: CaptureParameters::Full,
+            max_sql: 1 << 20,
+            tags: shop::tags(),
+        },
         log: Log { dir: dir.join("journal"), durability: settings.durability },
         index: Index {
             dir: dir.join("index"),
