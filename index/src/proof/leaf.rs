@@ -210,6 +210,7 @@ impl Leaves {
             shape.map(|shape| self.shape.digest(shape, |shape| digest_of(|out| put_shape(out, shape))));
         let sql = record.sql.as_ref().map(|sql| match sql {
             Sql::Once(bytes) => sha256(bytes),
+            Sql::Spliced(spliced) => sha256(spliced.as_bytes()),
             Sql::Shared(bytes) => self.sql.digest(bytes, sha256),
         });
         let out = &mut self.bytes;
