@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Constraint, Fires, Policy, Relation, RelationKind, Trigger, quoted};
+use crate::catalog::{Base, Column, Constraint, Relation, RelationKind, quoted};
 
 use super::analysis::Draft;
 use super::own::{Becomes, Change, Seen, TEMP};
@@ -199,30 +199,6 @@ impl<'a> Statement<'a> {
         found
     }
 
-    /// A trigger, rule or policy is made on a temporary relation: what it does is not followed, and said to be unknown.
-    pub(crate) fn hooked(&self, kind: &str, draft: &mut Draft) {
-        for oid in draft.touched.tables.clone() {
-            let Some(relation) = self.names().by_oid(oid).filter(|relation| &*relation.schema == TEMP) else {
-                continue;
-            };
-            let mut after = relation.clone();
-            if kind == "POLICY" {
-                after.policies.push(Policy {
-                    name: "of this session".into(),
-                    command: '*',
-                    roles: vec![0],
-                    looks: Vec::new(),
-                    checks: Vec::new(),
-                    functions: "what is not known".into(),
-                });
-            } else {
-                // No function has this oid.
-                after.triggers.push(Trigger { function: 0, bits: u32::MAX, fires: Fires::Always });
-            }
-            self.change(relation, Becomes::Known(Arc::new(after)), draft);
-        }
-    }
-
     /// `DROP … CASCADE` of something that is no relation may take columns and views along.
     pub(crate) fn cascaded(&self, draft: &mut Draft) {
         for relation in self.settings.own.relations() {
@@ -344,7 +320,7 @@ impl<'a> Statement<'a> {
         true
     }
 
-    fn change(&self, relation: &'a Relation, becomes: Becomes, draft: &mut Draft) {
+    pub(crate) fn change(&self, relation: &Relation, becomes: Becomes, draft: &mut Draft) {
         let until_commit = self.names().ends(&relation.schema, &relation.name);
         let (schema, name) = (relation.schema.to_string(), relation.name.to_string());
         draft.changes.push(Change { schema, name, becomes, until_commit });

@@ -73,7 +73,7 @@ impl Statement<'_> {
         } else if ON_RELATION.contains(&kind.as_str()) {
             self.on_relation(at, to, draft);
             if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
-                self.hooked(&kind, draft);
+                self.hooked(&kind, at, to, draft);
             }
         }
         draft.effect = Effect::Ddl;
@@ -254,6 +254,9 @@ impl Statement<'_> {
             }
         } else if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
             self.on_relation(at, to, draft);
+            if verb == "DROP" {
+                self.unhooked(&kind, at, draft);
+            }
         } else if verb == "DROP" && (at..to).any(|at| self.words.is(at, "cascade")) {
             self.cascaded(draft);
         }
