@@ -25,10 +25,11 @@ use pgwitness_index::view::format_time;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::api::{Answer, blocking, find};
+use super::api::{Answer, find, searching};
 use super::ask::{self, Ask};
 use super::auth::Caller;
 use super::expiring::Expiring;
+use super::limits::Place;
 use super::params::Params;
 use super::problem::Problem;
 use super::{Api, audit, when};
@@ -65,6 +66,7 @@ struct Download {
     rows: u64,
     indexed_seq: Option<u64>,
     about: Arc<About>,
+    _place: Place,
 }
 
 /// What a manifest says besides the file.
@@ -91,9 +93,10 @@ pub(super) async fn export(
         ExportError::NoChoice => Problem::bad_request(error.to_string()),
         error => failed(&error),
     })?;
+    let place = api.limits.export(&caller.share)?;
     let (asked, query, fields) = (ask.asked(), ask.text.clone(), ask.fields.clone());
     let recorder = caller.clone();
-    let about = blocking(&api, move |api| {
+    let about = searching(&api, &caller, move |api| {
         // Before the first page: the file holds nothing that this head does not cover.
         let (head, began) = (api.witness.head(), when::now());
         let detail = format!("exported {asked} [format {}]", format.as_str());
@@ -110,6 +113,7 @@ pub(super) async fn export(
         rows: 0,
         indexed_seq: None,
         about,
+        _place: place,
     };
     let headers = [
         (header::CONTENT_TYPE, format.media_type().to_owned()),
@@ -158,15 +162,16 @@ async fn next(mut download: Download) -> io::Result<Option<(Vec<u8>, Download)>>
             return Err(io::Error::other("the export is too large. Ask for a shorter time range"));
         }
         let caller = download.caller.clone();
-        let page = blocking(&download.api, move |api| page(api, &caller, ask, export));
+        let page = searching(&download.api, &download.caller, move |api| page(api, &caller, ask, export));
         let page = page.await.map_err(|problem| io::Error::other(problem.detail().to_owned()))?;
         let indexed_seq = *download.indexed_seq.get_or_insert(page.indexed_seq);
         download.rows += page.rows;
         download.ask = page.following;
         let bytes = if download.ask.is_none() {
             let (about, caller) = (Arc::clone(&download.about), download.caller.clone());
-            let ending =
-                blocking(&download.api, move |api| end(api, &caller, page.export, &about, indexed_seq));
+            let ending = searching(&download.api, &download.caller, move |api| {
+                end(api, &caller, page.export, &about, indexed_seq)
+            });
             let rest = ending.await.map_err(|problem| io::Error::other(problem.detail().to_owned()))?;
             [page.bytes, rest].concat()
         } else {

@@ -10,18 +10,26 @@
 //! - `page`: the embedded page and its content security policy.
 //! - `serve`: connections and their bounds.
 
+mod access;
 mod api;
 mod ask;
 mod audit;
 mod auth;
 mod browser;
+mod context;
 mod expiring;
 mod export;
+mod forward;
 mod health;
+mod limits;
+mod openapi;
 mod page;
 mod params;
 mod problem;
 mod serve;
+mod sessions;
+mod suggest;
+mod tail;
 mod when;
 
 #[cfg(all(test, feature = "demo"))]
@@ -83,6 +91,7 @@ pub struct Api {
     searching: Arc<Semaphore>,
     recent: audit::Recent,
     manifests: export::Manifests,
+    limits: limits::Limits,
 }
 
 /// What [`Api::new`] is made of.
@@ -121,6 +130,7 @@ impl Api {
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
             manifests: export::Manifests::new(),
+            limits: limits::Limits::new(),
         })
     }
 }

@@ -5,7 +5,9 @@
 mod api;
 mod export;
 mod house;
+mod reading;
 mod signing_in;
+mod tail;
 
 pub(crate) use house::{ANA, House, MARIA, TOM};
 
