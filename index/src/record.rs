@@ -115,6 +115,8 @@ words! {
         ConfigReload = "config.reload",
         /// An alert rule matched.
         Alert = "alert",
+        /// A login, or all of a person's, was ended by an administrator or its owner.
+        LoginRevoked = "login.revoked",
     }
 }
 
