@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::catalog::{Base, Column, Constraint, Relation, RelationKind, quoted};
 
 use super::analysis::Draft;
+use super::hooks;
 use super::own::{Becomes, Change, Seen, TEMP};
 use super::touched::Col;
 use super::utility::Statement;
@@ -17,8 +18,8 @@ const CONSTRAINTS: &[&str] = &["constraint", "primary", "unique", "check", "fore
 const SEQUENCE: [&str; 3] = ["last_value", "log_cnt", "is_called"];
 /// First words of what ALTER may do to a relation without a change of its columns.
 const HARMLESS: &[&str] = &[
-    "alter", "attach", "cluster", "detach", "force", "inherit", "no", "owner", "replica", "reset", "set",
-    "validate",
+    "alter", "attach", "cluster", "detach", "disable", "force", "inherit", "no", "owner", "replica", "reset",
+    "set", "validate",
 ];
 
 /// A relation that comes into being.
@@ -106,7 +107,33 @@ impl<'a> Statement<'a> {
     }
 
     fn exists(&self, schema: &str) -> bool {
-        schema == TEMP || self.schema.has_schema(schema)
+        schema == TEMP || self.schema.has_schema(schema) || self.settings.own.has_schema(schema)
+    }
+
+    /// `CREATE SCHEMA name [AUTHORIZATION role]` and `CREATE TYPE name AS (…)`, from the name on: what is named by it can
+    /// be used at once.
+    pub(crate) fn place_made(&self, kind: &str, at: usize, to: usize, draft: &mut Draft) {
+        if kind == "SCHEMA" {
+            let by_role = usize::from(self.words.is(at, "authorization"));
+            let Some(name) = self.words.name(at + by_role) else { return };
+            let end = at + by_role + 1;
+            let end = if self.words.is(end, "authorization") { end + 2 } else { end };
+            // Its elements, if any, are read by the server alone.
+            draft.followed = end >= to;
+            let becomes = Becomes::Opaque;
+            draft.changes.push(Change { schema: name, name: String::new(), becomes, until_commit: true });
+            return;
+        }
+        let Some((name, next)) = self.name_at(at) else { return };
+        let columns =
+            self.words.is(next, "as").then(|| self.defined_columns(RelationKind::Composite, next + 1, to));
+        let (Some(columns), Some((schema, name))) = (columns.flatten(), self.place_of(&name, false)) else {
+            return;
+        };
+        let composite =
+            Relation::new(self.names().free_oid(), &schema, &name, RelationKind::Composite, columns);
+        let becomes = Becomes::Known(Arc::new(composite));
+        draft.changes.push(Change { schema, name, becomes, until_commit: true });
     }
 
     /// The columns of a CREATE without a query, from behind the name.
@@ -297,6 +324,10 @@ impl<'a> Statement<'a> {
             if let Some(name) = words.name(named).filter(|_| column || !words.is(at + 1, "constraint")) {
                 relation.columns.retain(|column| *column.name != *name);
             }
+            return true;
+        }
+        if words.is(at, "enable") {
+            hooks::enabled(relation, words.is(at + 1, "row"));
             return true;
         }
         words.is_any(at, HARMLESS)

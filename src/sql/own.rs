@@ -26,7 +26,7 @@ pub enum Becomes {
 pub struct Change {
     /// The schema; `pg_temp` for temporary relations.
     pub schema: String,
-    /// The relation.
+    /// The relation; empty for the schema itself.
     pub name: String,
     /// What it is afterwards.
     pub becomes: Becomes,
@@ -77,6 +77,13 @@ impl Own {
     /// Forgets the temporary relations.
     pub fn discard_temporary(&mut self) {
         self.found.retain(|(schema, _), _| schema != TEMP);
+    }
+
+    /// Whether a schema is known by what the session made: it, or something in it.
+    #[must_use]
+    pub fn has_schema(&self, schema: &str) -> bool {
+        let all = self.found.range((schema.to_owned(), String::new())..);
+        all.take_while(|((known, _), _)| known == schema).any(|(_, (becomes, _))| *becomes != Becomes::Gone)
     }
 
     /// Those whose columns are known.
