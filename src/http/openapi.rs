@@ -29,6 +29,8 @@ struct Told {
     path: &'static str,
     summary: &'static str,
     takes: &'static [&'static str],
+    /// The schema of the body, if there is one.
+    body: Option<&'static str>,
     answers: Answers,
 }
 
@@ -49,7 +51,7 @@ const fn get(
     answers: Answers,
     summary: &'static str,
 ) -> Told {
-    Told { method: HttpMethod::Get, path, summary, takes, answers }
+    Told { method: HttpMethod::Get, path, summary, takes, body: None, answers }
 }
 
 const OPERATIONS: &[Told] = &[
@@ -59,6 +61,7 @@ const OPERATIONS: &[Told] = &[
         path: "/api/v1/events/search",
         summary: "The same, with the parameters as a JSON object in the body",
         takes: &[],
+        body: Some("Search"),
         answers: Answers::Json("Page"),
     },
     get(
@@ -107,6 +110,14 @@ const OPERATIONS: &[Told] = &[
         Answers::Json("Page"),
         "The records of one session, newest first",
     ),
+    Told {
+        method: HttpMethod::Post,
+        path: "/api/v1/sessions/{id}/terminate",
+        summary: "Ends a session, its login, or all logins of its person: your own, as administrator any",
+        takes: &[],
+        body: Some("Terminate"),
+        answers: Answers::Json("Ended"),
+    },
     get(
         "/api/v1/objects",
         access::LIST,
@@ -172,11 +183,10 @@ fn operation(told: &Told) -> Operation {
     if !parameters.is_empty() {
         operation = operation.parameters(Some(parameters));
     }
-    if told.method == HttpMethod::Post {
-        let search = Content::new(Some(Ref::from_schema_name("Search")));
-        let body =
-            RequestBodyBuilder::new().content("application/json", search).required(Some(Required::True));
-        operation = operation.request_body(Some(body.build()));
+    if let Some(name) = told.body {
+        let content = Content::new(Some(Ref::from_schema_name(name)));
+        let body = RequestBodyBuilder::new().content("application/json", content);
+        operation = operation.request_body(Some(body.required(Some(Required::True)).build()));
     }
     let problems = [
         ("400", "The request is wrong; a query's problem names the place in its text"),
@@ -395,6 +405,8 @@ fn exports_and_sessions() -> Vec<Named> {
 fn rest() -> Vec<Named> {
     let each = || object([("name", text()), ("count", number()), ("first", text()), ("last", text())]);
     vec![
+        ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
+        ("Ended", object([("ended", number())])),
         ("Objects", object([("items", list(object([("table", text()), ("count", number())])))])),
         ("Users", object([("items", list(object([("user", text()), ("count", number())])))])),
         (
