@@ -104,6 +104,8 @@ struct OidcTable {
     #[serde(default)]
     require_acr: Vec<String>,
     session_max_age: Option<String>,
+    refresh_every: Option<String>,
+    outage_grace: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -462,6 +464,10 @@ impl Reading {
             self.wrong("oidc.issuer", format_args!("{:?} is not a URL", table.issuer));
         }
         let client_secret = self.secret("oidc.client_secret", table.client_secret, table.client_secret_file);
+        const MINUTE: Duration = Duration::from_secs(60);
+        let refresh_every =
+            self.duration("oidc.refresh_every", table.refresh_every.as_deref(), 5 * MINUTE).max(MINUTE / 6);
+        let outage_grace = self.duration("oidc.outage_grace", table.outage_grace.as_deref(), 15 * MINUTE);
         let session_max_age = self.duration(
             "oidc.session_max_age",
             table.session_max_age.as_deref(),
@@ -478,6 +484,8 @@ impl Reading {
             group_claim: table.group_claim.unwrap_or_else(|| "groups".into()),
             require_acr: table.require_acr,
             session_max_age,
+            refresh_every,
+            outage_grace,
         }
     }
 

@@ -163,6 +163,10 @@ pub struct Oidc {
     pub require_acr: Vec<String>,
     /// A login ends after this.
     pub session_max_age: Duration,
+    /// How often the provider is asked whether a login still stands, where it gave a refresh token.
+    pub refresh_every: Duration,
+    /// While the provider is away, a login's secrets open sessions for this long.
+    pub outage_grace: Duration,
 }
 
 /// One `[[upstream]]`

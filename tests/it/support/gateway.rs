@@ -151,6 +151,11 @@ impl TestGateway {
         tokens["id_token"].as_str().unwrap_or_else(|| panic!("{tokens}")).to_owned()
     }
 
+    /// The identity provider.
+    pub(crate) fn provider(&self) -> &DemoProvider {
+        &self.provider
+    }
+
     pub(crate) fn database(&self) -> &str {
         &self.database
     }
