@@ -17,6 +17,7 @@ mod listener;
 mod live;
 mod lockout;
 mod params;
+mod plans;
 mod proof;
 mod reading;
 mod refusals;
