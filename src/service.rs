@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
-use crate::identity::{MintedTokens, Pairings, Provider};
+use crate::identity::{MintedTokens, Pairings, Provider, Services};
 use crate::indexing::Indexing;
 use crate::recorder::{Recorder, RecorderThread};
 use crate::tls::{Door, Entrance, TlsError};
@@ -106,12 +106,14 @@ impl Service {
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
         let drain_timeout = config.limits.drain_timeout;
+        let services = Services::new(&config.services, config.oidc.session_max_age)?;
         let gateway = Gateway::new(gateway::Parts {
             config: config.clone(),
             recorder: recorder.clone(),
             provider: provider.clone(),
             pairings,
             minted: minted.clone(),
+            services,
             approver,
             tracker: tracker.clone(),
             stop: stop.clone(),

@@ -6,11 +6,13 @@
 
 mod accuracy;
 mod cancel;
+mod capture;
 mod chronicle;
 mod databases;
 mod drain;
 mod explaining;
 mod greeting;
+mod identifying;
 mod listener;
 mod live;
 mod params;
@@ -37,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
-use crate::identity::{MintedTokens, Pairings, Provider};
+use crate::identity::{MintedTokens, Pairings, Provider, Services};
 use crate::recorder::Recorder;
 use crate::tls::{self, Door, Entrance, TlsError};
 use accuracy::Accuracy;
@@ -60,6 +62,7 @@ pub struct Gateway {
     provider: Provider,
     pairings: Pairings,
     minted: MintedTokens,
+    services: Services,
     databases: Databases,
     readings: Readings,
     accuracy: Accuracy,
@@ -99,6 +102,8 @@ pub struct Parts {
     pub pairings: Pairings,
     /// Tokens minted here.
     pub minted: MintedTokens,
+    /// Accounts that log in by password.
+    pub services: Services,
     /// Approves logins by itself, in the demo.
     pub approver: Option<Arc<dyn Approver>>,
     /// Waits for the tasks at shutdown.
@@ -113,7 +118,7 @@ impl Gateway {
     /// # Errors
     /// TLS files that cannot be used.
     pub fn new(parts: Parts) -> Result<Arc<Self>, TlsError> {
-        let Parts { config, recorder, provider, pairings, minted, approver, tracker, stop } = parts;
+        let Parts { config, recorder, provider, pairings, minted, services, approver, tracker, stop } = parts;
         let tls = match &config.listen.tls {
             ListenTls::Off => None,
             ListenTls::Allow(files) | ListenTls::Require(files) => Some(Entrance::open(Door {
@@ -137,6 +142,7 @@ impl Gateway {
             provider,
             pairings,
             minted,
+            services,
             tls,
             approver,
             tracker,

@@ -290,6 +290,12 @@ impl Context {
         sql::redact(text, self.strings_standard)
     }
 
+    /// A statement without its constants; `None` if where they end cannot be told.
+    pub(super) fn without_constants(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let readable = self.encoding != Encoding::Unsafe || text.is_ascii();
+        readable.then(|| sql::without_constants(text, self.strings_standard))
+    }
+
     /// A key knows how strings are read: the server reads all statements of a string before it runs
     /// the first, so a setting that one of them changes is not yet in force.
     pub(super) fn analyze(&self, text: &[u8], strings_standard: bool, grammar: &Processes) -> Analysis {

@@ -58,9 +58,12 @@ pub(crate) fn read(text: &str, settings: &Settings<'_>) -> Result<t::Statement, 
     parse(&words.reworded(0, words.len())).or_else(|first| read_raw(text, settings).map_err(|_| first))
 }
 
-/// Parser messages quote the text; keep them short.
+/// What the parser expected. What it found is left out: a constant is data, and another's, once the reading is cached.
 fn clip(message: &str) -> String {
-    message.chars().take(120).collect()
+    let expected = message.split(", found").next().unwrap_or_default();
+    let plain = !expected.contains(['\'', '"', '`']) && !expected.contains(|c: char| c.is_ascii_digit());
+    let told = if plain { expected } else { "the parser expected something else" };
+    told.chars().take(120).collect()
 }
 
 impl<'a> Statement<'a> {
