@@ -349,13 +349,10 @@ fn the_whole_log_is_exported_as_tiles_that_hold_its_entries() {
 
 #[test]
 fn whatever_write_or_sync_of_the_tree_fails_the_next_start_goes_on() {
-    let prepared = || {
-        let storage = journal_of(30);
-        publish(&storage).unwrap();
-        go_on(&storage, 40);
-        storage
-    };
-    let counted = prepared();
+    let prepared = journal_of(30);
+    publish(&prepared).unwrap();
+    go_on(&prepared, 40);
+    let counted = prepared.copied();
     counted.set_faults(Faults::default());
     let (_, expected) = publish(&counted).unwrap();
     let (writes, syncs) = counted.counts();
@@ -365,7 +362,7 @@ fn whatever_write_or_sync_of_the_tree_fails_the_next_start_goes_on() {
     });
     let faults = faults.chain((1..=syncs).map(|nth| Faults { sync: Some(nth), ..Faults::default() }));
     for faults in faults {
-        let storage = prepared();
+        let storage = prepared.copied();
         storage.set_faults(faults);
         let failed = publish(&storage).map(|_| ());
         assert!(matches!(failed, Err(TreeError::Store(_))), "{faults:?}: {failed:?}");
