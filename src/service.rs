@@ -363,10 +363,19 @@ impl Witness for House {
             json!({
                 "session": who.session, "user": who.user, "role": who.role, "db": who.db,
                 "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
-                "sub": who.sub, "iss": who.iss,
+                "sub": who.sub, "iss": who.iss, "login": who.login,
                 "since_us": live.since.0,
             })
         };
         self.gateway.live_sessions().list().iter().map(session).collect()
+    }
+
+    fn end(&self, ends: &http::Ends) -> usize {
+        let whose = match ends.clone() {
+            http::Ends::Session(id) => gateway::Whose::Session(id),
+            http::Ends::Login(id) => gateway::Whose::Login(id),
+            http::Ends::Person { iss, sub } => gateway::Whose::Person { iss, sub },
+        };
+        self.gateway.end_sessions(&whose)
     }
 }

@@ -15,6 +15,7 @@ mod greeting;
 mod identifying;
 mod listener;
 mod live;
+mod lockout;
 mod params;
 mod proof;
 mod reading;
@@ -33,26 +34,28 @@ mod workers;
 use std::sync::Arc;
 
 use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
+use pgwitness_protocol::reply::{Say, Severity};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
-use crate::identity::{MintedTokens, Pairings, Provider, Services};
+use crate::identity::{MintedTokens, Pairings, Principal, Provider, Services};
 use crate::recorder::Recorder;
 use crate::tls::{self, Door, Entrance, TlsError};
 use accuracy::Accuracy;
 use cancel::CancelKeys;
 use databases::Databases;
 use drain::Drain;
+use lockout::Lockout;
 use reading::Readings;
 use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
 pub use explaining::Explaining;
 pub use listener::serve;
-pub use live::{LiveSession, LiveSessions};
+pub use live::{LiveSession, LiveSessions, Whose};
 pub use workers::Workers;
 
 /// Everything that sessions share. Each part is cheap to clone or behind this one `Arc`.
@@ -69,6 +72,7 @@ pub struct Gateway {
     cancel_keys: CancelKeys,
     refusals: Refusals,
     live: LiveSessions,
+    lockout: Lockout,
     tls: Option<Entrance>,
     /// One for each client that may be there at a time.
     places: Semaphore,
@@ -136,6 +140,7 @@ impl Gateway {
             cancel_keys: CancelKeys::default(),
             refusals: Refusals::default(),
             live: LiveSessions::default(),
+            lockout: Lockout::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
             recorder,
@@ -159,6 +164,21 @@ impl Gateway {
     /// Sessions that are open now.
     pub fn live_sessions(&self) -> &LiveSessions {
         &self.live
+    }
+
+    /// Ends sessions, and what could open more of them: for a login or a person also paired secrets and minted tokens.
+    /// Says how many sessions there were.
+    pub fn end_sessions(&self, whose: &Whose) -> usize {
+        let meant = |principal: &Principal| match whose {
+            Whose::Session(_) => false,
+            Whose::Login(login) => principal.login() == login,
+            Whose::Person { iss, sub } => principal.iss() == iss && principal.sub() == sub,
+        };
+        self.pairings.revoke(meant);
+        self.minted.revoke_all(meant);
+        let words = Say::new(Severity::Fatal, "57P01", "this session was ended by an administrator")
+            .hint("Connect again to log in, if you may.");
+        self.live.end(whose, &words)
     }
 
     /// Reads the certificates again, and records that, with the mistakes found here or by the caller. What

@@ -151,6 +151,15 @@ impl Statement<'_> {
     }
 }
 
+/// What was disabled was not read: it may be anything. Policies are loaded only where row security is on.
+pub(crate) fn enabled(relation: &mut Relation, policies: bool) {
+    if policies {
+        relation.policies.push(unknown_policy());
+    } else {
+        relation.triggers.push(unknown_trigger());
+    }
+}
+
 fn touches(all: &Touched) -> Vec<Touch> {
     let changes = [Change::Insert, Change::Update, Change::Delete];
     let of = |oid: u32, columns: &mut dyn Iterator<Item = &(u32, i16)>| -> Box<[i16]> {

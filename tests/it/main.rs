@@ -11,6 +11,7 @@ mod changes;
 mod crash;
 mod death;
 mod demo;
+mod ending;
 mod login;
 mod modes;
 mod pipeline;

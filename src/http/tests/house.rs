@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
-use crate::http::{Api, Parts, Reach, Witness, router, serve, when};
+use crate::http::{Api, Ends, Parts, Reach, Witness, router, serve, when};
 use crate::identity::{MintedTokens, Provider};
 use crate::proving::Proofs;
 
@@ -131,6 +131,10 @@ impl Witness for Book {
             json!({ "session": format!("s-{user}"), "user": user, "iss": iss, "sub": sub, "state": "active", "sql": sql })
         };
         vec![one(MARIA, "select 1"), one(ANA, "select 2")]
+    }
+
+    fn end(&self, ends: &Ends) -> usize {
+        usize::from(*ends != Ends::Session(String::new()))
     }
 }
 

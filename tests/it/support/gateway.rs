@@ -192,6 +192,16 @@ impl TestGateway {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// Asks for a change, as Carol.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        let asked = reqwest::Client::new().post(format!("{}{path}", self.http)).bearer_auth(&self.token);
+        let answer = asked.json(body).send().await.unwrap();
+        let status = answer.status();
+        let body = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
     /// Records that a query finds, oldest first, as soon as there are `count` and all have ended.
     pub(crate) async fn records(&self, query: &str, count: usize) -> Vec<Value> {
         let started = Instant::now();
