@@ -13,6 +13,7 @@ mod demo;
 mod explain;
 pub mod export;
 pub mod login;
+mod proof;
 mod run;
 pub mod search;
 pub mod show;

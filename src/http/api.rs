@@ -19,7 +19,7 @@ use super::audit::{self, Reading, Repeated};
 use super::auth::{self, Caller};
 use super::params::Params;
 use super::problem::Problem;
-use super::{Api, export, when};
+use super::{Api, export, proof, when};
 
 /// A search waits this long for a free place.
 const SEARCH_WAIT: Duration = Duration::from_secs(2);
@@ -66,7 +66,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/events/facets", get(facets))
         .route("/api/v1/events/{id}", get(event))
         .route("/api/v1/export", get(export::export))
-        .route("/api/v1/log/head", get(head))
+        .route("/api/v1/events/{id}/proof", get(proof::record))
+        .route("/api/v1/log/head", get(proof::head))
+        .route("/api/v1/log/consistency", get(proof::consistency))
         .route("/api/v1/me", get(me))
         .route("/api/v1/fields", get(fields))
         .route("/api/v1/status", get(status))
@@ -233,11 +235,6 @@ fn summary_read(api: &Api, caller: &Caller, ask: &Ask) -> Result<(), Problem> {
     audit::read(api, caller, reading)
 }
 
-async fn head(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    Params::from_url(query.as_deref(), &[])?;
-    Ok(Json(api.witness.head()))
-}
-
 async fn me(caller: Caller, RawQuery(query): RawQuery) -> Answer {
     Params::from_url(query.as_deref(), &[])?;
     let who = &caller.principal;
@@ -322,7 +319,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// The problem for a search that failed: the caller's mistakes by name, ours only in the log.
-fn failed(error: &SearchError) -> Problem {
+pub(super) fn failed(error: &SearchError) -> Problem {
     if let SearchError::BadCursor | SearchError::OtherCursor | SearchError::NoFacet(_) = error {
         return Problem::bad_request(error.to_string());
     }

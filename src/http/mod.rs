@@ -7,6 +7,7 @@
 //! - `api`: the routes below `/api/v1`.
 //! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
 //! - `audit`: the records about reading.
+//! - `proof`: the signed head, and proofs.
 //! - `page`: the embedded page and its content security policy.
 //! - `serve`: connections and their bounds.
 
@@ -21,6 +22,7 @@ mod health;
 mod page;
 mod params;
 mod problem;
+mod proof;
 mod serve;
 mod terminate;
 mod when;
@@ -40,6 +42,7 @@ use url::Url;
 
 use crate::config::Access;
 use crate::identity::{MintedTokens, Provider};
+use crate::proving::Proofs;
 
 pub use health::health;
 pub use problem::Problem;
@@ -98,6 +101,7 @@ pub struct Api {
     reach: Reach,
     warnings: Vec<String>,
     witness: Arc<dyn Witness>,
+    proofs: Proofs,
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
@@ -121,6 +125,8 @@ pub struct Parts {
     pub warnings: Vec<String>,
     /// The gateway around us.
     pub witness: Arc<dyn Witness>,
+    /// The signed log.
+    pub proofs: Proofs,
 }
 
 impl Api {
@@ -135,6 +141,7 @@ impl Api {
             reach: parts.reach,
             warnings: parts.warnings,
             witness: parts.witness,
+            proofs: parts.proofs,
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
