@@ -28,15 +28,15 @@ const MAX_KNOWN: usize = 1024;
 /// A record and what is known of its end.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
-    record: Box<Record>,
+    record: Arc<Record>,
     completion: Option<Completion>,
     txn_outcome: TxnOutcome,
 }
 
 impl Draft {
-    pub(crate) fn new(record: Box<Record>) -> Draft {
+    pub(crate) fn new(record: Record) -> Draft {
         let txn_outcome = record.done.as_ref().map_or(TxnOutcome::Open, |done| done.txn_outcome);
-        Draft { record, completion: None, txn_outcome }
+        Draft { record: Arc::new(record), completion: None, txn_outcome }
     }
 
     /// How the execution ended; counts once only.
@@ -57,6 +57,23 @@ impl Draft {
     /// Whether the end, or that of its transaction, is still to come.
     pub(crate) fn is_open(&self) -> bool {
         self.is_running() || self.txn_outcome == TxnOutcome::Open
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// How the execution ended, if that is known.
+    pub(crate) fn end(&self) -> Option<&Completion> {
+        self.record.done.as_ref().or(self.completion.as_ref())
+    }
+
+    pub(crate) fn txn_outcome(&self) -> TxnOutcome {
+        self.txn_outcome
+    }
+
+    pub(crate) fn is_statement(&self) -> bool {
+        view::is_statement(&self.record)
     }
 
     fn is_running(&self) -> bool {

@@ -1,6 +1,7 @@
 //! From the syntax tree to Tantivy's query objects. No text is ever joined into a query.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use tantivy::Term;
 use tantivy::query::{
@@ -11,39 +12,20 @@ use tantivy::schema::{Field as Column, IndexRecordOption};
 
 use super::complement::Complement;
 use super::field::Field;
+use super::position::{Among, Between};
 use super::query::{Leaf, Node, Text};
 use super::schema::{Columns, owner_key};
-use super::{Scope, Window};
 
 /// Most words one `prefix*` at the end of a phrase stands for, in each segment of the index.
 const MAX_EXPANSIONS: u32 = 16_384;
 
 type Built = Box<dyn Query>;
 
-/// The query, within what the caller may see and the time asked for, below a position.
-pub(crate) fn lower(
-    columns: &Columns,
-    root: &Node,
-    scope: &Scope,
-    window: &Window,
-    before: Option<u64>,
-) -> Built {
+/// The query for the documents of all records but those that memory answers for.
+pub(crate) fn lower(columns: &Columns, root: &Node, remembered: Vec<u64>) -> Built {
     let mut parts = vec![node(columns, root)];
-    if let Scope::Own { iss, sub } = scope {
-        parts.push(match iss.is_empty() || sub.is_empty() {
-            true => Box::new(EmptyQuery),
-            false => term(columns.owner, &owner_key(iss, sub)),
-        });
-    }
-    if window.from.is_some() || window.to.is_some() {
-        let min = window.from.map_or(i64::MIN, |at| at.0);
-        // The end of a window is not part of it.
-        let max = window.to.map_or(i64::MAX, |at| at.0.saturating_sub(1));
-        parts.push(leaf(columns, &Leaf::Time { min, max }));
-    }
-    if let Some(before) = before {
-        let max = before.saturating_sub(1);
-        parts.push(leaf(columns, &Leaf::Number { field: Field::Seq, min: u64::from(before == 0), max }));
+    if !remembered.is_empty() {
+        parts.push(Box::new(Complement(Box::new(Among(Arc::new(remembered))))));
     }
     all(parts)
 }
@@ -76,6 +58,11 @@ fn leaf(columns: &Columns, leaf: &Leaf) -> Built {
             }
             any(parts)
         }
+        Leaf::Owner { iss, sub } => match iss.is_empty() || sub.is_empty() {
+            true => Box::new(EmptyQuery),
+            false => term(columns.owner, &owner_key(iss, sub)),
+        },
+        Leaf::Number { field: Field::Seq, min, max } => Box::new(Between { min: *min, max: *max }),
         Leaf::Number { field, min, max } if min <= max => on(columns, *field, |column| {
             range(Term::from_field_u64(column, *min), Term::from_field_u64(column, *max))
         }),

@@ -7,12 +7,12 @@
 use std::net::Ipv6Addr;
 
 use serde_json::Value;
+use tantivy::TantivyDocument;
 use tantivy::schema::{
     BytesOptions, Field as Column, IndexRecordOption, IpAddrOptions, NumericOptions, Schema,
     TextFieldIndexing, TextOptions,
 };
 use tantivy::tokenizer::{TextAnalyzer, TokenizerManager};
-use tantivy::{TantivyDocument, Term};
 
 use super::field::{Field, Kind};
 use super::matches;
@@ -20,7 +20,7 @@ use super::words::{Cut, Cutter, Fields};
 use crate::view::View;
 
 /// Raised whenever documents or their fields change; an index of another version is rebuilt.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// About how many bytes a document has, to begin with.
 pub(crate) const DOCUMENT_BYTES: usize = 4096;
@@ -47,9 +47,6 @@ impl Columns {
             of.push(match field.kind() {
                 Kind::Keyword | Kind::Person | Kind::Object | Kind::Text => {
                     text_options(*field).map(|options| builder.add_text_field(name, options))
-                }
-                Kind::Count if *field == Field::Seq => {
-                    Some(builder.add_u64_field(name, number.clone().set_indexed()))
                 }
                 Kind::Count | Kind::Duration => Some(builder.add_u64_field(name, number.clone())),
                 Kind::Time => Some(builder.add_i64_field(name, number.clone())),
@@ -82,7 +79,7 @@ impl Columns {
     /// Adds what a document has once: which fields, its key, and the whole record.
     pub(crate) fn complete(&self, document: &mut TantivyDocument, seq: u64, has: Fields, view: &[u8]) {
         document.add_text(self.has, has.text());
-        // Not from the view: this is the key by which the document is replaced.
+        // Not from the view: this is the key by which the document is found and replaced.
         document.add_u64(self.seq, seq);
         document.add_bytes(self.view, view);
     }
@@ -125,10 +122,6 @@ impl Columns {
             Kind::Time => values.extend(matches::time(view).map(|at| (column, Part::Time(at)))),
             Kind::Ip => values.extend(matches::ip(view).map(|ip| (column, Part::Ip(ip)))),
         }
-    }
-
-    pub(crate) fn seq_term(&self, seq: u64) -> Term {
-        Term::from_field_u64(self.seq, seq)
     }
 }
 
