@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use template::{Spliced, Template, WrongHoles};
+
+mod template;
+
 /// Position of a record in the journal: contiguous, starting at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);
@@ -111,6 +115,8 @@ words! {
         ConfigReload = "config.reload",
         /// An alert rule matched.
         Alert = "alert",
+        /// A login, or all of a person's, was ended by an administrator or its owner.
+        LoginRevoked = "login.revoked",
     }
 }
 
@@ -242,13 +248,15 @@ pub struct Shape {
 }
 
 /// The exact text of a statement. Text that will come again (a prepared statement) is shared, and
-/// the journal writes it once per segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// the journal writes it once per segment. Equal if the bytes are.
+#[derive(Debug, Clone)]
 pub enum Sql {
     /// Expected once.
     Once(Box<[u8]>),
     /// Expected again: the same `Arc` is recognised by its address.
     Shared(Arc<[u8]>),
+    /// Read from the journal, which wrote what it has in common with others once.
+    Spliced(Spliced),
 }
 
 impl Sql {
@@ -257,9 +265,18 @@ impl Sql {
         match self {
             Sql::Once(bytes) => bytes,
             Sql::Shared(bytes) => bytes,
+            Sql::Spliced(spliced) => spliced.as_bytes(),
         }
     }
 }
+
+impl PartialEq for Sql {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Sql {}
 
 /// One bound parameter.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Base, Change, Column, Constraint, Fires, Function, LoginSetting, Object, Origin, Policy, Relation,
-    RelationKind, Role, Rule, Schema, Touch, Trigger, Volatility, quoted,
+    Base, Call, Change, Column, Constraint, Fires, Function, LoginSetting, Object, Origin, Policy, Relation,
+    RelationKind, Role, Rule, Schema, Touch, Trigger, Volatility, When, quoted,
 };
 
 /// The most rows one catalog may have.
@@ -160,6 +160,12 @@ fn details(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> {
                 table.constraints.push(Constraint { name, columns });
             }
         }
+        "call" => {
+            let call = Call { function: row.number(2, "called function")?, when: when(row)? };
+            if let Some(relation) = relation_mut(schema, row)?.filter(|known| !known.calls.contains(&call)) {
+                relation.calls.push(call);
+            }
+        }
         "setting" => add_setting(schema, row)?,
         _ => return Err(row.wrong("kind")),
     }
@@ -207,6 +213,7 @@ fn add_relation(schema: &mut Schema, row: &Row<'_>) -> Result<(), CatalogError> 
         has_instead_triggers: false,
         triggers: Vec::new(),
         constraints: Vec::new(),
+        calls: Vec::new(),
         full: format!("{}.{}", quoted(space), quoted(name)).into(),
     };
     schema.relations.insert(oid, Arc::new(relation));
@@ -284,6 +291,23 @@ fn rule(row: &Row<'_>) -> Result<Option<Rule>, CatalogError> {
         touches: touches(row, 5)?,
         fires: fires(row, 6)?,
     }))
+}
+
+/// When a relation calls a function: the rule's event, or `default` with a column, `check` or `trigger`.
+fn when(row: &Row<'_>) -> Result<When, CatalogError> {
+    match row.text(3, "when it is called")? {
+        "1" => Ok(When::Looked),
+        "2" => Ok(When::Ruled(Change::Update)),
+        "3" => Ok(When::Ruled(Change::Insert)),
+        "4" => Ok(When::Ruled(Change::Delete)),
+        "check" => Ok(When::Checked),
+        "trigger" => Ok(When::Triggered),
+        "default" => {
+            let column = row.text(4, "column with a default")?.parse();
+            column.map(When::Default).map_err(|_| row.wrong("column with a default"))
+        }
+        _ => Err(row.wrong("when it is called")),
+    }
 }
 
 /// PostgreSQL's letter for when a rule or trigger is enabled.

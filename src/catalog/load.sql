@@ -113,6 +113,27 @@ union all
 select 'trigger', t.tgrelid::text, t.tgname::text, t.tgfoid::text, t.tgtype::text, t.tgenabled::text, null, null, null
 from pg_catalog.pg_trigger t where not t.tgisinternal and t.tgrelid :relations and t.tgenabled <> 'D'
 union all
+-- Functions that did not come with the server: what came with it is nobody's dependency.
+select 'call', r.ev_class::text, d.refobjid::text, r.ev_type::text, null, null, null, null, null
+from pg_catalog.pg_depend d join pg_catalog.pg_rewrite r on r.oid = d.objid
+where d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and r.ev_class :relations and r.ev_enabled <> 'D'
+  and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.refobjid >= 16384
+union all
+select 'call', a.adrelid::text, d.refobjid::text, 'default', a.adnum::text, null, null, null, null
+from pg_catalog.pg_depend d join pg_catalog.pg_attrdef a on a.oid = d.objid
+where d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and a.adrelid :relations
+  and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.refobjid >= 16384
+union all
+select 'call', k.conrelid::text, d.refobjid::text, 'check', null, null, null, null, null
+from pg_catalog.pg_depend d join pg_catalog.pg_constraint k on k.oid = d.objid and k.contype = 'c'
+where d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and k.conrelid <> 0 and k.conrelid :relations
+  and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.refobjid >= 16384
+union all
+select 'call', t.tgrelid::text, d.refobjid::text, 'trigger', null, null, null, null, null
+from pg_catalog.pg_depend d join pg_catalog.pg_trigger t on t.oid = d.objid and d.refobjid <> t.tgfoid
+where d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass and t.tgrelid :relations and t.tgenabled <> 'D'
+  and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.refobjid >= 16384
+union all
 select 'setting', coalesce(r.rolname::text, ''), s.setconfig, null, null, null, null, null, null
 from (select x.setrole, x.setdatabase, pg_catalog.unnest(x.setconfig) as setconfig
       from pg_catalog.pg_db_role_setting x) s

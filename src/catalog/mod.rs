@@ -193,6 +193,30 @@ pub struct Touch {
     pub changed: Option<Change>,
 }
 
+/// A function that did not come with the server, and that a relation calls by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The function, by oid.
+    pub function: u32,
+    /// When it is called.
+    pub when: When,
+}
+
+/// When a relation calls a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// It is looked into: a view's own query.
+    Looked,
+    /// Its rules do something at such a change.
+    Ruled(Change),
+    /// A row is put in and the column of this number is not given.
+    Default(i16),
+    /// Rows are put in or updated: a CHECK constraint.
+    Checked,
+    /// Rows are changed: the condition of a trigger.
+    Triggered,
+}
+
 /// A row security policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -258,6 +282,8 @@ pub struct Relation {
     pub triggers: Vec<Trigger>,
     /// Unique, primary key and exclusion constraints.
     pub constraints: Vec<Constraint>,
+    /// Functions that its query, rules, defaults, checks and triggers' conditions call.
+    pub calls: Vec<Call>,
     full: Box<str>,
 }
 
@@ -285,6 +311,7 @@ impl Relation {
             has_instead_triggers: false,
             triggers: Vec::new(),
             constraints: Vec::new(),
+            calls: Vec::new(),
             full: format!("{}.{}", quoted(schema), quoted(name)).into(),
         }
     }

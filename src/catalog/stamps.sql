@@ -4,7 +4,9 @@ from pg_catalog.pg_class c left join (
   select o.relation, pg_catalog.string_agg(o.stamp, ' ' order by o.catalog) as stamps
   from (
     select 1 as catalog, a.attrelid as relation, count(*)::text || '/' || pg_catalog.sum(a.xmin::text::int8)::text as stamp
-      from pg_catalog.pg_attribute a where a.attrelid >= 16384 and a.attnum > 0 group by a.attrelid
+      from pg_catalog.pg_attribute a where a.attrelid >= 16384 and a.attnum > 0 and a.attrelid in (
+        select k.oid from pg_catalog.pg_class k where k.relkind in ('r', 'p', 'v', 'm', 'f', 'c') and k.relpersistence <> 't')
+      group by a.attrelid
     union all
     select 2, r.ev_class, count(*)::text || '/' || pg_catalog.sum(r.xmin::text::int8)::text
       from pg_catalog.pg_rewrite r where r.ev_class >= 16384 group by r.ev_class
@@ -13,7 +15,7 @@ from pg_catalog.pg_class c left join (
       from pg_catalog.pg_trigger t where t.tgrelid >= 16384 and not t.tgisinternal group by t.tgrelid
     union all
     select 4, k.conrelid, count(*)::text || '/' || pg_catalog.sum(k.xmin::text::int8)::text
-      from pg_catalog.pg_constraint k where k.conrelid >= 16384 and k.contype in ('p', 'u', 'x') group by k.conrelid
+      from pg_catalog.pg_constraint k where k.conrelid >= 16384 and k.contype in ('p', 'u', 'x', 'c') group by k.conrelid
     union all
     select 5, p.polrelid, count(*)::text || '/' || pg_catalog.sum(p.xmin::text::int8)::text
       from pg_catalog.pg_policy p where p.polrelid >= 16384 group by p.polrelid

@@ -20,8 +20,9 @@ use super::client::{Client, DemoFile};
 use super::database::Database;
 use super::run::stop_signals;
 use crate::config::{
-    Access, AppLabel, AuthMethod, Capture, ChannelBinding, ClientCertificates, Config, Durability, Http,
-    Index, Limits, Listen, ListenTls, Log, RoleMapping, Secret, SslMode, TlsVersion, Upstream,
+    Access, AppLabel, AuthMethod, Capture, CaptureParameters, CaptureSql, ChannelBinding, ClientCertificates,
+    Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, RoleMapping, Secret, SslMode,
+    TlsVersion, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
 use crate::demo::provider::{DemoProvider, Person};
@@ -210,7 +211,12 @@ impl Running {
             role_map,
             replication: Vec::new(),
             access,
-            capture: Capture { parameters: true, max_sql: 1 << 20, tags },
+            capture: Capture {
+                sql: CaptureSql::Full,
+                parameters: CaptureParameters::Full,
+                max_sql: 1 << 20,
+                tags,
+            },
             log: Log { dir: place.path().join("journal"), durability: Durability::Held },
             index: Index {
                 dir: place.path().join("index"),
@@ -219,6 +225,7 @@ impl Running {
                 paused: false,
             },
             login: Vec::new(),
+            services: Vec::new(),
             limits: Limits { drain_timeout: Duration::from_secs(3), ..Limits::default() },
         };
         let journal = config.log.dir.clone();

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::database::Database;
-use crate::gateway::{self, Looked};
-use crate::sql::{self, Analysis, Certainty, Own, Settings};
+use crate::gateway::{self, Explaining};
+use crate::sql::{self, Analysis, Certainty};
 
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
@@ -22,7 +22,9 @@ pub(super) struct ExplainArgs {
     /// The statement
     #[arg(value_name = "SQL", required_unless_present = "lines", conflicts_with = "lines")]
     sql: Option<String>,
-    /// Read JSON lines {"statement": "…"} from stdin, answer each with one line
+    /// Read JSON lines {"statement": "…"} from stdin, answer each with one line. They are read as one session: what SET,
+    /// transactions, temporary tables and DDL change counts for the lines after them. A line with another value of
+    /// "session" than the line before begins a new one
     #[arg(long)]
     lines: bool,
     /// Whose catalog: postgres://ROLE:PASSWORD@HOST:PORT/DATABASE
@@ -36,6 +38,8 @@ pub(super) struct ExplainArgs {
 #[derive(Debug, Deserialize)]
 struct Line {
     statement: String,
+    #[serde(default)]
+    session: Value,
 }
 
 pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
@@ -54,23 +58,29 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNREACHABLE));
         }
     };
+    let mut explaining = Explaining::new(looked);
     if let Some(text) = &args.sql {
         let answers: Vec<_> =
-            statements(text).map(|statement| explain_with_spans(statement, &looked)).collect();
+            statements(text).map(|statement| explain_with_spans(statement, &mut explaining)).collect();
         let Some(first) = answers.first() else { bail!("there is no statement in the text") };
         let all = Value::Array(answers.clone());
         println!("{:#}", if answers.len() == 1 { first } else { &all });
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = std::io::stdout().lock();
+    let mut session = Value::Null;
     for (number, line) in std::io::stdin().lock().lines().enumerate() {
         let line = line.context("could not read stdin")?;
         if line.trim().is_empty() {
             continue;
         }
-        let Line { statement } = serde_json::from_str(&line)
+        let line: Line = serde_json::from_str(&line)
             .with_context(|| format!("line {} is no JSON object with a statement", number + 1))?;
-        writeln!(out, "{}", explain(&statement, &looked)).context("could not print")?;
+        if line.session != session {
+            explaining.restart();
+            session = line.session;
+        }
+        writeln!(out, "{}", show(explaining.statement(&line.statement))).context("could not print")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -79,26 +89,17 @@ fn statements(text: &str) -> impl Iterator<Item = &str> {
     sql::split(text.as_bytes(), true).into_iter().filter_map(|range| text.get(range))
 }
 
-fn explain_with_spans(statement: &str, looked: &Looked) -> Value {
-    let analysis = analyze(statement, looked);
+fn explain_with_spans(statement: &str, explaining: &mut Explaining) -> Value {
+    let strings_standard = explaining.strings_standard();
+    let analysis = explaining.statement(statement);
     let span = |span: sql::Span| json!({ "start": span.start, "end": span.end, "names": span.names });
-    let spans: Vec<Value> = sql::spans(statement, &analysis, true).into_iter().map(span).collect();
+    let spans: Vec<Value> =
+        sql::spans(statement, &analysis, strings_standard).into_iter().map(span).collect();
     let mut shown = show(analysis);
     if let Value::Object(fields) = &mut shown {
         fields.insert("spans".to_owned(), spans.into());
     }
     shown
-}
-
-fn explain(statement: &str, looked: &Looked) -> Value {
-    show(analyze(statement, looked))
-}
-
-fn analyze(statement: &str, looked: &Looked) -> Analysis {
-    let own = Own::default();
-    let settings =
-        Settings { role: Some(&looked.role), ..Settings::new(&looked.search_path, &own, &looked.grammar) };
-    sql::analyze(statement, &looked.schema, &settings)
 }
 
 fn show(analysis: Analysis) -> Value {

@@ -63,6 +63,8 @@ struct Asked {
     reading: Arc<Reading>,
     /// Its text held a password: the server's error may repeat it.
     secret: bool,
+    /// Its text, if it is to be read again.
+    unread: Option<Sql>,
 }
 
 /// A prepared text and its reading.
@@ -305,7 +307,9 @@ impl Chronicle {
     }
 
     fn params<'v>(&mut self, values: impl Iterator<Item = Value<'v>>, types: &[u32]) -> Vec<Param> {
-        if !self.gateway.config.capture.parameters {
+        let gateway = self.gateway.clone();
+        let capture = &gateway.config.capture;
+        if !capture.keeps_parameters() {
             return Vec::new();
         }
         let decode = |(index, value): (usize, Value<'_>)| {
@@ -314,7 +318,7 @@ impl Chronicle {
                 return Param::Text(format!("[{length} bytes, not kept]"));
             }
             self.batch_bytes += length;
-            params::decode(value, types.get(index).copied().unwrap_or(0))
+            capture.parameter(params::decode(value, types.get(index).copied().unwrap_or(0)))
         };
         values.enumerate().map(decode).collect()
     }
@@ -346,6 +350,10 @@ impl Chronicle {
         let redacted = sql.as_ref().and_then(|sql| self.context.redact(sql.as_bytes()));
         let secret = redacted.is_some();
         let sql = redacted.map(|bytes| Sql::Once(bytes.into())).or(sql);
+        let unread = sql.clone().filter(|_| reading.misses_a_name());
+        let sql = sql.and_then(|sql| {
+            self.gateway.config.capture.text(sql, |text| self.context.without_constants(text))
+        });
         let time = clock::now();
         let record = Record {
             id: clock::new_id(time),
@@ -363,7 +371,7 @@ impl Chronicle {
         self.next += 1;
         self.altering.extend(reading.alters().map(|alters| (exec, alters)));
         let changed = self.state.asked(&reading);
-        self.asked.push(Asked { exec, reading, secret });
+        self.asked.push(Asked { exec, reading, secret, unread });
         if changed {
             self.settings_changed();
         }
@@ -401,10 +409,7 @@ impl Chronicle {
         for at in 0..self.asked.len() {
             let again =
                 |asked: &&Asked| !asked.secret && asked.reading.misses_a_name() && asked.reading.is_plain();
-            let Some(text) = self.asked.get(at).filter(again).and_then(|_| {
-                let sql = self.batch.get_mut(at)?.sql.as_ref()?;
-                (!sql.as_bytes().ends_with(CUT.as_bytes())).then(|| sql.clone())
-            }) else {
+            let Some(text) = self.asked.get(at).filter(again).and_then(|asked| asked.unread.clone()) else {
                 continue;
             };
             let scan = self.context.scan(text.as_bytes());
@@ -531,8 +536,12 @@ impl Chronicle {
             } else {
                 u64::try_from(elapsed).unwrap_or(u64::MAX)
             },
+            error: if secret && !report.message.is_empty() {
+                WITHHELD.into()
+            } else {
+                self.gateway.config.capture.error(&report.code, report.message)
+            },
             sqlstate: report.code,
-            error: if secret && !report.message.is_empty() { WITHHELD.into() } else { report.message },
             notes: reading.check.differs().into_iter().map(str::to_owned).collect(),
         };
         self.transaction.finished(completion, reading.control.clone(), ends);

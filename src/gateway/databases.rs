@@ -50,8 +50,8 @@ const MAX_CATALOGS: usize = 256;
 pub struct Looked {
     /// The catalog.
     pub schema: Schema,
-    /// As `current_schemas(true)` tells it.
-    pub search_path: Vec<String>,
+    /// As SHOW tells it.
+    pub search_path: String,
     /// The role that asked.
     pub role: String,
     /// The second reader.
@@ -63,7 +63,7 @@ pub struct Looked {
 /// # Errors
 /// No connection, or a catalog that cannot be read; the text is for the operator.
 pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> Result<Looked, String> {
-    const PATH: &str = "SELECT unnest(pg_catalog.current_schemas(true))";
+    const PATH: &str = "SHOW search_path";
     let server = Server::new(upstream, LOAD_TIMEOUT).map_err(|error| error.to_string())?;
     let asked = async {
         let mut connection = catalog_connection(&server, role, database).await?;
@@ -77,7 +77,7 @@ pub async fn look_up(upstream: config::Upstream, role: &str, database: &str) -> 
     let schema = catalog::read(&rows).map_err(|error| error.to_string())?;
     Ok(Looked {
         schema,
-        search_path: path.into_iter().flatten().flatten().collect(),
+        search_path: path.into_iter().flatten().flatten().next().unwrap_or_default(),
         role: role.to_owned(),
         grammar: Processes::default(),
     })

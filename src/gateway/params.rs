@@ -35,6 +35,18 @@ const JSONB: u32 = 3802;
 /// Microseconds from 1970 to PostgreSQL's epoch, 2000-01-01.
 const POSTGRES_EPOCH_US: i128 = 946_684_800_000_000;
 
+/// A value's bytes as its text form has them: what a keyed hash is made of.
+pub(crate) fn bytes(value: &Param) -> Vec<u8> {
+    match value {
+        Param::Null => Vec::new(),
+        Param::Bool(value) => value.to_string().into_bytes(),
+        Param::Int(value) => value.to_string().into_bytes(),
+        Param::Float(value) => value.to_string().into_bytes(),
+        Param::Text(text) => text.clone().into_bytes(),
+        Param::Bytes(bytes) => bytes.clone(),
+    }
+}
+
 /// One bound value, by the type the client or the server named (0: not known).
 pub(crate) fn decode(value: Value<'_>, type_oid: u32) -> Param {
     match (value.bytes, value.format) {

@@ -87,6 +87,24 @@ impl Reading {
         self.inner.as_ref().unwrap_or(self)
     }
 
+    /// What a statement that nobody runs would do to its session. No catalog will tell of what it commits.
+    pub(super) fn explained(analysis: &Analysis) -> Self {
+        let mut changes = analysis.changes.clone();
+        changes.iter_mut().for_each(|change| change.until_commit = false);
+        let unknown = Readings::unknown(&analysis.command, "");
+        Self {
+            shape: unknown.shape.clone(),
+            effect: analysis.effect.clone(),
+            control: Control::None,
+            redefines: Redefines::No,
+            unsettling: analysis.unsettling,
+            changes,
+            followed: analysis.followed,
+            check: Check::default(),
+            inner: None,
+        }
+    }
+
     pub(super) fn is_sure(&self) -> bool {
         self.shape.analysis == Certainty::Exact
     }
@@ -272,12 +290,18 @@ impl Context {
         sql::redact(text, self.strings_standard)
     }
 
-    /// `key` knows how strings are read: the server reads all statements of a string before it runs
+    /// A statement without its constants; `None` if where they end cannot be told.
+    pub(super) fn without_constants(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let readable = self.encoding != Encoding::Unsafe || text.is_ascii();
+        readable.then(|| sql::without_constants(text, self.strings_standard))
+    }
+
+    /// A key knows how strings are read: the server reads all statements of a string before it runs
     /// the first, so a setting that one of them changes is not yet in force.
-    fn analyze(&self, text: &[u8], key: Key<'_>, grammar: &Processes) -> Analysis {
+    pub(super) fn analyze(&self, text: &[u8], strings_standard: bool, grammar: &Processes) -> Analysis {
         let settings = sql::Settings {
             search_path: self.path.as_deref().unwrap_or_default(),
-            standard_conforming_strings: key.strings_standard(),
+            standard_conforming_strings: strings_standard,
             own: &self.own,
             role: self.role.as_deref(),
             replica: self.replica,
@@ -371,7 +395,7 @@ impl Readings {
     }
 
     fn make(&self, text: &[u8], key: Key<'_>, context: &Context) -> Arc<Reading> {
-        let analysis = context.analyze(text, key, &self.grammar);
+        let analysis = context.analyze(text, key.strings_standard(), &self.grammar);
         let inner = match &analysis.effect {
             Effect::Prepare { text: inside, .. } => text.get(inside.clone()).and_then(|inside| {
                 let scan = Scan::whole(inside, key.strings_standard());

@@ -1,5 +1,7 @@
 //! What the body of a function, trigger or block names: read word by word, since what runs depends on the way it takes.
 
+use crate::catalog::{Function, Volatility};
+
 use super::lex::Kind;
 use super::own::Names;
 use super::reword::Words;
@@ -11,22 +13,39 @@ const BEFORE: &[&str] = &["from", "join", "into", "update", "table", "using", "t
 /// Words that may stand between.
 const BETWEEN: &[&str] = &["only", "table", "if", "exists", "not"];
 
-/// Words without which PL/pgSQL runs no query and looks at no table: what is left are expressions of its own variables.
-const QUERIES: &[&str] = &[
+/// Words without which a body looks at no table: what is left are expressions of its own variables.
+const TOUCHING: &[&str] = &[
     "alter", "analyze", "call", "cluster", "comment", "copy", "create", "cursor", "delete", "do", "drop",
     "execute", "fetch", "for", "foreach", "from", "grant", "import", "insert", "listen", "lock", "merge",
-    "move", "notify", "open", "perform", "query", "refresh", "reindex", "reset", "revoke", "select", "set",
-    "table", "truncate", "union", "update", "vacuum", "values", "with",
+    "move", "notify", "open", "perform", "query", "refresh", "reindex", "reset", "revoke", "set", "table",
+    "truncate", "update", "vacuum",
 ];
+/// In PL/pgSQL, these begin or join queries; a body in SQL is nothing but a query.
+const QUERYING: &[&str] = &["select", "union", "values", "with"];
 
-/// Whether a PL/pgSQL body runs no query and calls nothing but functions that came with the server: then it touches
-/// nothing. It errs to one side: a word in a name may hide that.
-pub(crate) fn touches_nothing(text: &str, names: Names<'_>) -> bool {
-    let Some(words) = words_of(text) else { return false };
+/// Whether a function is not written in SQL or PL/pgSQL, and said not to be looked into.
+pub(crate) fn is_closed(function: &Function) -> bool {
+    matches!(&*function.language, "c" | "internal") || function.kind == 'a'
+}
+
+/// Whether a function is immutable, or its body looks at no table and calls nothing but functions that came with the
+/// server. It errs to one side: a word in a name may hide that.
+pub(crate) fn touches_nothing(function: &Function, names: Names<'_>) -> bool {
+    function.volatility == Volatility::Immutable || body_touches_nothing(function, names)
+}
+
+/// The same without trusting what the function is declared to be.
+pub(crate) fn body_touches_nothing(function: &Function, names: Names<'_>) -> bool {
+    let querying = match &*function.language {
+        "sql" => &[],
+        "plpgsql" => QUERYING,
+        _ => return false,
+    };
+    let Some(words) = function.body.as_deref().and_then(words_of) else { return false };
     let calls = |at| {
         words.mark(at + 1, "(") && words.name(at).is_some_and(|name| names.schema.has_own_function(&name))
     };
-    !(0..words.len()).any(|at| words.is_any(at, QUERIES) || calls(at))
+    !(0..words.len()).any(|at| words.is_any(at, TOUCHING) || words.is_any(at, querying) || calls(at))
 }
 
 fn words_of(text: &str) -> Option<Words<'_>> {

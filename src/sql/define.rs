@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Constraint, Fires, Policy, Relation, RelationKind, Trigger, quoted};
+use crate::catalog::{Base, Column, Constraint, Relation, RelationKind, quoted};
 
 use super::analysis::Draft;
+use super::hooks;
 use super::own::{Becomes, Change, Seen, TEMP};
 use super::touched::Col;
 use super::utility::Statement;
@@ -17,8 +18,8 @@ const CONSTRAINTS: &[&str] = &["constraint", "primary", "unique", "check", "fore
 const SEQUENCE: [&str; 3] = ["last_value", "log_cnt", "is_called"];
 /// First words of what ALTER may do to a relation without a change of its columns.
 const HARMLESS: &[&str] = &[
-    "alter", "attach", "cluster", "detach", "force", "inherit", "no", "owner", "replica", "reset", "set",
-    "validate",
+    "alter", "attach", "cluster", "detach", "disable", "force", "inherit", "no", "owner", "replica", "reset",
+    "set", "validate",
 ];
 
 /// A relation that comes into being.
@@ -106,7 +107,33 @@ impl<'a> Statement<'a> {
     }
 
     fn exists(&self, schema: &str) -> bool {
-        schema == TEMP || self.schema.has_schema(schema)
+        schema == TEMP || self.schema.has_schema(schema) || self.settings.own.has_schema(schema)
+    }
+
+    /// `CREATE SCHEMA name [AUTHORIZATION role]` and `CREATE TYPE name AS (…)`, from the name on: what is named by it can
+    /// be used at once.
+    pub(crate) fn place_made(&self, kind: &str, at: usize, to: usize, draft: &mut Draft) {
+        if kind == "SCHEMA" {
+            let by_role = usize::from(self.words.is(at, "authorization"));
+            let Some(name) = self.words.name(at + by_role) else { return };
+            let end = at + by_role + 1;
+            let end = if self.words.is(end, "authorization") { end + 2 } else { end };
+            // Its elements, if any, are read by the server alone.
+            draft.followed = end >= to;
+            let becomes = Becomes::Opaque;
+            draft.changes.push(Change { schema: name, name: String::new(), becomes, until_commit: true });
+            return;
+        }
+        let Some((name, next)) = self.name_at(at) else { return };
+        let columns =
+            self.words.is(next, "as").then(|| self.defined_columns(RelationKind::Composite, next + 1, to));
+        let (Some(columns), Some((schema, name))) = (columns.flatten(), self.place_of(&name, false)) else {
+            return;
+        };
+        let composite =
+            Relation::new(self.names().free_oid(), &schema, &name, RelationKind::Composite, columns);
+        let becomes = Becomes::Known(Arc::new(composite));
+        draft.changes.push(Change { schema, name, becomes, until_commit: true });
     }
 
     /// The columns of a CREATE without a query, from behind the name.
@@ -197,30 +224,6 @@ impl<'a> Statement<'a> {
             found.push((start, to));
         }
         found
-    }
-
-    /// A trigger, rule or policy is made on a temporary relation: what it does is not followed, and said to be unknown.
-    pub(crate) fn hooked(&self, kind: &str, draft: &mut Draft) {
-        for oid in draft.touched.tables.clone() {
-            let Some(relation) = self.names().by_oid(oid).filter(|relation| &*relation.schema == TEMP) else {
-                continue;
-            };
-            let mut after = relation.clone();
-            if kind == "POLICY" {
-                after.policies.push(Policy {
-                    name: "of this session".into(),
-                    command: '*',
-                    roles: vec![0],
-                    looks: Vec::new(),
-                    checks: Vec::new(),
-                    functions: "what is not known".into(),
-                });
-            } else {
-                // No function has this oid.
-                after.triggers.push(Trigger { function: 0, bits: u32::MAX, fires: Fires::Always });
-            }
-            self.change(relation, Becomes::Known(Arc::new(after)), draft);
-        }
     }
 
     /// `DROP … CASCADE` of something that is no relation may take columns and views along.
@@ -323,6 +326,10 @@ impl<'a> Statement<'a> {
             }
             return true;
         }
+        if words.is(at, "enable") {
+            hooks::enabled(relation, words.is(at + 1, "row"));
+            return true;
+        }
         words.is_any(at, HARMLESS)
     }
 
@@ -344,7 +351,7 @@ impl<'a> Statement<'a> {
         true
     }
 
-    fn change(&self, relation: &'a Relation, becomes: Becomes, draft: &mut Draft) {
+    pub(crate) fn change(&self, relation: &Relation, becomes: Becomes, draft: &mut Draft) {
         let until_commit = self.names().ends(&relation.schema, &relation.name);
         let (schema, name) = (relation.schema.to_string(), relation.name.to_string());
         draft.changes.push(Change { schema, name, becomes, until_commit });

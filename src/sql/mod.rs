@@ -22,6 +22,7 @@ mod bodies;
 mod corpus;
 mod define;
 mod fingerprint;
+mod hooks;
 mod lex;
 mod lower;
 mod objects;
@@ -44,7 +45,7 @@ pub use analysis::{Analysis, Certainty, Class, Effect, Sets, What, search_path_i
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use own::{Becomes, Change, Own};
 pub use raw::raw_tree;
-pub use redact::redact;
+pub use redact::{redact, without_constants};
 pub use scan::{Key, Scan};
 pub use spans::{Span, spans};
 pub use split::split;

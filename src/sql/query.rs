@@ -58,14 +58,21 @@ pub(crate) fn read(text: &str, settings: &Settings<'_>) -> Result<t::Statement, 
     parse(&words.reworded(0, words.len())).or_else(|first| read_raw(text, settings).map_err(|_| first))
 }
 
-/// Parser messages quote the text; keep them short.
+/// What the parser expected. What it found is left out: a constant is data, and another's, once the reading is cached.
 fn clip(message: &str) -> String {
-    message.chars().take(120).collect()
+    let expected = message.split(", found").next().unwrap_or_default();
+    let plain = !expected.contains(['\'', '"', '`']) && !expected.contains(|c: char| c.is_ascii_digit());
+    let told = if plain { expected } else { "the parser expected something else" };
+    told.chars().take(120).collect()
 }
 
 impl<'a> Statement<'a> {
     /// A statement that reads or writes rows, from one token to before another.
     pub(crate) fn rows(&self, from: usize, to: usize, draft: &mut Draft) {
+        // Of which tables makes no difference but to their row security.
+        let locks =
+            |at| self.words.is(at, "for") && self.words.is_any(at + 1, &["update", "no", "share", "key"]);
+        draft.touched.locks |= (from..to).any(locks);
         match self.read_rows(from, to) {
             Ok((parsed, reader)) => {
                 let before = draft.touched.clone();

@@ -22,6 +22,26 @@ pub fn redact(text: &[u8], standard_conforming_strings: bool) -> Option<Vec<u8>>
     redact_within(text, standard_conforming_strings, DEPTH)
 }
 
+/// The text without its constants and comments: `?` stands for each constant.
+#[must_use]
+pub fn without_constants(text: &[u8], standard_conforming_strings: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut end = 0;
+    for token in Lexer::new(text, standard_conforming_strings) {
+        let gap = text.get(end..token.start).unwrap_or_default();
+        // Between tokens there are blanks and comments; comments may hold anything.
+        let comment = gap.iter().any(|byte| !byte.is_ascii_whitespace());
+        out.extend_from_slice(if comment { b" " } else { gap });
+        if token.kind.is_string() || token.kind == Kind::Number {
+            out.push(b'?');
+        } else {
+            out.extend_from_slice(text.get(token.range()).unwrap_or_default());
+        }
+        end = token.end;
+    }
+    out
+}
+
 fn redact_within(text: &[u8], strings_standard: bool, depth: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let (mut copied, mut after_word) = (0, false);
@@ -190,6 +210,18 @@ mod tests {
             "SELECT dblink_connect('postgres://u:x@h/d?a=b')",
             Some("SELECT dblink_connect('postgres://u:[redacted]@h/d?a=b')"),
         );
+    }
+
+    #[test]
+    fn constants_and_comments_are_left_out_and_names_stay() {
+        let without = |text: &str| String::from_utf8(without_constants(text.as_bytes(), true)).unwrap();
+        assert_eq!(
+            without("SELECT a1, \"it's\"  FROM t /* ann */ WHERE b = 'x''y' AND c IN (1, -2.5e3) -- 'z'"),
+            "SELECT a1, \"it's\"  FROM t WHERE b = ? AND c IN (?, -?)"
+        );
+        assert_eq!(without("DO $body$ SELECT 'secret' $body$"), "DO ?");
+        assert_eq!(without("SELECT E'a\\'b', U&'x', b'01', $1, N'n'"), "SELECT ?, ?, ?, $1, ?");
+        assert_eq!(without("SELECT 'never closed"), "SELECT ?");
     }
 
     #[test]

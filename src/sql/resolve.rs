@@ -75,6 +75,13 @@ impl<'s, 't> Resolver<'s, 't> {
         outs
     }
 
+    /// A statement that sees rows from outside (NEW and OLD of a rule).
+    pub(crate) fn statement_over(&mut self, rows: Vec<Rel<'s>>, statement: &'t t::Statement) {
+        self.scopes.push(Scope { rels: rows });
+        self.statement(statement);
+        self.scopes.pop();
+    }
+
     /// An expression that stands alone, over one table (`COPY … WHERE`).
     pub(crate) fn predicate(&mut self, table: Option<Rel<'s>>, expr: &'t t::Expr) {
         self.scopes.push(Scope { rels: table.into_iter().collect() });

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{Change, Relation, RelationKind, Rule, Trigger, quoted};
+use crate::catalog::{Change, Relation, RelationKind, Rule, Trigger, Volatility, When, quoted};
 
-use super::bodies::{Body, touches_nothing};
+use super::bodies::{Body, body_touches_nothing, is_closed, touches_nothing};
 use super::own::{Names, Seen};
 
 /// A column: the relation's oid and the column's number.
@@ -51,6 +51,12 @@ pub(crate) struct Touched {
     pub(crate) volatile: bool,
     /// A function of somebody's own was called.
     pub(crate) own_functions: bool,
+    /// Functions that views, defaults, checks and rules call, and that may touch more.
+    pub(crate) through: BTreeSet<String>,
+    /// Rows are locked (FOR UPDATE, FOR SHARE).
+    pub(crate) locks: bool,
+    /// DEFAULT is given as a value.
+    pub(crate) defaults: bool,
     /// `set_config` calls: the parameter, its value when it is a constant, whether until the transaction's end.
     pub(crate) settings: Vec<(Option<String>, Option<String>, Option<bool>)>,
 }
@@ -95,6 +101,9 @@ impl Touched {
         self.unsettling |= inner.unsettling;
         self.volatile |= inner.volatile;
         self.own_functions |= inner.own_functions;
+        self.defaults |= inner.defaults;
+        self.locks |= inner.locks;
+        self.through.extend(inner.through);
     }
 
     /// Says what is not known; the analysis is then at most partial.
@@ -145,6 +154,9 @@ impl Touched {
             }
             let result = self.reads.iter().any(|(relation, _)| *relation == oid);
             let reach = self.reach(view, names);
+            if reach == Reach::All {
+                self.called(names, view, |when| when == When::Looked);
+            }
             for base in &view.bases {
                 if !reaches(reach, view, base.oid) {
                     continue;
@@ -219,6 +231,7 @@ impl Touched {
             for trigger in relation.triggers.iter().filter(fires) {
                 self.triggered(names, relation, trigger.function, via);
             }
+            self.calls_of_change(names, relation);
         }
     }
 
@@ -234,13 +247,59 @@ impl Touched {
         let name = format!("{}.{}", quoted(&function.schema), quoted(&function.name));
         via.push(name.clone());
         self.unsettling |= names.schema.is_unsettling(&function.name);
-        let body = function.body.as_deref();
-        if &*function.language == "plpgsql" && body.is_some_and(|body| touches_nothing(body, names)) {
+        if body_touches_nothing(function, names) {
             return;
         }
-        let body = body.map(|body| Body::read(body, names)).unwrap_or_default();
+        let body = function.body.as_deref().map(|body| Body::read(body, names)).unwrap_or_default();
         self.doubt(format!("triggers of {full} run {name}, which may touch more{}", body.said(names)));
         self.tables.extend(body.relations);
+    }
+
+    /// Functions that a relation calls by itself run.
+    pub(crate) fn called(&mut self, names: Names<'_>, relation: &Relation, is: impl Fn(When) -> bool) {
+        for call in relation.calls.iter().filter(|call| is(call.when)) {
+            let full = relation.full_name();
+            let Some(function) = names.schema.function_by_oid(call.function) else {
+                self.doubt(format!("{full} calls a function, which may touch more"));
+                continue;
+            };
+            if is_closed(function) || touches_nothing(function, names) {
+                continue;
+            }
+            let body = function.body.as_deref().map(|body| Body::read(body, names)).unwrap_or_default();
+            let name = format!("{}.{}", quoted(&function.schema), quoted(&function.name));
+            self.doubt(format!("{full} calls {name}, which may touch more{}", body.said(names)));
+            self.through.insert(name);
+            self.tables.extend(body.relations);
+            self.volatile |= function.volatility == Volatility::Volatile;
+            self.unsettling |= names.schema.is_unsettling(&function.name);
+        }
+    }
+
+    /// What a change of rows makes a relation call.
+    fn calls_of_change(&mut self, names: Names<'_>, relation: &Relation) {
+        if relation.calls.is_empty() {
+            return;
+        }
+        let events = self.events_of(relation.oid);
+        let columns = (relation.oid, i16::MIN)..=(relation.oid, i16::MAX);
+        // MERGE names no event; what changes no rows writes no columns.
+        let merges = events.is_empty() && self.writes.range(columns).next().is_some();
+        let inserts = merges || events.contains(&Change::Insert);
+        let updates = merges || events.contains(&Change::Update);
+        let given: BTreeSet<i16> =
+            if self.defaults { BTreeSet::new() } else { self.written(relation.oid).collect() };
+        let by_keyword = updates && self.defaults;
+        self.called(names, relation, |when| match when {
+            When::Looked | When::Ruled(_) => false,
+            When::Default(column) => (inserts && !given.contains(&column)) || by_keyword,
+            When::Checked => inserts || updates,
+            When::Triggered => merges || !events.is_empty(),
+        });
+    }
+
+    fn written(&self, oid: u32) -> impl Iterator<Item = i16> {
+        self.writes.range((oid, i16::MIN)..=(oid, i16::MAX)).map(|(_, column)| *column)
     }
 
     /// What changes do beyond their own relation: rules add what they touch or do it instead, views hand a change on
@@ -253,6 +312,9 @@ impl Touched {
                 continue;
             }
             let Some(relation) = names.by_oid(oid) else { continue };
+            if active(relation, event, names).next().is_some() {
+                self.called(names, relation, |when| when == When::Ruled(event));
+            }
             for rule in active(relation, event, names) {
                 self.note(format!("rule {} of {} applies", quoted(&rule.name), relation.full_name()));
                 for touch in &rule.touches {
@@ -336,7 +398,7 @@ impl Touched {
         let mut found = Vec::new();
         for policy in names.schema.policies_for(relation, role) {
             let is = |command| policy.command == command || policy.command == '*';
-            let looks = (is('r') && reads) || (is('w') && updates) || (is('d') && deletes);
+            let looks = (is('r') && reads) || (is('w') && (updates || self.locks)) || (is('d') && deletes);
             let checks =
                 (is('a') && inserts) || (is('w') && updates) || (is('r') && reads && (inserts || updates));
             if (looks || checks) && !policy.functions.is_empty() {
@@ -386,7 +448,13 @@ impl Touched {
             reads: columns(&mut self.reads.iter()),
             filters: columns(&mut self.seen.difference(&self.reads)),
             writes: columns(&mut self.writes.iter()),
-            via: sorted(&via).into_iter().chain(triggered).collect::<BTreeSet<_>>().into_iter().collect(),
+            via: sorted(&via)
+                .into_iter()
+                .chain(triggered)
+                .chain(std::mem::take(&mut self.through))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         }
     }
 }

@@ -138,6 +138,8 @@ pub(crate) enum Expr {
     Integer,
     /// Anything without names: parameters, other constants, keywords.
     Nothing,
+    /// `DEFAULT` as a value.
+    Default,
     /// A column, or a table's row, or a field of one.
     Name(Name),
     /// `t.*` inside an expression: the whole row; without a name all rows (`count(*)` does not come here).

@@ -1,6 +1,6 @@
 //! Every other statement, read from its tokens: what it names, and what is analysed inside it.
 
-use crate::catalog::{Relation, RelationKind, Schema};
+use crate::catalog::{Relation, RelationKind, Schema, When};
 
 use super::Settings;
 use super::analysis::{Class, Draft, Effect};
@@ -259,6 +259,7 @@ impl<'a> Statement<'a> {
         else {
             return;
         };
+        draft.touched.called(self.names(), view, |when| when == When::Looked);
         for base in &view.bases {
             draft.touched.tables.insert(base.oid);
             for column in &base.columns {

@@ -72,6 +72,81 @@ async fn row_security_that_looks_into_another_table_is_recorded_for_whom_it_appl
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn locking_rows_and_updating_on_conflict_ask_the_policies_and_triggers_of_updates() {
+    let gateway = start(
+        "CREATE TABLE members (person text); \
+         CREATE TABLE notes (id int PRIMARY KEY, body text); \
+         CREATE TABLE trail (id int); \
+         CREATE FUNCTION leave_trail() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN INSERT INTO trail VALUES (NEW.id); RETURN NEW; END$$; \
+         CREATE TRIGGER leaves AFTER UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION leave_trail(); \
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO app_write; \
+         CREATE POLICY looks ON notes FOR SELECT USING (true); \
+         CREATE POLICY puts ON notes FOR INSERT WITH CHECK (true); \
+         CREATE POLICY changes ON notes FOR UPDATE USING (EXISTS (SELECT FROM members)) WITH CHECK (true); \
+         ALTER TABLE notes ENABLE ROW LEVEL SECURITY",
+    )
+    .await;
+    let mut wire = Wire::open(&gateway).await;
+    let looked = record(&gateway, &mut wire, "SELECT id, 'onlylooked' FROM notes", "onlylooked").await;
+    assert_eq!(looked["tables"], json!(["public.notes"]));
+    let locked = record(&gateway, &mut wire, "SELECT id, 'locked' FROM notes FOR UPDATE", "locked").await;
+    assert_eq!(locked["tables"], json!(["public.members", "public.notes"]));
+    let put = record(&gateway, &mut wire, "INSERT INTO notes VALUES (1, 'onlyput')", "onlyput").await;
+    assert_eq!((&put["analysis"], &put["tables"]), (&json!("exact"), &json!(["public.notes"])));
+    let upsert = "INSERT INTO notes VALUES (2, 'upsert') ON CONFLICT (id) DO UPDATE SET body = excluded.body";
+    let upsert = record(&gateway, &mut wire, upsert, "upsert").await;
+    assert_eq!(upsert["analysis"], "partial");
+    assert_eq!(upsert["tables"], json!(["public.members", "public.notes", "public.trail"]));
+    gateway.stop().await;
+}
+
+const CALLS: &str = "\
+    CREATE TABLE people (id int, name text); \
+    CREATE TABLE secrets (id int, code text); \
+    CREATE FUNCTION peeks(int) RETURNS text STABLE LANGUAGE plpgsql AS \
+        $$BEGIN RETURN (SELECT code FROM secrets WHERE id = $1); END$$; \
+    CREATE FUNCTION counts() RETURNS bigint STABLE LANGUAGE sql AS $$SELECT count(*) FROM secrets$$; \
+    CREATE FUNCTION harmless(text) RETURNS text STABLE LANGUAGE sql AS $$SELECT upper($1)$$; \
+    CREATE VIEW peeking AS SELECT name, peeks(id) AS code FROM people; \
+    CREATE VIEW plain AS SELECT harmless(name) AS name FROM people; \
+    CREATE TABLE numbered (id bigint DEFAULT counts(), label text DEFAULT harmless('a')); \
+    CREATE TABLE checked (id int, CHECK (peeks(id) IS NULL)); \
+    CREATE TABLE ruled (id int); \
+    CREATE RULE rules AS ON DELETE TO ruled DO ALSO SELECT peeks(OLD.id); \
+    CREATE MATERIALIZED VIEW kept AS SELECT peeks(1) AS code; \
+    ALTER MATERIALIZED VIEW kept OWNER TO app_write; \
+    GRANT ALL ON ALL TABLES IN SCHEMA public TO app_write";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_views_defaults_checks_and_rules_call_make_a_record_unsure_and_are_looked_into() {
+    let gateway = start(CALLS).await;
+    let mut wire = Wire::open(&gateway).await;
+    let seen = |record: &Value| {
+        let tables = record["tables"].as_array().unwrap();
+        (record["analysis"].as_str().unwrap().to_owned(), tables.contains(&json!("public.secrets")))
+    };
+    let unsure = ("partial".to_owned(), true);
+    let sure = ("exact".to_owned(), false);
+    for (statement, word, expected) in [
+        ("SELECT name, 'peeked' FROM peeking", "peeked", &unsure),
+        ("SELECT name, 'plainly' FROM plain", "plainly", &sure),
+        ("INSERT INTO numbered (label) VALUES ('filled')", "filled", &unsure),
+        ("INSERT INTO numbered VALUES (DEFAULT, 'bydefault')", "bydefault", &unsure),
+        ("INSERT INTO numbered (id) VALUES (length('bygiven'))", "bygiven", &sure),
+        ("INSERT INTO checked VALUES (length('bycheck'))", "bycheck", &unsure),
+        ("DELETE FROM checked WHERE id = length('nocheck')", "nocheck", &sure),
+        ("DELETE FROM ruled WHERE id = length('byrule')", "byrule", &unsure),
+        ("SELECT id, 'norule' FROM ruled", "norule", &sure),
+        ("REFRESH MATERIALIZED VIEW kept -- refreshed", "refreshed", &unsure),
+    ] {
+        let found = record(&gateway, &mut wire, statement, word).await;
+        assert_eq!(&seen(&found), expected, "{statement}: {}", found["analysis_notes"]);
+    }
+    gateway.stop().await;
+}
+
 const RULES: &str = "\
     CREATE TABLE base (a int, b text); \
     CREATE TABLE journal (a int, note text); \

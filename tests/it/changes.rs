@@ -260,3 +260,94 @@ async fn while_the_catalog_cannot_be_loaded_after_a_change_records_are_not_sure(
     assert!(!read(&gateway, "uncertain").await.0);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_and_triggers_that_a_session_makes_count_before_anybody_else_sees_them() {
+    let gateway = start().await;
+    let admin = server().connect(server().superuser(), gateway.database()).await;
+    let functions = "\
+        CREATE TABLE trail (id int); GRANT ALL ON trail TO app_write; \
+        CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS \
+            $$BEGIN INSERT INTO trail VALUES (NEW.id); RETURN NEW; END$$; \
+        CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.id := 7; RETURN NEW; END$$";
+    admin.batch_execute(functions).await.unwrap();
+    admin.close().await;
+    let mut wire = Wire::open(&gateway).await;
+    let steps = [
+        ("CREATE TEMP TABLE mine (id int, note text)", ""),
+        ("CREATE TEMP TABLE told (id int, note text)", ""),
+        ("CREATE RULE nothing AS ON DELETE TO mine WHERE OLD.id > 1 DO INSTEAD NOTHING", ""),
+        ("DELETE FROM mine WHERE note = 'byone'", "exact byone pg_temp.mine"),
+        (
+            "CREATE OR REPLACE RULE tells AS ON INSERT TO mine DO ALSO (INSERT INTO told VALUES (NEW.id, 'x'); \
+             UPDATE told SET note = NEW.note FROM customers WHERE customers.id = NEW.id)",
+            "",
+        ),
+        ("INSERT INTO mine VALUES (1, 'bytwo')", "exact bytwo pg_temp.mine pg_temp.told public.customers"),
+        ("DROP RULE tells ON mine", ""),
+        ("INSERT INTO mine VALUES (1, 'bythree')", "exact bythree pg_temp.mine"),
+        ("CREATE TRIGGER stamps BEFORE UPDATE ON mine FOR EACH ROW EXECUTE FUNCTION stamp()", ""),
+        ("UPDATE mine SET note = 'byfour'", "exact byfour pg_temp.mine"),
+        ("CREATE TRIGGER leaves AFTER INSERT OR UPDATE ON mine FOR EACH ROW EXECUTE FUNCTION leave()", ""),
+        ("UPDATE mine SET note = 'byfive'", "partial byfive pg_temp.mine public.trail"),
+        ("DELETE FROM mine WHERE note = 'bysix'", "exact bysix pg_temp.mine"),
+        ("BEGIN", ""),
+        (
+            "CREATE TRIGGER leaves AFTER INSERT OR UPDATE ON products FOR EACH ROW EXECUTE FUNCTION leave()",
+            "",
+        ),
+        ("UPDATE products SET name = 'byseven'", "partial byseven public.products public.trail"),
+        ("ROLLBACK", ""),
+        ("UPDATE products SET name = 'byeight'", "exact byeight public.products"),
+    ];
+    check(&gateway, &mut wire, &steps).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_and_types_that_a_transaction_makes_are_known_in_it() {
+    let gateway = start().await;
+    let admin = server().connect(server().superuser(), gateway.database()).await;
+    admin
+        .batch_execute(&format!("GRANT CREATE ON DATABASE {} TO app_write", gateway.database()))
+        .await
+        .unwrap();
+    admin.close().await;
+    let mut wire = Wire::open(&gateway).await;
+    let steps = [
+        ("BEGIN", ""),
+        ("CREATE SCHEMA fresh", ""),
+        ("SET LOCAL search_path = fresh, public", ""),
+        ("CREATE TABLE products (secret text)", ""),
+        ("SELECT 'newone', secret FROM products", "exact newone fresh.products"),
+        ("SELECT 'oldone', name FROM public.products", "exact oldone public.products"),
+        ("CREATE TYPE pair AS (x int, y text)", ""),
+        ("CREATE TABLE pairs OF pair", ""),
+        ("ALTER TABLE pairs DISABLE TRIGGER ALL", ""),
+        ("INSERT INTO pairs VALUES (1, 'typed') RETURNING y", "exact typed fresh.pairs"),
+        ("ALTER TABLE pairs ENABLE TRIGGER ALL", ""),
+        ("INSERT INTO pairs VALUES (1, 'maybetriggered')", "partial maybetriggered fresh.pairs"),
+        ("CREATE DOMAIN word AS text", ""),
+        ("SELECT 'afterdomain', name FROM public.products", "exact afterdomain public.products"),
+        ("ROLLBACK", ""),
+        ("SELECT 'atlast', name FROM products", "exact atlast public.products"),
+    ];
+    check(&gateway, &mut wire, &steps).await;
+    gateway.stop().await;
+}
+
+/// Runs statements that must succeed; where a second text stands, the record of that word is as sure as it says and
+/// names these tables.
+async fn check(gateway: &TestGateway, wire: &mut Wire, steps: &[(&str, &str)]) {
+    for (statement, _) in steps {
+        assert!(succeeded(&wire.run(statement).await), "{statement}");
+    }
+    for (_, expected) in steps.iter().filter(|(_, expected)| !expected.is_empty()) {
+        let word = expected.split(' ').nth(1).unwrap();
+        let record = gateway.records(&format!("event:query sql:{word}"), 1).await.remove(0);
+        let tables: Vec<_> =
+            record["tables"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        let found = format!("{} {word} {}", record["analysis"].as_str().unwrap(), tables.join(" "));
+        assert_eq!(found, *expected, "{}", record["analysis_notes"]);
+    }
+}

@@ -1,6 +1,7 @@
 //! The demo, as its user runs it.
 #![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -69,4 +70,56 @@ fn explain_says_what_would_be_recorded_by_the_databases_own_catalog() {
     assert_eq!(told["reads"], serde_json::json!(["public.customers.name"]));
     assert_eq!(told["filters"], serde_json::json!(["public.customers.email"]));
     assert_eq!(told["analysis"], "exact");
+}
+
+#[test]
+fn explain_reads_lines_as_one_session_until_another_begins() {
+    let server = super::support::postgres::server();
+    let lines = [
+        (
+            1,
+            "CREATE TEMP TABLE picked AS SELECT id, email FROM customers",
+            "exact",
+            "public.customers.email public.customers.id",
+        ),
+        (1, "SELECT email FROM picked", "exact", "pg_temp.picked.email"),
+        (1, "BEGIN", "exact", ""),
+        (1, "CREATE TABLE made (a int, b text)", "exact", ""),
+        (1, "PREPARE ask(int) AS SELECT b FROM made WHERE a = $1", "exact", "public.made.b"),
+        (1, "EXECUTE ask(1)", "exact", "public.made.b"),
+        (1, "COMMIT", "exact", ""),
+        (1, "SELECT a FROM made", "exact", "public.made.a"),
+        (1, "SET search_path = nowhere", "exact", ""),
+        // Nobody could have run it after that: what the database says alone.
+        (1, "SELECT email FROM customers", "exact", "public.customers.email"),
+        (2, "SELECT email FROM picked", "partial", ""),
+        (2, "BEGIN", "exact", ""),
+        (2, "CREATE TABLE made (c int)", "exact", ""),
+        (2, "ROLLBACK", "exact", ""),
+        (2, "SELECT c FROM made", "partial", ""),
+    ];
+    let mut explain = Command::new(env!("CARGO_BIN_EXE_pgwitness"))
+        .args(["explain", "--lines", "--database"])
+        .arg(server.superuser_url("shop"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = explain.stdin.take().unwrap();
+    for (session, statement, ..) in lines {
+        writeln!(input, "{}", serde_json::json!({ "session": session, "statement": statement })).unwrap();
+    }
+    drop(input);
+    let out = explain.wait_with_output().unwrap();
+    let answers = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(answers.lines().count(), lines.len());
+    for (answer, (_, statement, analysis, reads)) in answers.lines().zip(lines) {
+        let told: Value = serde_json::from_str(answer).unwrap();
+        let found: Vec<_> = told["reads"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
+        assert_eq!(
+            (told["analysis"].as_str().unwrap(), &*found.join(" ")),
+            (analysis, reads),
+            "{statement}: {told}"
+        );
+    }
 }

@@ -1,285 +1,426 @@
-//! Entries to payload bytes. What is shared (`Who`, `Shape`, prepared texts) is written once per
-//! segment and named by a number afterwards.
+//! Entries to payload bytes of format version 2 (its shape is told in [`super::decode`]). What many
+//! records share (sessions, shapes, texts without their literals) is written once per segment; a
+//! frame that needs it says where it is.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
+use super::cut::Cut;
+use super::decode::millis;
+use super::fields::{SETTLEMENT_SEQS_MAX, put_param, put_shape, put_who};
+use super::generations::{DEFINITIONS, Generations};
+use super::wire::{put_bytes, put_i64, put_strings, put_u64};
+use crate::record::{Completion, Entry, Event, Record, Seq, Settlement, Shape, Sql, Timestamp, Who};
 
-use super::seqs::SeqSet;
-use super::wire::{put_bytes, put_i64, put_strings, put_time, put_u64};
-use crate::record::{Completion, Entry, Param, Record, Seq, Settlement, Shape, Sql, Timestamp, Who};
-
-/// Most definitions of one kind that are remembered at one time, by the writer and by each reader.
-pub(crate) const DEFINITIONS_MAX: usize = 4096;
-/// Bytes of definitions of one kind after which the writer forgets them and starts anew.
-pub(crate) const DEFINITIONS_BYTES_MAX: usize = 16 << 20;
-/// Most records one settlement may name.
-pub(crate) const SETTLEMENT_SEQS_MAX: usize = 1 << 22;
-
-/// What stands at the beginning of each item of a payload.
-pub(crate) mod kind {
-    pub(crate) const DEFINE_WHO: u8 = 1;
-    pub(crate) const DEFINE_SHAPE: u8 = 2;
-    pub(crate) const DEFINE_SQL: u8 = 3;
-    pub(crate) const RECORD: u8 = 4;
-    pub(crate) const COMPLETION: u8 = 5;
-    pub(crate) const SETTLEMENT: u8 = 6;
-    pub(crate) const CARRY: u8 = 7;
-    pub(crate) const END: u8 = 8;
-    /// All definitions of the kind that follows are forgotten.
-    pub(crate) const FORGET: u8 = 9;
+/// What stands at the beginning of each entry.
+pub(super) mod item {
+    pub(in super::super) const RECORD: u8 = 1;
+    pub(in super::super) const COMPLETION: u8 = 2;
+    pub(in super::super) const SETTLEMENT: u8 = 3;
+    pub(in super::super) const CARRY: u8 = 4;
+    pub(in super::super) const END: u8 = 5;
 }
 
-/// The bits that say which optional parts a record has.
-pub(crate) mod part {
-    pub(crate) const SQL_ONCE: u8 = 1;
-    pub(crate) const SQL_SHARED: u8 = 2;
-    pub(crate) const SHAPE: u8 = 4;
-    pub(crate) const DONE: u8 = 8;
-    pub(crate) const ALL: u8 = SQL_ONCE | SQL_SHARED | SHAPE | DONE;
+/// What stands at the beginning of each definition.
+pub(super) mod definition {
+    pub(in super::super) const IMPORT: u8 = 1;
+    pub(in super::super) const WHO: u8 = 2;
+    pub(in super::super) const SHAPE: u8 = 3;
+    pub(in super::super) const STATEMENT: u8 = 4;
 }
 
-/// The tags of parameters.
-pub(crate) mod param {
-    pub(crate) const NULL: u8 = 0;
-    pub(crate) const FALSE: u8 = 1;
-    pub(crate) const TRUE: u8 = 2;
-    pub(crate) const INT: u8 = 3;
-    pub(crate) const FLOAT: u8 = 4;
-    pub(crate) const TEXT: u8 = 5;
-    pub(crate) const BYTES: u8 = 6;
+/// The bits that say what a record, or an end, is made of.
+pub(super) mod part {
+    /// Two bits for the text.
+    pub(in super::super) const SQL: u8 = 3;
+    pub(in super::super) const SQL_NONE: u8 = 0;
+    pub(in super::super) const SQL_RAW: u8 = 1;
+    /// The number of a statement, which has a shape, and values for its holes.
+    pub(in super::super) const SQL_STATEMENT: u8 = 2;
+    /// The number of a shape.
+    pub(in super::super) const SHAPE: u8 = 4;
+    pub(in super::super) const PARAMS: u8 = 8;
+    pub(in super::super) const DETAIL: u8 = 16;
+    pub(in super::super) const DONE: u8 = 32;
+    /// The id is a UUIDv7 of the record's time: only the rest of it is written.
+    pub(in super::super) const ID_OF_TIME: u8 = 64;
+    /// The event is a query: it is not written.
+    pub(in super::super) const QUERY: u8 = 128;
+
+    /// In an end, five bits for the command: its place in the list, or all of them if it is not in it.
+    pub(in super::super) const COMMAND: u8 = 31;
+    pub(in super::super) const ROWS: u8 = 32;
+    /// SQLSTATE, message, notes.
+    pub(in super::super) const TROUBLE: u8 = 64;
 }
 
-/// What the writer has defined in the current segment.
+/// Commands that are written as a number, their place in the list: only ever append, up to 31.
+pub(super) const COMMANDS: &[&str] = &[
+    "",
+    "SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "BEGIN",
+    "COMMIT",
+    "ROLLBACK",
+    "SET",
+    "COPY",
+    "FETCH",
+    "MERGE",
+    "SHOW",
+    "DISCARD ALL",
+    "DEALLOCATE",
+    "SAVEPOINT",
+    "RELEASE",
+    "CREATE TABLE",
+    "TRUNCATE TABLE",
+];
+
+/// Buffers larger than this are given back after use.
+const KEEP_MAX: usize = 1 << 20;
+/// Literals of a prepared text beyond this many bytes are not repeated with each execution.
+const SHARED_LITERALS_MAX: usize = 64;
+
+/// Where a definition is: its frame in the segment, and its number among those of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) offset: u32,
+    pub(super) number: u32,
+}
+
+/// What the writer has defined in the current segment. It may forget: then it defines again.
+pub(super) struct Dictionary {
+    /// By address: a number that nobody outside chooses. Holding each `Arc` keeps its address from
+    /// being used again.
+    whos: Generations<usize, Shared<Who>>,
+    shapes: Generations<usize, Shared<Shape>>,
+    /// By a keyed hash of the template and the shape: clients choose what they send.
+    statements: Generations<u64, Known>,
+    /// Prepared texts, by the addresses of text and shape.
+    prepared: Generations<(usize, usize), Prepared>,
+    keys: RandomState,
+    frame: Building,
+    cut: Cut,
+    /// The template of the text at hand, as it is written.
+    template: Vec<u8>,
+    /// Its values.
+    values: Vec<u8>,
+}
+
+/// How the text of a record is written.
+enum Text {
+    None,
+    Raw,
+    /// The number of a statement. Its values are in [`Dictionary::values`].
+    Statement(u32),
+}
+
 #[derive(Debug)]
-pub(crate) struct Dictionary {
-    who: Known<Who>,
-    shape: Known<Shape>,
-    sql: Known<[u8]>,
+struct Shared<T> {
+    _value: Arc<T>,
+    known: Definition,
 }
 
-/// The numbers given so far: where to return if a frame could not be written.
+/// A statement that was defined, and what it is, for comparing.
+#[derive(Debug)]
+struct Known {
+    template: Box<[u8]>,
+    shape: Option<Arc<Shape>>,
+    definition: Definition,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    _text: Arc<[u8]>,
+    _shape: Option<Arc<Shape>>,
+    values: Box<[u8]>,
+    definition: Definition,
+}
+
+/// Where a definition is, and its number in the frame that used it last.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Mark([u64; 3]);
+struct Definition {
+    place: Place,
+    frame: u64,
+    number: u32,
+}
+
+/// The frame that is being made.
+#[derive(Debug, Default)]
+struct Building {
+    /// Counts frames, also those that could not be written.
+    frame: u64,
+    offset: u32,
+    definitions: Vec<u8>,
+    numbers: u32,
+    /// It defines something, rather than import.
+    defines: bool,
+    entries: Vec<u8>,
+}
+
+impl Building {
+    /// A new definition; its kind and value are to be put behind those before it.
+    fn define(&mut self, kind: u8) -> Definition {
+        self.definitions.push(kind);
+        self.defines = true;
+        let place = Place { offset: self.offset, number: self.numbers };
+        self.numbers += 1;
+        Definition { place, frame: self.frame, number: place.number }
+    }
+
+    /// Puts the value of the definition that was made last; how many bytes that took.
+    fn put(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = self.definitions.len();
+        put(&mut self.definitions);
+        self.definitions.len() - before
+    }
+
+    /// The number in this frame of something that was defined before.
+    fn number(&mut self, known: &mut Definition) -> u32 {
+        if known.frame != self.frame {
+            self.definitions.push(definition::IMPORT);
+            put_u64(&mut self.definitions, u64::from(self.offset - known.place.offset));
+            put_u64(&mut self.definitions, u64::from(known.place.number));
+            (known.frame, known.number) = (self.frame, self.numbers);
+            self.numbers += 1;
+        }
+        known.number
+    }
+}
 
 impl Dictionary {
-    /// The dictionary of a new segment.
-    pub(crate) fn new() -> Self {
+    /// The dictionary of a new segment, or of one that an earlier process wrote.
+    pub(super) fn new() -> Self {
         Self {
-            who: Known::new(kind::DEFINE_WHO, 0),
-            shape: Known::new(kind::DEFINE_SHAPE, 0),
-            sql: Known::new(kind::DEFINE_SQL, 0),
+            whos: Generations::new(DEFINITIONS),
+            shapes: Generations::new(DEFINITIONS),
+            statements: Generations::new(DEFINITIONS),
+            prepared: Generations::new(DEFINITIONS),
+            keys: RandomState::new(),
+            frame: Building::default(),
+            cut: Cut::default(),
+            template: Vec::new(),
+            values: Vec::new(),
         }
     }
 
-    /// The dictionary for going on in a segment where so many were defined by an earlier process.
-    pub(crate) fn resumed(defined: [u64; 3]) -> Self {
-        let [who, shape, sql] = defined;
-        Self {
-            who: Known::new(kind::DEFINE_WHO, who),
-            shape: Known::new(kind::DEFINE_SHAPE, shape),
-            sql: Known::new(kind::DEFINE_SQL, sql),
+    /// Forgets everything: another segment begins.
+    pub(super) fn clear(&mut self) {
+        self.whos.clear();
+        self.shapes.clear();
+        self.statements.clear();
+        self.prepared.clear();
+    }
+
+    /// The frame that was begun last was not written.
+    pub(super) fn revert(&mut self) {
+        if std::mem::take(&mut self.frame.defines) {
+            self.clear();
         }
     }
 
-    pub(crate) fn mark(&self) -> Mark {
-        Mark([self.who.next, self.shape.next, self.sql.next])
+    /// Begins a frame at an offset of the segment.
+    pub(super) fn begin(&mut self, offset: u32) {
+        let Building { frame, definitions, numbers, defines, entries, .. } = &mut self.frame;
+        definitions.clear();
+        entries.clear();
+        (*frame, *numbers, *defines) = (*frame + 1, 0, false);
+        self.frame.offset = offset;
     }
 
-    /// Takes back the definitions since `mark`: their frame was not written.
-    pub(crate) fn revert(&mut self, Mark([who, shape, sql]): Mark) {
-        self.who.revert(who);
-        self.shape.revert(shape);
-        self.sql.revert(sql);
+    /// Puts the frame's payload behind `out`.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        put_bytes(out, &self.frame.definitions);
+        out.extend_from_slice(&self.frame.entries);
+        self.frame.definitions.shrink_to(KEEP_MAX);
+        self.frame.entries.shrink_to(KEEP_MAX);
     }
 
-    pub(crate) fn put_entry(&mut self, out: &mut Vec<u8>, entry: &Entry) {
+    /// Adds an entry. `time` is that of the record before, and becomes that of this one.
+    pub(super) fn put_entry(&mut self, entry: &Entry, first: Seq, time: &mut Timestamp) {
+        let out = &mut self.frame.entries;
         match entry {
-            Entry::Record(record) => self.put_record(out, record),
+            Entry::Record(record) => {
+                self.put_record(record, *time);
+                *time = record.time;
+            }
             Entry::Completion(completion) => {
-                out.push(kind::COMPLETION);
-                put_u64(out, completion.seq.0);
+                out.push(item::COMPLETION);
+                put_i64(out, completion.seq.0.wrapping_sub(first.0) as i64);
                 put_end(out, completion);
             }
-            Entry::Settlement(settlement) => put_settlement(out, settlement),
+            Entry::Settlement(settlement) => put_settlement(out, settlement, first),
         }
     }
 
-    fn put_record(&mut self, out: &mut Vec<u8>, record: &Record) {
-        let who = self.who.id(out, &record.who, put_who);
-        let shape = record.shape.as_ref().map(|shape| self.shape.id(out, shape, put_shape));
-        let sql = match &record.sql {
-            Some(Sql::Shared(text)) => self.sql.id(out, text, put_bytes),
-            _ => 0,
+    fn put_record(&mut self, record: &Record, before: Timestamp) {
+        let who = self.who(&record.who);
+        let sql = self.sql(record);
+        let shape = match (&sql, &record.shape) {
+            (Text::None | Text::Raw, Some(shape)) => Some(self.shape(shape)),
+            _ => None,
         };
-        let parts = match &record.sql {
-            None => 0,
-            Some(Sql::Once(_)) => part::SQL_ONCE,
-            Some(Sql::Shared(_)) => part::SQL_SHARED,
+        let id = record.id.as_bytes();
+        let id_of_time = id[..6] == millis(record.time)[2..];
+        let parts = match sql {
+            Text::None => part::SQL_NONE,
+            Text::Raw => part::SQL_RAW,
+            Text::Statement(_) => part::SQL_STATEMENT,
         };
-        let parts = parts | if shape.is_some() { part::SHAPE } else { 0 };
-        let parts = parts | if record.done.is_some() { part::DONE } else { 0 };
+        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        let parts = parts
+            | bit(shape.is_some(), part::SHAPE)
+            | bit(!record.params.is_empty(), part::PARAMS)
+            | bit(!record.detail.is_empty(), part::DETAIL)
+            | bit(record.done.is_some(), part::DONE)
+            | bit(id_of_time, part::ID_OF_TIME)
+            | bit(record.event == Event::Query, part::QUERY);
 
-        out.push(kind::RECORD);
-        out.push(parts);
-        out.push(record.event.code());
-        out.extend_from_slice(record.id.as_bytes());
-        put_time(out, record.time);
-        put_u64(out, who);
-        match &record.sql {
-            None => {}
-            Some(Sql::Once(text)) => put_bytes(out, text),
-            Some(Sql::Shared(_)) => put_u64(out, sql),
+        let out = &mut self.frame.entries;
+        out.extend_from_slice(&[item::RECORD, parts]);
+        if record.event != Event::Query {
+            out.push(record.event.code());
+        }
+        put_i64(out, record.time.0.wrapping_sub(before.0));
+        out.extend_from_slice(if id_of_time { &id[6..] } else { id });
+        put_u64(out, u64::from(who));
+        match sql {
+            Text::None => {}
+            Text::Raw => put_bytes(out, record.sql.as_ref().map_or(&[], Sql::as_bytes)),
+            Text::Statement(number) => {
+                put_u64(out, u64::from(number));
+                out.extend_from_slice(&self.values);
+            }
         }
         if let Some(shape) = shape {
-            put_u64(out, shape);
+            put_u64(out, u64::from(shape));
         }
-        put_u64(out, record.params.len() as u64);
-        for param in &record.params {
-            put_param(out, param);
+        if !record.params.is_empty() {
+            put_u64(out, record.params.len() as u64);
+            record.params.iter().for_each(|param| put_param(out, param));
         }
-        put_bytes(out, record.detail.as_bytes());
+        if !record.detail.is_empty() {
+            put_bytes(out, record.detail.as_bytes());
+        }
         if let Some(done) = &record.done {
             put_end(out, done);
         }
     }
-}
 
-/// The definitions of one kind. Holding each `Arc` keeps its address from being used again.
-#[derive(Debug)]
-struct Known<T: ?Sized> {
-    kind: u8,
-    /// By address: a number that nobody outside chooses.
-    ids: HashMap<usize, (Arc<T>, u64), FxBuildHasher>,
-    bytes: usize,
-    next: u64,
-    /// Readers remember definitions that we do not: tell them before the next one.
-    stale: bool,
-}
-
-impl<T: ?Sized> Known<T> {
-    fn new(kind: u8, next: u64) -> Self {
-        Self { kind, ids: HashMap::default(), bytes: 0, next, stale: next > 0 }
+    fn who(&mut self, who: &Arc<Who>) -> u32 {
+        let address = Arc::as_ptr(who).addr();
+        if let Some(shared) = self.whos.get(&address) {
+            return self.frame.number(&mut shared.known);
+        }
+        let known = self.frame.define(definition::WHO);
+        let size = self.frame.put(|out| put_who(out, who));
+        self.whos.insert(address, Shared { _value: who.clone(), known }, size);
+        known.number
     }
 
-    fn id(&mut self, out: &mut Vec<u8>, value: &Arc<T>, put: impl FnOnce(&mut Vec<u8>, &T)) -> u64 {
-        let address = Arc::as_ptr(value).addr();
-        if let Some((_, id)) = self.ids.get(&address) {
-            return *id;
+    fn shape(&mut self, shape: &Arc<Shape>) -> u32 {
+        let address = Arc::as_ptr(shape).addr();
+        if let Some(shared) = self.shapes.get(&address) {
+            return self.frame.number(&mut shared.known);
         }
-        if self.stale || self.ids.len() >= DEFINITIONS_MAX || self.bytes >= DEFINITIONS_BYTES_MAX {
-            self.ids.clear();
-            (self.bytes, self.stale) = (0, false);
-            out.extend_from_slice(&[kind::FORGET, self.kind]);
-        }
-        let (id, start) = (self.next, out.len());
-        out.push(self.kind);
-        put_u64(out, id);
-        put(out, value);
-        self.next += 1;
-        self.bytes += out.len() - start;
-        self.ids.insert(address, (Arc::clone(value), id));
-        id
+        let known = self.frame.define(definition::SHAPE);
+        let size = self.frame.put(|out| put_shape(out, shape));
+        self.shapes.insert(address, Shared { _value: shape.clone(), known }, size);
+        known.number
     }
 
-    fn revert(&mut self, next: u64) {
-        if self.next != next {
-            self.ids.clear();
-            (self.bytes, self.next, self.stale) = (0, next, true);
+    fn sql(&mut self, record: &Record) -> Text {
+        match &record.sql {
+            None => Text::None,
+            Some(Sql::Shared(text)) => Text::Statement(self.prepared(text, record.shape.as_ref())),
+            Some(sql) if self.cut.take(sql.as_bytes()) => {
+                self.values.clear();
+                self.values.extend_from_slice(self.cut.values());
+                Text::Statement(self.statement(record.shape.as_ref()).number)
+            }
+            Some(_) => Text::Raw,
         }
     }
-}
 
-fn put_who(out: &mut Vec<u8>, who: &Who) {
-    let Who {
-        user,
-        sub,
-        iss,
-        groups,
-        login,
-        session,
-        auth,
-        role,
-        db,
-        upstream,
-        search_path,
-        ip,
-        app,
-        device,
-    } = who;
-    for text in [user, sub, iss, login, session, role, db, upstream, search_path, ip, app, device] {
-        put_bytes(out, text.as_bytes());
+    fn prepared(&mut self, text: &Arc<[u8]>, shape: Option<&Arc<Shape>>) -> u32 {
+        let addresses = (Arc::as_ptr(text).addr(), shape.map_or(0, |shape| Arc::as_ptr(shape).addr()));
+        self.values.clear();
+        if let Some(prepared) = self.prepared.get(&addresses) {
+            self.values.extend_from_slice(&prepared.values);
+            return self.frame.number(&mut prepared.definition);
+        }
+        if !self.cut.take(text) || self.cut.literals() > SHARED_LITERALS_MAX {
+            self.cut.whole(text);
+        }
+        self.values.extend_from_slice(self.cut.values());
+        let definition = self.statement(shape);
+        let values = self.values.as_slice().into();
+        let prepared = Prepared { _text: text.clone(), _shape: shape.cloned(), values, definition };
+        self.prepared.insert(addresses, prepared, text.len());
+        definition.number
     }
-    put_strings(out, groups);
-    put_u64(out, auth.len() as u64);
-    for (key, value) in auth {
-        put_bytes(out, key.as_bytes());
-        put_bytes(out, value.as_bytes());
-    }
-}
 
-fn put_shape(out: &mut Vec<u8>, shape: &Shape) {
-    put_bytes(out, shape.fingerprint.as_bytes());
-    put_bytes(out, shape.command.as_bytes());
-    out.push(shape.analysis.code());
-    put_u64(out, shape.class.len() as u64);
-    out.extend(shape.class.iter().map(|class| class.code()));
-    let Shape { tables, reads, filters, writes, via, analysis_notes, tags, .. } = shape;
-    for list in [tables, reads, filters, writes, via, analysis_notes, tags] {
-        put_strings(out, list);
+    /// The statement of the text that was cut last.
+    fn statement(&mut self, shape: Option<&Arc<Shape>>) -> Definition {
+        self.template.clear();
+        self.cut.put_template(&mut self.template);
+        let address = shape.map_or(0, |shape| Arc::as_ptr(shape).addr());
+        let key = self.keys.hash_one((address, &self.template));
+        if let Some(known) = self.statements.get(&key)
+            && *known.template == *self.template
+            && known.shape.as_ref().map_or(0, |shape| Arc::as_ptr(shape).addr()) == address
+        {
+            self.frame.number(&mut known.definition);
+            return known.definition;
+        }
+        let number = shape.map_or(0, |shape| u64::from(self.shape(shape)) + 1);
+        let definition = self.frame.define(definition::STATEMENT);
+        let size = self.frame.put(|out| {
+            put_u64(out, number);
+            out.extend_from_slice(&self.template);
+        });
+        let template = self.template.as_slice().into();
+        self.statements.insert(key, Known { template, shape: shape.cloned(), definition }, size * 2);
+        definition
     }
 }
 
-fn put_param(out: &mut Vec<u8>, value: &Param) {
-    match value {
-        Param::Null => out.push(param::NULL),
-        Param::Bool(false) => out.push(param::FALSE),
-        Param::Bool(true) => out.push(param::TRUE),
-        Param::Int(number) => {
-            out.push(param::INT);
-            put_i64(out, *number);
-        }
-        Param::Float(number) => {
-            out.push(param::FLOAT);
-            out.extend_from_slice(&number.to_bits().to_le_bytes());
-        }
-        Param::Text(text) => {
-            out.push(param::TEXT);
-            put_bytes(out, text.as_bytes());
-        }
-        Param::Bytes(bytes) => {
-            out.push(param::BYTES);
-            put_bytes(out, bytes);
-        }
-    }
+/// The payload of a frame that holds no entries, but one item.
+pub(super) fn put_single(out: &mut Vec<u8>, kind: u8, put: impl FnOnce(&mut Vec<u8>)) {
+    put_u64(out, 0);
+    out.push(kind);
+    put(out);
 }
 
-/// A completion without its number.
+/// An end without its number.
 fn put_end(out: &mut Vec<u8>, end: &Completion) {
-    out.push(end.outcome.code());
-    out.push(end.txn_outcome.code());
-    put_bytes(out, end.command.as_bytes());
-    match end.rows {
-        None => out.push(0),
-        Some(rows) => {
-            out.push(1);
-            put_u64(out, rows);
-        }
+    out.push(end.outcome.code() << 4 | end.txn_outcome.code());
+    let known = COMMANDS.iter().position(|command| *command == end.command);
+    let command = known.map_or(part::COMMAND, |known| known as u8);
+    let trouble = !end.sqlstate.is_empty() || !end.error.is_empty() || !end.notes.is_empty();
+    let says = if end.rows.is_some() { part::ROWS } else { 0 } | if trouble { part::TROUBLE } else { 0 };
+    out.push(command | says);
+    if known.is_none() {
+        put_bytes(out, end.command.as_bytes());
+    }
+    if let Some(rows) = end.rows {
+        put_u64(out, rows);
     }
     put_u64(out, end.bytes);
     put_u64(out, end.duration_us);
-    put_bytes(out, end.sqlstate.as_bytes());
-    put_bytes(out, end.error.as_bytes());
-    put_strings(out, &end.notes);
+    if trouble {
+        put_bytes(out, end.sqlstate.as_bytes());
+        put_bytes(out, end.error.as_bytes());
+        put_strings(out, &end.notes);
+    }
 }
 
 /// Numbers as runs: how far from the end of the last run, and how many more follow.
-fn put_settlement(out: &mut Vec<u8>, settlement: &Settlement) {
-    out.push(kind::SETTLEMENT);
-    out.push(settlement.txn_outcome.code());
+fn put_settlement(out: &mut Vec<u8>, settlement: &Settlement, first: Seq) {
+    out.extend_from_slice(&[item::SETTLEMENT, settlement.txn_outcome.code()]);
     put_u64(out, settlement.seqs.len() as u64);
-    let mut end = 0_u64;
+    let mut end = first.0;
     let mut rest = settlement.seqs.as_slice();
     while let Some(first) = rest.first() {
         let run = rest.iter().zip(first.0..).take_while(|(seq, expected)| seq.0 == *expected).count();
@@ -290,48 +431,8 @@ fn put_settlement(out: &mut Vec<u8>, settlement: &Settlement) {
     }
 }
 
-/// What a segment needs to know of those before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Carry {
-    /// Frames before this one, in all segments.
-    pub(crate) frames: u64,
-    /// Time of the last record.
-    pub(crate) last_time: Option<Timestamp>,
-    /// Records without an end.
-    pub(crate) open: SeqSet,
-    /// Records whose transaction has not ended.
-    pub(crate) unsettled: SeqSet,
-}
-
-impl Carry {
-    /// Whether all that is open lies before record `next`.
-    pub(crate) fn fits(&self, next: Seq) -> bool {
-        next > Seq(0)
-            && [&self.open, &self.unsettled].iter().all(|set| set.last().is_none_or(|last| last < next))
-    }
-
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.push(kind::CARRY);
-        put_u64(out, self.frames);
-        match self.last_time {
-            None => out.push(0),
-            Some(time) => {
-                out.push(1);
-                put_time(out, time);
-            }
-        }
-        self.open.put(out);
-        self.unsettled.put(out);
-    }
-}
-
-/// Marks a clean end.
-pub(crate) fn put_end_mark(out: &mut Vec<u8>) {
-    out.push(kind::END);
-}
-
 /// The first settlement that names too many records, by how many.
-pub(crate) fn oversized_settlement(entries: &[Entry]) -> Option<usize> {
+pub(super) fn oversized_settlement(entries: &[Entry]) -> Option<usize> {
     entries.iter().find_map(|entry| match entry {
         Entry::Settlement(settlement) if settlement.seqs.len() > SETTLEMENT_SEQS_MAX => {
             Some(settlement.seqs.len())
@@ -341,14 +442,9 @@ pub(crate) fn oversized_settlement(entries: &[Entry]) -> Option<usize> {
 }
 
 /// The time of the last record among `entries`.
-pub(crate) fn last_time(entries: &[Entry]) -> Option<Timestamp> {
+pub(super) fn last_time(entries: &[Entry]) -> Option<Timestamp> {
     entries.iter().rev().find_map(|entry| match entry {
         Entry::Record(record) => Some(record.time),
         _ => None,
     })
-}
-
-/// How many records are among `entries`.
-pub(crate) fn record_count(entries: &[Entry]) -> usize {
-    entries.iter().filter(|entry| matches!(entry, Entry::Record(_))).count()
 }

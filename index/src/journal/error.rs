@@ -20,7 +20,7 @@ pub enum Flaw {
     #[error("the file's header is damaged")]
     SegmentHeader,
     /// The format is newer (or nonsense).
-    #[error("the file has format version {found}, this program reads version {}", segment::VERSION)]
+    #[error("the file has format version {found}, this program reads versions up to {}", segment::VERSION)]
     Version {
         /// The version.
         found: u32,
@@ -53,6 +53,12 @@ pub enum Flaw {
         expected: Digest,
         /// Digest that the frame names.
         found: Digest,
+    },
+    /// A frame does not continue the chain; it names only the beginning of a digest.
+    #[error("an entry does not continue the chain: it does not follow digest {expected}")]
+    Link {
+        /// Digest of the frame before.
+        expected: Digest,
     },
     /// A frame has a wrong first number, or a wrong count.
     #[error("record {expected} was expected, the entry begins with {found}")]

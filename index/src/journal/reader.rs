@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::error::{CrashPossible, Flaw, JournalError, io_error};
 use super::recovery::segments;
+use super::scan::BadOpening;
 use super::scan::{Frame, Scan, Step};
-use super::segment::{SEGMENT_HEADER_LEN, file_name};
+use super::segment::file_name;
 use super::{Item, Position};
 use crate::record::{Digest, Entry, Seq};
 use crate::storage::Storage;
@@ -22,6 +23,8 @@ pub struct ReadFrame {
     pub entries: Vec<(Option<Seq>, Entry)>,
     /// Digest of the journal up to and including this frame.
     pub digest: Digest,
+    /// Random bytes of this frame alone, for commitments to its values; format version 1 has none.
+    pub salt: Option<[u8; 16]>,
 }
 
 /// Follows the journal.
@@ -92,8 +95,9 @@ impl Reader {
         }
         let opened = self.open_segment(from.segment)?;
         let mut scan = opened.ok_or_else(|| lost("the segment is not complete"))?;
-        if from.offset <= SEGMENT_HEADER_LEN as u64 {
-            let at_start = from.offset == 0 || from.offset == SEGMENT_HEADER_LEN as u64;
+        let header_len = scan.format().header_len();
+        if from.offset <= header_len {
+            let at_start = from.offset == 0 || from.offset == header_len;
             self.scan = Some(scan);
             return if at_start { Ok(()) } else { Err(lost("it lies within the segment's header")) };
         }
@@ -121,8 +125,8 @@ impl Reader {
         let failed = |error| io_error("read", &name)(error);
         match Scan::open(file.clone(), segment).map_err(failed)? {
             Ok((scan, ..)) => Ok(Some(scan)),
-            Err(flaw) => {
-                let crash = super::crash_possible(&*file, 0, &flaw).map_err(failed)?;
+            Err(BadOpening { flaw, format }) => {
+                let crash = super::crash_possible(&*file, format.as_ref(), 0, &flaw).map_err(failed)?;
                 if crash == CrashPossible::Yes && !self.exists(segment + 1)? {
                     return Ok(None);
                 }
@@ -190,14 +194,20 @@ fn step(scan: &mut Scan) -> Result<Step, JournalError> {
 }
 
 fn with_entries(frame: Frame) -> Option<ReadFrame> {
-    let mut seq = frame.first;
-    let mut entries = Vec::with_capacity(frame.items.len());
-    for item in frame.items {
+    let Frame { at, next, first, digest, salt, items } = frame;
+    let entries = entries_of(first, items);
+    (!entries.is_empty()).then_some(ReadFrame { at, next, entries, digest, salt })
+}
+
+/// The entries among the items of a frame; its records are numbered from `first`.
+pub(super) fn entries_of(first: Seq, items: Vec<Item>) -> Vec<(Option<Seq>, Entry)> {
+    let mut seq = first;
+    let mut entries = Vec::with_capacity(items.len());
+    for item in items {
         let Item::Entry(entry) = item else { continue };
         let number = matches!(entry, Entry::Record(_)).then_some(seq);
         seq.0 += u64::from(number.is_some());
         entries.push((number, entry));
     }
-    let read = ReadFrame { at: frame.at, next: frame.next, entries, digest: frame.digest };
-    if read.entries.is_empty() { None } else { Some(read) }
+    entries
 }

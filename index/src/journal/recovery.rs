@@ -1,10 +1,11 @@
 //! Finding the end of the journal when it is opened, and moving aside what a crash tore.
 
-use super::encode::Carry;
+use super::crash::crash_possible;
 use super::error::{CrashPossible, Flaw, JournalError, io_error};
+use super::fields::Carry;
 use super::ledger::Ledger;
-use super::scan::{Frame, Scan, Step, crash_possible};
-use super::segment::{file_name, segment_of, torn_name};
+use super::scan::{BadOpening, Frame, Scan, Step};
+use super::segment::{Format, file_name, segment_of, torn_name};
 use super::writer::{End, Recovery};
 use super::{Item, Position};
 use crate::record::{Digest, Entry, Seq};
@@ -48,7 +49,6 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<(End, Recovery), JournalE
             Loaded::Whole(mut found) => {
                 move_aside(storage, at, len)?;
                 (found.end.segment, found.end.offset, found.end.used) = (last, 0, false);
-                found.end.defined = [0; 3];
                 Ok(found.done(len))
             }
             Loaded::Torn(found, _) => {
@@ -73,7 +73,7 @@ fn begin(segment: u64, torn_bytes: u64) -> (End, Recovery) {
         digest: Digest::default(),
         last_time: None,
         ledger: Ledger::empty(),
-        defined: [0; 3],
+        format: None,
     };
     Found { end, clean: torn_bytes == 0 }.done(torn_bytes)
 }
@@ -114,8 +114,8 @@ fn load(storage: &dyn Storage, segment: u64) -> Result<Loaded, JournalError> {
     let file = storage.read(&name).map_err(io_error("open", &name))?;
     let (mut scan, carry, opening) = match Scan::open(file.clone(), segment).map_err(failed)? {
         Ok(opened) => opened,
-        Err(flaw) => {
-            return match crash_possible(&*file, 0, &flaw).map_err(failed)? {
+        Err(BadOpening { flaw, format }) => {
+            return match crash_possible(&*file, format.as_ref(), 0, &flaw).map_err(failed)? {
                 CrashPossible::Yes => Ok(Loaded::NoOpening(flaw, file.len().map_err(failed)?)),
                 CrashPossible::No => {
                     Err(JournalError::Damaged { at: Position { segment, offset: 0 }, after: Seq(0), flaw })
@@ -123,7 +123,7 @@ fn load(storage: &dyn Storage, segment: u64) -> Result<Loaded, JournalError> {
             };
         }
     };
-    let mut found = opened(segment, carry, &opening);
+    let mut found = opened(*scan.format(), carry, &opening);
     loop {
         let damaged = |scan: &Scan, flaw| {
             let after = Seq(scan.next_seq().0 - 1);
@@ -134,7 +134,6 @@ fn load(storage: &dyn Storage, segment: u64) -> Result<Loaded, JournalError> {
                 if let Err(flaw) = take(&mut found, &frame) {
                     return Err(JournalError::Damaged { at: frame.at, after: Seq(frame.first.0 - 1), flaw });
                 }
-                found.end.defined = scan.defined();
             }
             Step::End => return Ok(Loaded::Whole(found)),
             Step::Bad(flaw) => match scan.crash_possible(&flaw).map_err(failed)? {
@@ -145,17 +144,17 @@ fn load(storage: &dyn Storage, segment: u64) -> Result<Loaded, JournalError> {
     }
 }
 
-fn opened(segment: u64, carry: Carry, opening: &Frame) -> Found {
+fn opened(format: Format, carry: Carry, opening: &Frame) -> Found {
     let ledger = Ledger::carried(opening.first, carry.open, carry.unsettled);
     let end = End {
-        segment,
+        segment: opening.at.segment,
         offset: opening.next.offset,
         used: false,
         frames: carry.frames + 1,
         digest: opening.digest,
         last_time: carry.last_time,
         ledger,
-        defined: [0; 3],
+        format: Some(format),
     };
     Found { end, clean: false }
 }

@@ -5,12 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::Position;
-use super::decode::{Definitions, Item};
-use super::encode::Carry;
+use super::crash::crash_possible;
+use super::decode::{Definitions, Item, Origin, RawDefinitions, items};
 use super::error::{CrashPossible, Flaw};
-use super::segment::{
-    FRAME_HEADER_LEN, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_LEN, frame_digest, read_segment_header,
-};
+use super::fields::Carry;
+use super::frame::{self, Fields, Salt};
+use super::payload::{FromFile, ReadError, Unpacker};
+use super::segment::{Format, HEADER_LEN_V2, read_header};
+use super::v1;
 use crate::record::{Digest, Entry, Seq};
 use crate::storage::ReadFile;
 
@@ -26,6 +28,8 @@ pub(crate) struct Frame {
     pub(crate) next: Position,
     pub(crate) first: Seq,
     pub(crate) digest: Digest,
+    /// Random bytes of the frame; version 1 has none.
+    pub(crate) salt: Option<Salt>,
     pub(crate) items: Vec<Item>,
 }
 
@@ -43,15 +47,35 @@ pub(crate) enum Step {
 pub(crate) struct Scan {
     file: Arc<dyn ReadFile>,
     segment: u64,
+    format: Format,
     offset: u64,
     /// Digest of the last frame of the segment before, as the header has it.
     began_after: Digest,
     began_with: Seq,
     digest: Digest,
     next: Seq,
-    definitions: Definitions,
+    decoder: Decoder,
     buffer: Vec<u8>,
     buffer_at: u64,
+}
+
+/// What the segment has defined so far.
+enum Decoder {
+    V1(v1::Definitions),
+    V2(Definitions, Unpacker),
+}
+
+/// Why a segment could not be opened.
+pub(crate) struct BadOpening {
+    pub(crate) flaw: Flaw,
+    /// How its frames are written, if the header could be read.
+    pub(crate) format: Option<Format>,
+}
+
+impl From<Flaw> for BadOpening {
+    fn from(flaw: Flaw) -> Self {
+        Self { flaw, format: None }
+    }
 }
 
 impl Scan {
@@ -59,38 +83,54 @@ impl Scan {
     pub(crate) fn open(
         file: Arc<dyn ReadFile>,
         segment: u64,
-    ) -> io::Result<Result<(Self, Carry, Frame), Flaw>> {
-        let mut header = [0; SEGMENT_HEADER_LEN];
+    ) -> io::Result<Result<(Self, Carry, Frame), BadOpening>> {
+        let mut header = [0; HEADER_LEN_V2];
         let count = file.read_at(0, &mut header)?;
-        let digest = match read_segment_header(header.get(..count).unwrap_or_default(), segment) {
-            Ok(digest) => digest,
-            Err(flaw) => return Ok(Err(flaw)),
+        let (digest, format) = match read_header(header.get(..count).unwrap_or_default(), segment) {
+            Ok(read) => read,
+            Err(flaw) => return Ok(Err(flaw.into())),
         };
-        let offset = SEGMENT_HEADER_LEN as u64;
         let mut scan = Self {
             file,
             segment,
-            offset,
+            format,
+            offset: format.header_len(),
             began_after: digest,
             began_with: Seq(0),
             digest,
             next: Seq(0),
-            definitions: Definitions::default(),
+            decoder: match format {
+                Format::V1 => Decoder::V1(v1::Definitions::default()),
+                Format::V2(_) => Decoder::V2(Definitions::new(), Unpacker::default()),
+            },
             buffer: Vec::new(),
             buffer_at: 0,
         };
-        Ok(match scan.step()? {
+        let flaw = match scan.step()? {
             Step::Frame(frame) => match frame.items.as_slice() {
-                [Item::Carry(carry)] if carry.fits(frame.first) => {
+                [Item::Carry(carry)] if carry.fits(frame.first) && scan.begins_as_announced(frame.first) => {
                     let carry = carry.clone();
                     scan.began_with = frame.first;
-                    Ok((scan, carry, frame))
+                    return Ok(Ok((scan, carry, frame)));
                 }
-                _ => Err(Flaw::Malformed("the segment does not begin with what is open")),
+                _ => Flaw::Malformed("the segment does not begin with what is open"),
             },
-            Step::End => Err(Flaw::FrameHeaderCut),
-            Step::Bad(flaw) => Err(flaw),
-        })
+            Step::End => Flaw::FrameHeaderCut,
+            Step::Bad(flaw) => flaw,
+        };
+        Ok(Err(BadOpening { flaw, format: Some(format) }))
+    }
+
+    fn begins_as_announced(&self, first: Seq) -> bool {
+        match &self.format {
+            Format::V1 => true,
+            Format::V2(base) => base.first == first,
+        }
+    }
+
+    /// How the frames of the segment are written.
+    pub(crate) fn format(&self) -> &Format {
+        &self.format
     }
 
     /// Where the next frame begins.
@@ -118,11 +158,6 @@ impl Scan {
         self.began_after == before.digest && self.began_with == before.next
     }
 
-    /// How many of each kind the segment has defined.
-    pub(crate) fn defined(&self) -> [u64; 3] {
-        self.definitions.defined()
-    }
-
     pub(crate) fn file_len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -139,58 +174,70 @@ impl Scan {
     }
 
     fn step_buffered(&mut self) -> io::Result<Step> {
-        let start = match self.fill(FRAME_HEADER_LEN)? {
+        let fields_len = Fields::len_in(&self.format);
+        let start = match self.fill(fields_len)? {
             Some(start) => start,
             None if self.file.len()? == self.offset => return Ok(Step::End),
             None => return Ok(Step::Bad(Flaw::FrameHeaderCut)),
         };
-        let Some(fields) = self.buffer.get(start..).and_then(|rest| rest.first_chunk()) else {
-            return Ok(Step::Bad(Flaw::FrameHeaderCut));
-        };
-        let header = match FrameHeader::read(fields) {
-            Ok(header) => header,
+        let fields = match Fields::read(&self.format, self.buffer.get(start..).unwrap_or_default()) {
+            Ok(fields) => fields,
             Err(flaw) => return Ok(Step::Bad(flaw)),
         };
-        let frame_len = FRAME_HEADER_LEN + header.payload_len as usize;
-        if self.offset + frame_len as u64 > self.file.len()? {
+        if self.offset + fields.frame_len() > self.file.len()? {
             return Ok(Step::Bad(Flaw::PayloadCut));
         }
+        let frame_len = fields_len + fields.payload_len as usize;
         let Some(start) = self.fill(frame_len)? else { return Ok(Step::Bad(Flaw::PayloadCut)) };
-        Ok(match self.frame(&header, start, frame_len) {
-            Ok(frame) => Step::Frame(frame),
-            Err(flaw) => Step::Bad(flaw),
-        })
+        match self.frame(&fields, start, frame_len) {
+            Ok(frame) => Ok(Step::Frame(frame)),
+            Err(ReadError::Flaw(flaw)) => Ok(Step::Bad(flaw)),
+            Err(ReadError::Io(error)) => Err(error),
+        }
     }
 
     /// Checks and decodes the frame in the buffer, and moves behind it.
-    fn frame(&mut self, header: &FrameHeader, start: usize, frame_len: usize) -> Result<Frame, Flaw> {
+    fn frame(&mut self, fields: &Fields, start: usize, frame_len: usize) -> Result<Frame, ReadError> {
         let bytes = self.buffer.get(start..start + frame_len).ok_or(Flaw::PayloadCut)?;
-        let (fields, payload) = bytes.split_at(FRAME_HEADER_LEN);
+        let (head, payload) = bytes.split_at(fields.len);
         let end = self.offset + frame_len as u64;
-        if !header.payload_is_whole(payload) {
-            return Err(Flaw::Payload { end });
+        if !fields.payload_is_whole(payload) {
+            return Err(Flaw::Payload { end }.into());
         }
-        if header.previous != self.digest {
-            return Err(Flaw::Chain { expected: self.digest, found: header.previous });
+        fields.continues(self.digest)?;
+        let opening = self.offset == self.format.header_len();
+        if !opening && fields.first != self.next {
+            return Err(Flaw::Numbers { expected: self.next, found: fields.first }.into());
         }
-        let opening = self.offset == SEGMENT_HEADER_LEN as u64;
-        if !opening && header.first != self.next {
-            return Err(Flaw::Numbers { expected: self.next, found: header.first });
-        }
-        let items = self.definitions.items(payload).map_err(|malformed| Flaw::Malformed(malformed.0))?;
-        let records = items.iter().filter(|item| matches!(item, Item::Entry(Entry::Record(_)))).count();
-        if records as u64 != u64::from(header.records) {
-            return Err(Flaw::Malformed("the number of records is not as announced"));
+        let digest = frame::digest(&self.format, opening, self.digest, head, payload);
+        let items = match (&mut self.decoder, &self.format) {
+            (Decoder::V2(definitions, unpacker), Format::V2(base)) => {
+                let offset =
+                    u32::try_from(self.offset).map_err(|_| Flaw::Malformed("the segment is too large"))?;
+                let payload = unpacker.plain(fields, payload)?;
+                let (raw, entries) = RawDefinitions::read(&payload, offset)?;
+                let mut from = FromFile { file: &*self.file, format: &self.format, unpacker };
+                let table = definitions.resolve(self.segment, offset, &raw, &mut from)?;
+                items(entries, &table, Origin { first: fields.first, time: base.time })?
+            }
+            (Decoder::V1(definitions), _) => definitions.items(payload)?,
+            (Decoder::V2(..), Format::V1) => return Err(Flaw::SegmentHeader.into()),
+        };
+        let records =
+            items.iter().filter(|item| matches!(item, Item::Entry(Entry::Record(_)))).count() as u64;
+        if fields.records.is_some_and(|announced| u64::from(announced) != records) {
+            return Err(Flaw::Malformed("the number of records is not as announced").into());
         }
         if !opening && items.iter().any(|item| matches!(item, Item::Carry(_))) {
-            return Err(Flaw::Malformed("what is open is repeated within a segment"));
+            return Err(Flaw::Malformed("what is open is repeated within a segment").into());
         }
-        let next = header.first.0.checked_add(records as u64);
+        let next = fields.first.0.checked_add(records);
         self.next = next.map(Seq).ok_or(Flaw::Malformed("the record numbers are too large"))?;
-        self.digest = frame_digest(fields, payload);
+        self.digest = digest;
         let at = self.position();
         self.offset = end;
-        Ok(Frame { at, next: self.position(), first: header.first, digest: self.digest, items })
+        let (next, first) = (self.position(), fields.first);
+        Ok(Frame { at, next, first, digest, salt: fields.salt, items })
     }
 
     /// Makes `count` bytes from the present place available; where they begin in the buffer.
@@ -217,44 +264,6 @@ impl Scan {
 
     /// Whether a crash can have left `flaw` at the present place of the last segment.
     pub(crate) fn crash_possible(&self, flaw: &Flaw) -> io::Result<CrashPossible> {
-        crash_possible(&*self.file, self.offset, flaw)
+        crash_possible(&*self.file, Some(&self.format), self.offset, flaw)
     }
-}
-
-/// Whether a crash can have left `flaw` at `bad`. It cannot if a whole frame behind says that the
-/// bad bytes were durable before.
-pub(crate) fn crash_possible(file: &dyn ReadFile, bad: u64, flaw: &Flaw) -> io::Result<CrashPossible> {
-    let mut from = match flaw.look_from(bad) {
-        Ok(from) => from,
-        Err(answer) => return Ok(answer),
-    };
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let count = file.read_at(from, &mut chunk)?;
-        let bytes = chunk.get(..count).unwrap_or_default();
-        for (index, window) in bytes.windows(FRAME_MAGIC.len()).enumerate() {
-            if window == FRAME_MAGIC && proves_durable(file, from + index as u64, bad)? {
-                return Ok(CrashPossible::No);
-            }
-        }
-        if count < CHUNK {
-            return Ok(CrashPossible::Yes);
-        }
-        from += (CHUNK - FRAME_MAGIC.len() + 1) as u64;
-    }
-}
-
-/// Whether a whole frame at `offset` says that more than `bad` bytes were durable.
-fn proves_durable(file: &dyn ReadFile, offset: u64, bad: u64) -> io::Result<bool> {
-    let mut fields = [0; FRAME_HEADER_LEN];
-    if file.read_at(offset, &mut fields)? < FRAME_HEADER_LEN {
-        return Ok(false);
-    }
-    let Ok(header) = FrameHeader::read(&fields) else { return Ok(false) };
-    if header.synced <= bad || offset + header.frame_len() > file.len()? {
-        return Ok(false);
-    }
-    let mut payload = vec![0; header.payload_len as usize];
-    let count = file.read_at(offset + FRAME_HEADER_LEN as u64, &mut payload)?;
-    Ok(count == payload.len() && header.payload_is_whole(&payload))
 }

@@ -50,6 +50,10 @@ impl<'a> Input<'a> {
         Ok(head)
     }
 
+    pub(crate) fn take_u64(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
+        self.take(usize::try_from(count).map_err(|_| Malformed("a count is too large"))?)
+    }
+
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, rest) = self.0.split_first_chunk().ok_or(Malformed("a field runs past the end"))?;
         self.0 = rest;

@@ -3,19 +3,26 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::encode::{
-    Carry, Dictionary, SETTLEMENT_SEQS_MAX, last_time, oversized_settlement, put_end_mark, record_count,
-};
+use super::encode::{Dictionary, item, last_time, oversized_settlement, put_single};
 use super::error::{JournalError, io_error};
+use super::fields::{Carry, SETTLEMENT_SEQS_MAX};
+use super::frame::{self, FIELDS_LEN_V2, New, PAYLOAD_MAX};
 use super::head::Head;
 use super::ledger::Ledger;
-use super::segment::{PAYLOAD_MAX, SEGMENT_HEADER_LEN, begin_frame, file_name, finish_frame, segment_header};
+use super::payload::Packer;
+use super::random::Random;
+use super::segment::{Base, Format, file_name};
 use super::{Position, recovery};
 use crate::record::{Digest, Entry, Seq, Timestamp};
 use crate::storage::{AppendFile, Lock, Storage};
 
 /// An encoding buffer larger than this is given back after use.
 const BUFFER_KEEP_MAX: usize = 1 << 20;
+
+/// What an error says of the randomness of the operating system.
+const RANDOM_BYTES: &str = "random bytes";
+/// A segment ends at this size, whatever the options say: places in it are numbers of 32 bits.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// How the journal is kept.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +73,8 @@ pub struct Journal {
     _lock: Box<dyn Lock>,
     file: Arc<Tail>,
     segment: u64,
+    /// What frames of the segment refer to.
+    base: Base,
     /// Length of the segment: where the next frame goes.
     offset: u64,
     /// Whether the segment has more than its opening.
@@ -75,6 +84,8 @@ pub struct Journal {
     last_time: Option<Timestamp>,
     ledger: Ledger,
     dictionary: Dictionary,
+    packer: Packer,
+    random: Random,
     buffer: Vec<u8>,
     /// Shared with every [`SyncTask`].
     sync_failed: Arc<AtomicBool>,
@@ -106,7 +117,8 @@ pub(super) struct End {
     pub(super) digest: Digest,
     pub(super) last_time: Option<Timestamp>,
     pub(super) ledger: Ledger,
-    pub(super) defined: [u64; 3],
+    /// How the segment is written, if it has an opening.
+    pub(super) format: Option<Format>,
 }
 
 impl Journal {
@@ -120,29 +132,39 @@ impl Journal {
         let (end, recovery) = recovery::recover(&*storage)?;
         let name = file_name(end.segment);
         let file = storage.append(&name).map_err(io_error("open", &name))?;
+        let base = match &end.format {
+            Some(Format::V2(base)) => Some(*base),
+            _ => None,
+        };
         let mut journal = Self {
             storage,
             options,
             _lock: lock,
             file: Tail::new(file, 0),
             segment: end.segment,
+            base: base.unwrap_or_else(|| Base::new(0, end.digest, [0; 4], Seq(0), Timestamp(0))),
             offset: end.offset,
             used: end.used,
             frames: end.frames,
             digest: end.digest,
             last_time: end.last_time,
             ledger: end.ledger,
-            dictionary: Dictionary::resumed(end.defined),
+            dictionary: Dictionary::new(),
+            packer: Packer::new(),
+            random: Random::new(),
             buffer: Vec::new(),
             sync_failed: Arc::new(AtomicBool::new(false)),
             tail_unknown: false,
         };
-        if journal.offset == 0 {
-            journal.write_opening(journal.segment)?;
-        } else {
-            // What an earlier process wrote but did not sync must not be lost behind our own frames.
-            journal.sync_task().run()?;
-            journal.storage.sync_names().map_err(io_error("sync", "the journal's directory"))?;
+        match base {
+            None if journal.offset == 0 => journal.write_opening(journal.segment)?,
+            // An older format is not written any more.
+            None => journal.write_opening(journal.segment + 1)?,
+            Some(_) => {
+                // What an earlier process wrote but did not sync must not be lost behind our own frames.
+                journal.sync_task().run()?;
+                journal.storage.sync_names().map_err(io_error("sync", "the journal's directory"))?;
+            }
         }
         Ok((journal, recovery))
     }
@@ -161,13 +183,12 @@ impl Journal {
         }
         let first = self.ledger.next();
         if !entries.is_empty() {
-            if self.used && self.offset >= self.options.segment_bytes {
+            if self.used && self.offset >= self.options.segment_bytes.min(SEGMENT_BYTES_MAX) {
                 self.write_opening(self.segment + 1)?;
             }
-            let mark = self.dictionary.mark();
             if let Err(error) = self.append_frame(first, entries) {
                 self.ledger.undo();
-                self.dictionary.revert(mark);
+                self.dictionary.revert();
                 return Err(error);
             }
             self.ledger.keep();
@@ -202,9 +223,9 @@ impl Journal {
     pub fn close(mut self) -> Result<(), JournalError> {
         self.check_usable()?;
         self.buffer.clear();
-        begin_frame(&mut self.buffer);
-        put_end_mark(&mut self.buffer);
-        self.write_frame(self.ledger.next(), 0)?;
+        frame::begin(&mut self.buffer);
+        put_single(&mut self.buffer, item::END, |_| {});
+        self.write_frame(self.ledger.next(), false)?;
         self.sync_task().run().map(|_| ())
     }
 
@@ -219,22 +240,39 @@ impl Journal {
     }
 
     fn append_frame(&mut self, first: Seq, entries: &[Entry]) -> Result<(), JournalError> {
-        self.buffer.clear();
-        begin_frame(&mut self.buffer);
+        let offset = u32::try_from(self.offset).map_err(|_| self.too_large())?;
+        self.dictionary.begin(offset);
+        let mut time = self.base.time;
         for entry in entries {
             self.ledger.apply(entry)?;
-            self.dictionary.put_entry(&mut self.buffer, entry);
+            self.dictionary.put_entry(entry, first, &mut time);
         }
-        self.write_frame(first, record_count(entries))
+        self.buffer.clear();
+        frame::begin(&mut self.buffer);
+        self.dictionary.finish(&mut self.buffer);
+        if self.buffer.len() > FIELDS_LEN_V2 + PAYLOAD_MAX {
+            return Err(self.too_large());
+        }
+        let compressed = self.packer.pack(&mut self.buffer, FIELDS_LEN_V2, entries.len());
+        self.write_frame(first, compressed)
+    }
+
+    fn too_large(&self) -> JournalError {
+        JournalError::TooLarge { size: self.buffer.len(), unit: "bytes", max: PAYLOAD_MAX }
     }
 
     /// Completes the frame in the buffer and writes it, or leaves the file as it was.
-    fn write_frame(&mut self, first: Seq, records: usize) -> Result<(), JournalError> {
-        let synced = self.file.synced.load(Ordering::Acquire);
-        let digest = u32::try_from(records)
-            .ok()
-            .and_then(|records| finish_frame(&mut self.buffer, first, records, synced, self.digest))
-            .ok_or(JournalError::TooLarge { size: self.buffer.len(), unit: "bytes", max: PAYLOAD_MAX })?;
+    fn write_frame(&mut self, first: Seq, compressed: bool) -> Result<(), JournalError> {
+        let new = New {
+            base: &self.base,
+            opening: false,
+            compressed,
+            first,
+            synced: self.file.synced.load(Ordering::Acquire),
+            previous: self.digest,
+            salt: self.random.take().map_err(io_error("draw", RANDOM_BYTES))?,
+        };
+        let digest = frame::finish(&mut self.buffer, &new).ok_or_else(|| self.too_large())?;
         if let Err(source) = self.file.file.write(&self.buffer) {
             self.tail_unknown = self.file.file.truncate(self.offset).is_err();
             return Err(JournalError::Write { segment: self.segment, source });
@@ -255,19 +293,33 @@ impl Journal {
         if self.offset > 0 {
             self.sync_task().run()?;
         }
+        let (first, time) = (self.ledger.next(), self.last_time.unwrap_or_default());
+        let mark = self.random.take().map_err(io_error("draw", RANDOM_BYTES))?;
+        let base = Base::new(segment, self.digest, mark, first, time);
         let mut buffer = Vec::new();
-        begin_frame(&mut buffer);
+        frame::begin(&mut buffer);
         let carry = Carry {
             frames: self.frames,
             last_time: self.last_time,
             open: self.ledger.open().clone(),
             unsettled: self.ledger.unsettled().clone(),
         };
-        carry.put(&mut buffer);
-        let digest = finish_frame(&mut buffer, self.ledger.next(), 0, 0, self.digest).ok_or(
-            JournalError::TooLarge { size: buffer.len(), unit: "bytes of open records", max: PAYLOAD_MAX },
-        )?;
-        buffer.splice(..0, segment_header(segment, self.digest));
+        put_single(&mut buffer, item::CARRY, |out| carry.put(out));
+        let new = New {
+            base: &base,
+            opening: true,
+            compressed: false,
+            first,
+            synced: 0,
+            previous: self.digest,
+            salt: self.random.take().map_err(io_error("draw", RANDOM_BYTES))?,
+        };
+        let digest = frame::finish(&mut buffer, &new).ok_or(JournalError::TooLarge {
+            size: buffer.len(),
+            unit: "bytes of open records",
+            max: PAYLOAD_MAX,
+        })?;
+        buffer.splice(..0, base.header);
 
         let file = self.storage.append(&name).map_err(io_error("create", &name))?;
         if !file.is_empty().map_err(io_error("look at", &name))? {
@@ -284,11 +336,10 @@ impl Journal {
             return Err(JournalError::Sync { segment, source });
         }
         let len = buffer.len() as u64;
-        debug_assert!(len > SEGMENT_HEADER_LEN as u64, "a segment begins with a header and a frame");
         self.file = Tail::new(file, len);
-        (self.segment, self.offset, self.used) = (segment, len, false);
+        (self.segment, self.base, self.offset, self.used) = (segment, base, len, false);
         (self.frames, self.digest) = (self.frames + 1, digest);
-        self.dictionary = Dictionary::new();
+        self.dictionary.clear();
         Ok(())
     }
 }

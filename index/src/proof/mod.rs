@@ -4,7 +4,13 @@
 //! reordered, removed or replaced within the journal; only a [`Head`](crate::journal::Head) kept
 //! elsewhere shows that the end was cut off, or that everything was written anew.
 
+pub mod checkpoint;
+pub mod inclusion;
+pub mod leaf;
+pub mod merkle;
+pub mod note;
 mod report;
+pub mod tile;
 mod verify;
 
 pub use report::{Broken, HeadCheck, Report, Torn};

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::report::{Broken, HeadCheck, Report, Torn};
 use crate::journal::{
-    Carry, CrashPossible, Flaw, Frame, Head, Item, JournalError, Ledger, Position, Scan, SeqSet, Step,
-    crash_possible, file_name, io_error, is_torn_name, segment_of, time_text,
+    BadOpening, Carry, CrashPossible, Flaw, Format, Frame, Head, Item, JournalError, Ledger, Position, Scan,
+    SeqSet, Step, crash_possible, file_name, io_error, is_torn_name, segment_of, time_text,
 };
 use crate::record::{Completion, Digest, Entry, Event, Record, Seq, Timestamp, TxnOutcome};
 use crate::storage::{ReadFile, Storage};
@@ -102,7 +102,9 @@ impl<'a> Walk<'a> {
         self.segments += 1;
         let (mut scan, carry, opening) = match Scan::open(file.clone(), segment).map_err(failed)? {
             Ok(opened) => opened,
-            Err(flaw) => return self.bad(&*file, start, &flaw, segment == last).map_err(failed),
+            Err(BadOpening { flaw, format }) => {
+                return self.bad(&*file, format.as_ref(), start, &flaw, segment == last).map_err(failed);
+            }
         };
         if let Err(flaw) = self.opening(&scan, &carry, &opening) {
             return Ok(self.stop(start, &flaw));
@@ -117,7 +119,8 @@ impl<'a> Walk<'a> {
                 }
                 Step::End => return Ok(true),
                 Step::Bad(flaw) => {
-                    return self.bad(&*file, scan.position(), &flaw, segment == last).map_err(failed);
+                    let (format, at) = (Some(scan.format()), scan.position());
+                    return self.bad(&*file, format, at, &flaw, segment == last).map_err(failed);
                 }
             }
         }
@@ -176,10 +179,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Something bad: the torn end of the last segment is no fault, everything else is.
-    fn bad(&mut self, file: &dyn ReadFile, at: Position, flaw: &Flaw, last: bool) -> std::io::Result<bool> {
+    fn bad(
+        &mut self,
+        file: &dyn ReadFile,
+        format: Option<&Format>,
+        at: Position,
+        flaw: &Flaw,
+        last: bool,
+    ) -> std::io::Result<bool> {
         // Recovery may cut off more than we call torn: here, a whole entry that is wrong is a fault.
         let cut = flaw.look_from(at.offset) == Err(CrashPossible::Yes);
-        let crash = crash_possible(file, at.offset, flaw)? == CrashPossible::Yes;
+        let crash = crash_possible(file, format, at.offset, flaw)? == CrashPossible::Yes;
         if last && crash && (cut || all_zero(file, at.offset)?) {
             self.clean_end = false;
             let bytes = file.len()?.saturating_sub(at.offset);

@@ -1,5 +1,6 @@
 //! Entries for tests, and small steps that many tests repeat.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgwitness_index::journal::{Journal, JournalError, Options, Position, ReadFrame, Reader, Recovery};
@@ -114,4 +115,21 @@ pub(crate) fn numbered(batches: &[Vec<Entry>]) -> Vec<(Option<Seq>, Entry)> {
 /// Names of the segment files.
 pub(crate) fn segment_files(storage: &FaultyMemory) -> Vec<String> {
     storage.list().unwrap().into_iter().filter(|name| name.ends_with(".journal")).collect()
+}
+
+/// The folder of a journal as a released version wrote it.
+pub(crate) fn folder(version: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal").join(version)
+}
+
+/// That journal, in memory.
+pub(crate) fn released(version: &str) -> FaultyMemory {
+    let memory = FaultyMemory::new();
+    for item in std::fs::read_dir(folder(version)).unwrap() {
+        let path = item.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "journal") {
+            memory.tamper(path.file_name().unwrap().to_str().unwrap(), std::fs::read(&path).unwrap());
+        }
+    }
+    memory
 }

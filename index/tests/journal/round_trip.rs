@@ -277,7 +277,8 @@ fn any_end() -> impl Strategy<Value = Completion> {
 
 /// Everything but what is shared: that is chosen from a small pool, as in life.
 fn any_record() -> impl Strategy<Value = Record> {
-    let once = option::of(vec(any::<u8>(), 0..40));
+    let bytes = prop_oneof![select(b"select '0123456789".to_vec()), any::<u8>()];
+    let once = option::of(vec(bytes, 0..40));
     let head = (any::<u128>(), any::<i64>(), select(Event::ALL));
     (head, once, vec(any_param(), 0..4), text(), any_end()).prop_map(
         |((id, time, event), once, params, detail, done)| Record {
@@ -315,6 +316,11 @@ proptest! {
         let (mut batches, mut batch) = (Vec::new(), Vec::new());
         for (mut record, [a, b, c, d]) in records {
             record.who = whos[pick(a, whos.len())].clone();
+            if a % 2 == 0 {
+                let millis = record.time.0.rem_euclid(1 << 47) as u64;
+                record.time = Timestamp((millis * 1000).cast_signed());
+                record.id = uuid::Builder::from_unix_timestamp_millis(millis, &[a; 10]).into_uuid();
+            }
             record.shape = (b % 3 > 0).then(|| shapes[pick(b / 3, shapes.len())].clone());
             if c % 3 == 0 {
                 record.sql = Some(Sql::Shared(shared[pick(c / 3, shared.len())].clone()));

@@ -2,7 +2,7 @@
 
 use pgwitness_index::journal::{Head, Options};
 use pgwitness_index::proof::{HeadCheck, Report, verify};
-use pgwitness_index::record::{Digest, Seq, TxnOutcome};
+use pgwitness_index::record::{Digest, Entry, Seq, TxnOutcome};
 use pgwitness_index::storage::{FaultyMemory, Storage};
 
 use crate::records::*;
@@ -25,11 +25,21 @@ fn journal_of(records: u64) -> (FaultyMemory, Head) {
     (storage, head)
 }
 
+/// Bytes of a segment's header and of a frame's fields, by the version in the header.
+fn lengths(content: &[u8]) -> (usize, usize) {
+    match content[8] {
+        1 => (56, 68),
+        _ => (76, 48),
+    }
+}
+
 /// Where frames begin in a segment file, and its end.
 fn boundaries(content: &[u8]) -> Vec<usize> {
-    let mut at = vec![56];
+    let (header, fields) = lengths(content);
+    let mut at = vec![header];
     while let Some(length) = content.get(at[at.len() - 1] + 4..).and_then(|rest| rest.first_chunk()) {
-        at.push(at[at.len() - 1] + 68 + u32::from_le_bytes(*length) as usize);
+        let length = u32::from_le_bytes(*length) & (u32::MAX >> 1);
+        at.push(at[at.len() - 1] + fields + length as usize);
     }
     at
 }
@@ -74,45 +84,90 @@ fn a_range_counts_its_records_only() {
     }
 }
 
-#[test]
-fn a_flipped_bit_anywhere_is_found_in_its_frame() {
-    let (storage, _) = journal_of(6);
-    assert!(segment_files(&storage).len() > 1);
-    for (index, name) in segment_files(&storage).iter().enumerate() {
+/// Flips one bit of each byte in turn; verification must name the frame in which it lies.
+fn flip_everywhere(storage: &FaultyMemory) {
+    assert!(segment_files(storage).len() > 1);
+    for (index, name) in segment_files(storage).iter().enumerate() {
         let good = storage.content(name).unwrap();
-        let frames = boundaries(&good);
+        let (frames, (header, _)) = (boundaries(&good), lengths(&good));
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1 << (at % 8);
             storage.tamper(name, bad);
             let frame = frames.iter().rev().find(|frame| **frame <= at).copied().unwrap_or(0);
             // The opening of a segment (its header and first frame) is one place.
-            let frame = if frame == 56 { 0 } else { frame };
-            assert_eq!(place(&check(&storage)), (index as u64 + 1, frame as u64), "byte {at} of {name}");
+            let frame = if frame == header { 0 } else { frame };
+            assert_eq!(place(&check(storage)), (index as u64 + 1, frame as u64), "byte {at} of {name}");
         }
         storage.tamper(name, good);
     }
 }
 
 #[test]
-fn an_edit_with_repaired_checksums_breaks_the_chain_behind_it() {
-    let (storage, _) = journal();
-    let names = segment_files(&storage);
-    let good = storage.content(&names[1]).unwrap();
-    let frames = boundaries(&good);
-    for index in 1..frames.len() - 1 {
-        let (start, end) = (frames[index], frames[index + 1]);
-        let mut bad = good.clone();
-        let Some(digit) = bad[start + 68..end].iter().position(|byte| *byte == b's') else { continue };
-        bad[start + 68 + digit] = b'S';
-        let crc = crc32fast::hash(&bad[start + 68..end]);
-        bad[start + 60..start + 64].copy_from_slice(&crc.to_le_bytes());
-        let crc = crc32fast::hash(&bad[start..start + 64]);
-        bad[start + 64..start + 68].copy_from_slice(&crc.to_le_bytes());
-        storage.tamper(&names[1], bad);
-        let next = if end == good.len() { (3, 0) } else { (2, end as u64) };
-        assert_eq!(place(&check(&storage)), next);
+fn a_flipped_bit_anywhere_is_found_in_its_frame() {
+    flip_everywhere(&journal_of(6).0);
+}
+
+#[test]
+fn a_flipped_bit_in_a_compressed_frame_is_found() {
+    let storage = FaultyMemory::new();
+    let mut journal = open(&storage, Options { segment_bytes: 400 }).unwrap().0;
+    for number in 1..=3 {
+        let Entry::Record(mut record) = over(number, TxnOutcome::None) else { unreachable!("made above") };
+        record.detail = "a long text that says the same again and again, ".repeat(40);
+        journal.append(&[Entry::Record(record)]).unwrap();
     }
+    journal.close().unwrap();
+    let size: usize = segment_files(&storage).iter().map(|name| storage.content(name).unwrap().len()).sum();
+    assert!(size < 1500, "{size} bytes: nothing is compressed");
+    flip_everywhere(&storage);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_journal_of_version_1_is_found_in_its_frame() {
+    flip_everywhere(&released("v1"));
+}
+
+#[test]
+fn an_edit_with_repaired_checksums_breaks_the_chain_behind_it() {
+    for (storage, fields) in [(journal().0, 48), (released("v1"), 68)] {
+        let name = segment_files(&storage)[0].clone();
+        let good = storage.content(&name).unwrap();
+        let frames = boundaries(&good);
+        let mut edits = 0;
+        for index in 1..frames.len() - 1 {
+            let (start, end) = (frames[index], frames[index + 1]);
+            let mut bad = good.clone();
+            let Some(digit) = bad[start + fields..end].iter().position(|byte| *byte == b's') else {
+                continue;
+            };
+            bad[start + fields + digit] = b'S';
+            let crc = crc32fast::hash(&bad[start + fields..end]);
+            bad[start + fields - 8..start + fields - 4].copy_from_slice(&crc.to_le_bytes());
+            let crc = crc32fast::hash(&bad[start..start + fields - 4]);
+            bad[start + fields - 4..start + fields].copy_from_slice(&crc.to_le_bytes());
+            storage.tamper(&name, bad);
+            let next = if end == good.len() { (2, 0) } else { (1, end as u64) };
+            assert_eq!(place(&check(&storage)), next);
+            edits += 1;
+        }
+        assert!(edits > 0);
+    }
+}
+
+#[test]
+fn a_changed_segment_header_with_a_repaired_checksum_breaks_the_chain() {
+    let (storage, _) = journal();
+    let name = &segment_files(&storage)[1];
+    let good = storage.content(name).unwrap();
+    // The time from which all times of the segment are counted.
+    let mut bad = good.clone();
+    bad[64] ^= 1;
+    let crc = crc32fast::hash(&bad[..72]);
+    bad[72..76].copy_from_slice(&crc.to_le_bytes());
+    storage.tamper(name, bad);
+    let (segment, offset) = place(&check(&storage));
+    assert_eq!((segment, offset), (2, boundaries(&good)[1] as u64));
 }
 
 #[test]

@@ -19,7 +19,6 @@ fn named(name: &'static str, parsed: Vec<s::Expr>) -> Lowered<t::Expr> {
 
 /// Unquoted words that stand for a value, not for a column.
 const VALUES: &[&str] = &[
-    "default",
     "current_date",
     "current_time",
     "current_timestamp",
@@ -42,9 +41,14 @@ pub(super) fn expr(parsed: s::Expr) -> Lowered<t::Expr> {
     match parsed {
         E::BinaryOp { .. } => chain(parsed),
         E::Identifier(name) => {
-            let value = name.quote_style.is_none()
-                && VALUES.iter().any(|known| name.value.eq_ignore_ascii_case(known));
-            Ok(if value { t::Expr::Nothing } else { t::Expr::Name(vec![ident(name)]) })
+            let is = |known: &&str| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(known);
+            Ok(if is(&"default") {
+                t::Expr::Default
+            } else if VALUES.iter().any(is) {
+                t::Expr::Nothing
+            } else {
+                t::Expr::Name(vec![ident(name)])
+            })
         }
         E::CompoundIdentifier(names) => Ok(t::Expr::Name(names.into_iter().map(ident).collect())),
         E::CompoundFieldAccess { root, access_chain } => access(*root, access_chain),

@@ -70,7 +70,8 @@ pub(super) fn expr(node: &p::Node) -> Lowered<t::Expr> {
         N::List(found) => parts(&found.items)?,
         N::SqlvalueFunction(found) => named(value_function(found.op), t::Expr::Nothing),
         N::MergeSupportFunc(_) => named("merge_action", t::Expr::Nothing),
-        N::ParamRef(_) | N::SetToDefault(_) | N::CurrentOfExpr(_) => t::Expr::Nothing,
+        N::SetToDefault(_) => t::Expr::Default,
+        N::ParamRef(_) | N::CurrentOfExpr(_) => t::Expr::Nothing,
         other => spelled(other)?,
     })
 }

@@ -121,6 +121,9 @@ impl<'s, 't> Resolver<'s, 't> {
         }
         let shape =
             relation.map_or(Shape::Unknown, |relation| Shape::Table { relation, renamed: Vec::new() });
+        if let Some(relation) = relation.filter(|_| !conflict.assignments.is_empty()) {
+            self.touched.events.insert((relation.oid, Change::Update));
+        }
         let excluded = Item { name: "excluded".to_owned(), aliased: true, shape };
         self.scopes.push(Scope { rels: vec![Rel::Item(excluded)] });
         // `excluded` answers only to its name: unqualified columns are the table's, and those are the same ones.

@@ -3,7 +3,7 @@
 use crate::catalog::{Function, Volatility, quoted};
 
 use super::super::Settings;
-use super::super::bodies::{Body, touches_nothing};
+use super::super::bodies::{Body, is_closed, touches_nothing};
 use super::super::own::lookup_order;
 use super::super::scope::{Flow, Found, Item, Scope, Shape};
 use super::super::touched::Touched;
@@ -109,6 +109,7 @@ impl<'s, 't> Resolver<'s, 't> {
     pub(super) fn expr(&mut self, expr: &'t t::Expr, flow: &mut Flow) {
         match expr {
             t::Expr::Text(_) | t::Expr::Integer | t::Expr::Boolean(_) | t::Expr::Nothing => {}
+            t::Expr::Default => self.touched.defaults = true,
             t::Expr::Name(name) => self.name(name, flow),
             t::Expr::Row(name) => self.row(name, flow),
             t::Expr::Call(call) => self.call(call, flow),
@@ -284,15 +285,10 @@ impl<'s, 't> Resolver<'s, 't> {
         self.touched.own_functions |= !candidates.is_empty();
         self.touched.unsettling |= !candidates.is_empty() && self.names.schema.is_unsettling(plain);
         for function in candidates {
-            let closed = matches!(&*function.language, "c" | "internal") || function.kind == 'a';
-            let pure = function.volatility == Volatility::Immutable
-                || match (&*function.language, function.body.as_deref()) {
-                    ("sql", _) => self.follow_body(function),
-                    ("plpgsql", Some(body)) => touches_nothing(body, self.names),
-                    _ => false,
-                };
+            let sql = &*function.language == "sql" && function.volatility != Volatility::Immutable;
+            let pure = if sql { self.follow_body(function) } else { touches_nothing(function, self.names) };
             self.touched.volatile |= function.volatility == Volatility::Volatile && !pure;
-            if !closed && !pure {
+            if !is_closed(function) && !pure {
                 let body =
                     function.body.as_deref().map(|body| Body::read(body, self.names)).unwrap_or_default();
                 self.touched.doubt(format!("{schema}.{plain} may touch more{}", body.said(self.names)));
