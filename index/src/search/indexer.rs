@@ -25,6 +25,7 @@ use std::vec;
 use tantivy::TantivyError;
 use thiserror::Error;
 
+use super::dictionary::Dictionary;
 use super::draft::{Draft, Drafts};
 use super::files::{self, Found, META};
 use super::moment::Moment;
@@ -179,8 +180,9 @@ impl Indexer {
         };
         let Found { index, state, journal } = found;
         let reader = files::read(&index)?;
-        let moment = Moment::new(reader.searcher(), Tail::default(), state.seq)?;
-        let drafts = Drafts::new(Arc::clone(&columns));
+        let moment = Moment::new(reader.searcher(), Tail::default(), state.seq, Arc::default())?;
+        let dictionary = Dictionary::new(Arc::clone(&columns), state.number);
+        let drafts = Drafts::new(Arc::clone(&columns), dictionary);
         let pen = Pen::new(files::write(&index, options, dir)?, reader, drafts, Arc::clone(&columns));
         let search = Search::new(moment, columns);
         let indexer = Indexer {
@@ -267,7 +269,8 @@ impl Indexer {
         let pen = self.pen.take()?;
         let ended = || self.tail.ended(PATIENCE).unwrap_or(self.written);
         let last = if part == Part::All { self.seq } else { ended() };
-        let state = State { place: self.boundary_before(self.tail.first_after(last)), seq: last };
+        let place = self.boundary_before(self.tail.first_after(last));
+        let state = State { place, seq: last, ..self.state };
         let held = self.tail.up_to(last);
         if held.is_empty() && state == self.state {
             self.pen = Some(pen);
@@ -281,12 +284,14 @@ impl Indexer {
     pub fn finish(&mut self, written: Written) -> Result<(), IndexError> {
         let Written { pen, held, state, searcher } = written;
         self.pen = Some(pen);
+        self.state = state;
         self.written = state.seq;
         self.tail.forget(&held, state.seq);
         while self.boundaries.get(1).is_some_and(|(first, _)| *first <= state.seq + 1) {
             self.boundaries.pop_front();
         }
-        self.search.show(Arc::new(Moment::new(searcher, self.tail.clone(), self.seq)?));
+        let definitions = self.search.moment().definitions();
+        self.search.show(Arc::new(Moment::new(searcher, self.tail.clone(), self.seq, definitions)?));
         self.unshown = false;
         Ok(())
     }

@@ -15,10 +15,12 @@
 //! its text. No threads but Tantivy's, and no clock.
 
 mod complement;
+mod dictionary;
 mod draft;
 mod facts;
 mod field;
 mod files;
+mod having;
 mod indexer;
 mod lower;
 mod matches;
@@ -28,6 +30,7 @@ mod page;
 mod parse;
 mod position;
 mod query;
+mod referring;
 mod schema;
 mod state;
 mod summary;

@@ -3,16 +3,22 @@
 //! Both are taken together, so that every answer counts each record once, in one state.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustc_hash::FxBuildHasher;
 use tantivy::fastfield::AliveBitSet;
-use tantivy::query::{EnableScoring, Query, Scorer, Weight};
-use tantivy::{DocAddress, DocId, Searcher, TERMINATED};
+use tantivy::query::{BooleanQuery, EnableScoring, Occur, Query, Scorer, TermQuery, Weight};
+use tantivy::schema::IndexRecordOption;
+use tantivy::{DocAddress, DocId, DocSet as _, Searcher, TERMINATED};
 
+use super::dictionary::Kind;
 use super::matches::Memo;
 use super::position::Numbers;
 use super::query::Node;
+use super::schema::{Columns, DEFINES};
 use super::tail::{Held, Tail};
+use crate::view::View;
 
 /// A moment of the log.
 pub(crate) struct Moment {
@@ -22,7 +28,15 @@ pub(crate) struct Moment {
     pub(crate) tail: Tail,
     /// The newest record there is.
     pub(crate) newest: u64,
+    definitions: Arc<Definitions>,
 }
+
+/// Definitions that were read, by their numbers. The same for all moments of one index.
+#[derive(Default)]
+pub(crate) struct Definitions(Mutex<HashMap<u64, Arc<View>, FxBuildHasher>>);
+
+/// Most definitions that are remembered; beyond, all are read again.
+const MAX_DEFINITIONS: usize = 8_192;
 
 #[derive(Clone)]
 struct Segment {
@@ -33,7 +47,12 @@ struct Segment {
 }
 
 impl Moment {
-    pub(crate) fn new(searcher: Searcher, tail: Tail, newest: u64) -> tantivy::Result<Moment> {
+    pub(crate) fn new(
+        searcher: Searcher,
+        tail: Tail,
+        newest: u64,
+        definitions: Arc<Definitions>,
+    ) -> tantivy::Result<Moment> {
         let mut segments = Vec::new();
         for (ordinal, reader) in (0..).zip(searcher.segment_readers()) {
             let numbers = Numbers::of(reader)?;
@@ -42,12 +61,73 @@ impl Moment {
             }
         }
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.last));
-        Ok(Moment { searcher, segments, tail, newest })
+        Ok(Moment { searcher, segments, tail, newest, definitions })
     }
 
     /// The same index with another memory.
     pub(crate) fn with(&self, tail: Tail, newest: u64) -> Moment {
-        Moment { searcher: self.searcher.clone(), segments: self.segments.clone(), tail, newest }
+        let (searcher, segments) = (self.searcher.clone(), self.segments.clone());
+        Moment { searcher, segments, tail, newest, definitions: Arc::clone(&self.definitions) }
+    }
+
+    pub(crate) fn definitions(&self) -> Arc<Definitions> {
+        Arc::clone(&self.definitions)
+    }
+
+    /// The numbers of the definitions of a kind that answer.
+    pub(crate) fn defined(
+        &self,
+        columns: &Columns,
+        kind: Kind,
+        wanted: Box<dyn Query>,
+    ) -> tantivy::Result<HashSet<u64, FxBuildHasher>> {
+        let marked = TermQuery::new(columns.definitions(kind), IndexRecordOption::Basic);
+        let both = BooleanQuery::new(vec![(Occur::Must, Box::new(marked)), (Occur::Must, wanted)]);
+        let weight = both.weight(EnableScoring::disabled_from_searcher(&self.searcher))?;
+        let mut numbers = HashSet::default();
+        for segment in self.searcher.segment_readers() {
+            let defines = segment.fast_fields().u64(DEFINES)?;
+            weight.for_each_no_score(segment, &mut |docs| {
+                numbers.extend(docs.iter().map(|doc| defines.values.get_val(*doc)));
+            })?;
+        }
+        Ok(numbers)
+    }
+
+    /// The numbers that a document refers to, or zeros.
+    pub(crate) fn references(&self, at: DocAddress) -> tantivy::Result<[u64; 3]> {
+        let fast = self.searcher.segment_reader(at.segment_ord).fast_fields();
+        let mut numbers = [0; 3];
+        for (number, kind) in numbers.iter_mut().zip(Kind::ALL) {
+            *number = fast.u64(kind.name())?.values.get_val(at.doc_id);
+        }
+        Ok(numbers)
+    }
+
+    /// What a number stands for; `None` if its definition is missing or damaged.
+    pub(crate) fn definition(&self, columns: &Columns, number: u64) -> tantivy::Result<Option<Arc<View>>> {
+        let known = || self.definitions.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = known().get(&number) {
+            return Ok(Some(Arc::clone(view)));
+        }
+        let term = columns.defining(number);
+        for ordinal in self.ordinals() {
+            let inverted = self.searcher.segment_reader(ordinal).inverted_index(term.field())?;
+            let postings = inverted.read_postings(&term, IndexRecordOption::Basic)?;
+            let Some(doc) = postings.map(|postings| postings.doc()).filter(|doc| *doc != TERMINATED) else {
+                continue;
+            };
+            let view = columns.stored(&self.searcher.doc(DocAddress::new(ordinal, doc))?).map(Arc::new);
+            if let Some(view) = &view {
+                let mut known = known();
+                if known.len() >= MAX_DEFINITIONS {
+                    known.clear();
+                }
+                known.insert(number, Arc::clone(view));
+            }
+            return Ok(view);
+        }
+        Ok(None)
     }
 
     /// The segments by the newest record of each, newest first.

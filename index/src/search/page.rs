@@ -14,17 +14,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sha2::{Digest as _, Sha256};
 use tantivy::collector::Count as CountAll;
 use tantivy::query::{EnableScoring, Query as TantivyQuery};
-use tantivy::schema::Value as _;
 use tantivy::{DocAddress, DocSet, TERMINATED, TantivyDocument};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::draft;
 use super::field::Field;
 use super::lower::lower;
 use super::matches::{self, Memo};
 use super::moment::{Moment, Walk, is_alive};
 use super::query::{Leaf, Node, Query};
-use super::schema::{self, Columns};
+use super::schema::Columns;
 use super::tail::Held;
 use crate::record::{Seq, Timestamp};
 use crate::view::View;
@@ -213,7 +213,7 @@ impl Search {
         }
         let leaf = Leaf::Word { field: Field::Id, value: id.to_string(), prefix: false };
         let wanted = Node::And(scope.node().into_iter().chain([Node::Leaf(leaf)]).collect());
-        let mut walk = moment.walk(&*lower(&self.columns, &wanted, moment.tail.late()), None)?;
+        let mut walk = moment.walk(&*lower(&self.columns, &moment, &wanted)?, None)?;
         let found = walk.next()?;
         found.map(|(seq, at)| self.view(&moment, Hit::Indexed(seq, at))).transpose()
     }
@@ -240,7 +240,7 @@ impl Search {
         before: Option<u64>,
     ) -> Result<Hits<'a>, SearchError> {
         let held: Box<dyn Iterator<Item = Held>> = Box::new(moment.remembered(wanted, before));
-        let walk = moment.walk(&*lower(&self.columns, wanted, moment.tail.late()), before)?;
+        let walk = moment.walk(&*lower(&self.columns, moment, wanted)?, before)?;
         Ok(Hits { held: held.peekable(), walk, waiting: None })
     }
 
@@ -258,16 +258,16 @@ impl Search {
             }
             false => wanted,
         };
-        let lowered = || lower(&self.columns, &wanted, moment.tail.late());
+        let lowered = || lower(&self.columns, moment, &wanted);
         Ok(match count {
             Count::None => None,
             Count::Capped => {
                 let held = moment.remembered(&wanted, None).take(COUNT_CAP as usize).count() as u64;
-                Some(held + count_capped(moment, &*lowered(), COUNT_CAP - held)?)
+                Some(held + count_capped(moment, &*lowered()?, COUNT_CAP - held)?)
             }
             Count::Exact => {
                 let held = moment.remembered(&wanted, None).count() as u64;
-                Some(held + moment.searcher.search(&*lowered(), &CountAll)? as u64)
+                Some(held + moment.searcher.search(&*lowered()?, &CountAll)? as u64)
             }
         })
     }
@@ -277,9 +277,19 @@ impl Search {
             Hit::Held(held) => return Ok(held.view()),
             Hit::Indexed(seq, at) => (seq, at),
         };
+        let damaged = || SearchError::Damaged(Seq(seq));
         let document: TantivyDocument = moment.searcher.doc(at)?;
-        let stored = document.get_first(self.columns.view).and_then(|value| value.as_bytes());
-        stored.and_then(schema::decode).ok_or(SearchError::Damaged(Seq(seq)))
+        let own = self.columns.stored(&document).ok_or_else(damaged)?;
+        let [who, shape, text] = moment.references(at)?;
+        if who == 0 {
+            return Ok(own);
+        }
+        let definition = |number| -> Result<_, SearchError> {
+            let found = moment.definition(&self.columns, number)?;
+            found.ok_or_else(damaged)
+        };
+        let text = if text == 0 { None } else { Some(definition(text)?) };
+        Ok(draft::joined(own, &*definition(who)?, text.as_deref(), &*definition(shape)?))
     }
 
     /// The record at a position as the index holds it.

@@ -8,18 +8,21 @@ use tantivy::query::{ConstScorer, EnableScoring, Explanation, Query, Scorer, Wei
 use tantivy::{DocId, DocSet, Score, SegmentReader, TERMINATED};
 
 use super::field::Field;
+use super::schema::DEFINES;
 
 /// The numbers of one segment's documents.
 #[derive(Clone)]
 pub(crate) struct Numbers {
     values: Arc<dyn ColumnValues<u64>>,
+    defines: Arc<dyn ColumnValues<u64>>,
     count: DocId,
 }
 
 impl Numbers {
     pub(crate) fn of(segment: &SegmentReader) -> tantivy::Result<Numbers> {
         let column = segment.fast_fields().u64(Field::Seq.name())?;
-        Ok(Numbers { count: segment.max_doc(), values: column.values })
+        let defines = segment.fast_fields().u64(DEFINES)?;
+        Ok(Numbers { count: segment.max_doc(), values: column.values, defines: defines.values })
     }
 
     pub(crate) fn at(&self, doc: DocId) -> u64 {
@@ -46,10 +49,11 @@ impl Numbers {
         from
     }
 
-    /// The documents with a number; several while a replaced one is still there.
-    pub(crate) fn with(&self, seq: u64) -> std::ops::Range<DocId> {
+    /// The documents of the record with a number; several while a replaced one is still there. What
+    /// was defined beside it is not among them.
+    pub(crate) fn with(&self, seq: u64) -> impl Iterator<Item = DocId> + '_ {
         let after = seq.checked_add(1).map_or(0, |next| self.below(next));
-        after..self.below(seq)
+        (after..self.below(seq)).filter(|doc| self.defines.get_val(*doc) == 0)
     }
 }
 
@@ -91,7 +95,8 @@ impl Weight for Between {
 impl Weight for Among {
     fn scorer(&self, segment: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let numbers = Numbers::of(segment)?;
-        let mut docs: Vec<DocId> = self.0.iter().flat_map(|seq| numbers.with(*seq)).collect();
+        let mut docs = Vec::new();
+        self.0.iter().for_each(|seq| docs.extend(numbers.with(*seq)));
         docs.sort_unstable();
         docs.dedup();
         Ok(Box::new(ConstScorer::new(Listed { docs, at: 0 }, boost)))

@@ -20,12 +20,21 @@ impl Place {
 }
 
 /// Written with the documents, so that both are true or neither is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     /// From where the journal is read on: what comes after is not in the documents, or is again.
     pub(crate) place: Option<Place>,
     /// The documents are of the records up to here.
     pub(crate) seq: u64,
+    /// The number that the dictionary gives next.
+    pub(crate) number: u64,
+}
+
+impl Default for State {
+    fn default() -> State {
+        // 0 stands for none.
+        State { place: None, seq: 0, number: 1 }
+    }
 }
 
 impl State {
@@ -34,7 +43,7 @@ impl State {
         let place = self
             .place
             .map(|place| json!({ "next": position(place.next), "digest": place.digest.to_string() }));
-        json!({ "version": VERSION, "seq": self.seq, "place": place }).to_string()
+        json!({ "version": VERSION, "seq": self.seq, "number": self.number, "place": place }).to_string()
     }
 
     pub(crate) fn from_text(text: &str) -> Option<State> {
@@ -53,7 +62,7 @@ impl State {
                 digest: digest(place.get("digest")?.as_str()?)?,
             }),
         };
-        Some(State { place, seq: value.get("seq")?.as_u64()? })
+        Some(State { place, seq: value.get("seq")?.as_u64()?, number: value.get("number")?.as_u64()? })
     }
 }
 

@@ -6,14 +6,19 @@
 
 use std::collections::HashMap;
 
+use rustc_hash::FxBuildHasher;
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::{Column, StrColumn};
-use tantivy::{DocId, Score, SegmentReader};
+use tantivy::schema::IndexRecordOption;
+use tantivy::{DocId, DocSet, Score, SegmentReader, TERMINATED};
 
+use super::dictionary::Kind;
 use super::field::Field;
 use super::lower::lower;
+use super::moment::Moment;
 use super::page::{Scope, Search, SearchError, Window, wanted};
 use super::query::Query;
+use super::schema::DEFINES;
 use crate::record::Timestamp;
 
 /// Most bars of a histogram.
@@ -69,7 +74,7 @@ impl Search {
     ) -> Result<Histogram, SearchError> {
         let moment = self.moment();
         let wanted = wanted(query, scope, window);
-        let lowered = lower(self.columns(), &wanted, moment.tail.late());
+        let lowered = lower(self.columns(), &moment, &wanted)?;
         let held = moment.remembered(&wanted, None).filter_map(|held| held.with_facts(|facts| facts.time()));
         let held: Vec<i64> = held.collect();
         let (from, to) = match (window.from, window.to) {
@@ -106,8 +111,10 @@ impl Search {
         }
         let moment = self.moment();
         let wanted = wanted(query, scope, window);
-        let lowered = lower(self.columns(), &wanted, moment.tail.late());
-        let mut counted = moment.searcher.search(&*lowered, &Values { fields: fields.to_vec() })?;
+        let lowered = lower(self.columns(), &moment, &wanted)?;
+        let values = Values { fields: fields.to_vec() };
+        let (mut counted, references) = moment.searcher.search(&*lowered, &values)?;
+        self.add_shared(&moment, fields, &references, &mut counted)?;
         for held in moment.remembered(&wanted, None) {
             for (field, counts) in fields.iter().zip(&mut counted) {
                 held.with_facts(|facts| facts.any_text(*field, &mut |value| count(counts, value)));
@@ -231,17 +238,29 @@ fn count(counts: &mut Counts, value: &str) -> bool {
     false
 }
 
-/// How often each value of some fields occurs.
+/// How often a definition is referred to.
+type References = HashMap<u64, u64, FxBuildHasher>;
+
+/// How often each value of some fields occurs in documents themselves, and how often they refer to
+/// definitions that may have values of these fields.
 struct Values {
     fields: Vec<Field>,
 }
 
+impl Values {
+    fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
+        Kind::ALL.into_iter().filter(|kind| self.fields.iter().any(|field| Kind::of(*field) == Some(*kind)))
+    }
+}
+
 struct ValuesOfSegment {
-    columns: Vec<(Option<StrColumn>, HashMap<u64, u64>)>,
+    columns: Vec<(Option<StrColumn>, HashMap<u64, u64, FxBuildHasher>)>,
+    refers: Vec<Column<u64>>,
+    references: References,
 }
 
 impl SegmentCollector for ValuesOfSegment {
-    type Fruit = std::io::Result<Vec<Counts>>;
+    type Fruit = std::io::Result<(Vec<Counts>, References)>;
 
     fn collect(&mut self, doc: DocId, _score: Score) {
         for (column, counts) in &mut self.columns {
@@ -249,10 +268,16 @@ impl SegmentCollector for ValuesOfSegment {
                 *counts.entry(value).or_default() += 1;
             }
         }
+        for refers in &self.refers {
+            let number = refers.values.get_val(doc);
+            if number != 0 {
+                *self.references.entry(number).or_default() += 1;
+            }
+        }
     }
 
     fn harvest(self) -> Self::Fruit {
-        let named = |(column, counts): (Option<StrColumn>, HashMap<u64, u64>)| {
+        let named = |(column, counts): (Option<StrColumn>, HashMap<u64, u64, FxBuildHasher>)| {
             let mut named = Counts::with_capacity(counts.len());
             for (value, count) in counts {
                 let mut name = String::new();
@@ -264,30 +289,94 @@ impl SegmentCollector for ValuesOfSegment {
             }
             Ok(named)
         };
-        self.columns.into_iter().map(named).collect()
+        let counts = self.columns.into_iter().map(named).collect::<std::io::Result<_>>()?;
+        Ok((counts, self.references))
     }
 }
 
 impl Collector for Values {
-    type Fruit = Vec<Counts>;
+    type Fruit = (Vec<Counts>, References);
     type Child = ValuesOfSegment;
 
     fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<ValuesOfSegment> {
-        let column = |field: &Field| Ok((segment.fast_fields().str(field.name())?, HashMap::new()));
-        Ok(ValuesOfSegment { columns: self.fields.iter().map(column).collect::<tantivy::Result<_>>()? })
+        let fast = segment.fast_fields();
+        let column = |field: &Field| Ok((fast.str(field.name())?, HashMap::default()));
+        Ok(ValuesOfSegment {
+            columns: self.fields.iter().map(column).collect::<tantivy::Result<_>>()?,
+            refers: self.kinds().map(|kind| fast.u64(kind.name())).collect::<tantivy::Result<_>>()?,
+            references: References::default(),
+        })
     }
 
     fn requires_scoring(&self) -> bool {
         false
     }
 
-    fn merge_fruits(&self, fruits: Vec<std::io::Result<Vec<Counts>>>) -> tantivy::Result<Vec<Counts>> {
+    fn merge_fruits(
+        &self,
+        fruits: Vec<std::io::Result<(Vec<Counts>, References)>>,
+    ) -> tantivy::Result<Self::Fruit> {
         let mut sums = vec![Counts::new(); self.fields.len()];
+        let mut references = References::default();
         for fruit in fruits {
-            for (sum, counts) in sums.iter_mut().zip(fruit?) {
+            let (counted, referred) = fruit?;
+            for (sum, counts) in sums.iter_mut().zip(counted) {
                 counts.into_iter().for_each(|(name, count)| *sum.entry(name).or_default() += count);
             }
+            referred.into_iter().for_each(|(number, count)| *references.entry(number).or_default() += count);
         }
-        Ok(sums)
+        Ok((sums, references))
     }
+}
+
+impl Search {
+    /// Adds the values of definitions, each as often as it is referred to.
+    fn add_shared(
+        &self,
+        moment: &Moment,
+        fields: &[Field],
+        references: &References,
+        counted: &mut [Counts],
+    ) -> Result<(), SearchError> {
+        if references.is_empty() {
+            return Ok(());
+        }
+        for segment in moment.searcher.segment_readers() {
+            let fast = segment.fast_fields();
+            let defines = fast.u64(DEFINES)?.values;
+            for kind in (Values { fields: fields.to_vec() }).kinds() {
+                let term = self.columns().definitions(kind);
+                let inverted = segment.inverted_index(term.field())?;
+                let postings = inverted.read_postings(&term, IndexRecordOption::Basic);
+                let Some(mut definitions) = postings.map_err(tantivy::TantivyError::from)? else { continue };
+                while definitions.doc() != TERMINATED {
+                    if let Some(times) = references.get(&defines.get_val(definitions.doc())) {
+                        add_values(segment, definitions.doc(), fields, *times, counted)?;
+                    }
+                    definitions.advance();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds the values of one document, so many times.
+fn add_values(
+    segment: &SegmentReader,
+    doc: DocId,
+    fields: &[Field],
+    times: u64,
+    counted: &mut [Counts],
+) -> tantivy::Result<()> {
+    for (field, counts) in fields.iter().zip(counted) {
+        let Some(column) = segment.fast_fields().str(field.name())? else { continue };
+        for value in column.term_ords(doc) {
+            let mut name = String::new();
+            if column.ord_to_str(value, &mut name)? {
+                *counts.entry(name).or_default() += times;
+            }
+        }
+    }
+    Ok(())
 }

@@ -92,14 +92,18 @@ impl Writing {
 
     /// Writes the records and commits them together with the place in the journal.
     pub fn run(self) -> Result<Written, IndexError> {
-        let Writing { mut pen, held, replaced, state } = self;
+        let Writing { mut pen, held, replaced, mut state } = self;
         if !replaced.is_empty() {
             pen.writer.delete_query(Box::new(Among(Arc::new(replaced))))?;
         }
         for held in &held {
             let document = pen.document(held);
             pen.writer.add_document(document)?;
+            for definition in pen.drafts.dictionary().take() {
+                pen.writer.add_document(definition)?;
+            }
         }
+        state.number = pen.drafts.dictionary().next();
         let mut commit = pen.writer.prepare_commit()?;
         commit.set_payload(&state.to_text());
         commit.commit()?;
