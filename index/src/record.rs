@@ -117,6 +117,8 @@ words! {
         Alert = "alert",
         /// A login, or all of a person's, was ended by an administrator or its owner.
         LoginRevoked = "login.revoked",
+        /// Somebody who had failed too often logged in.
+        LoginUnlocked = "login.unlocked",
     }
 }
 

@@ -104,6 +104,7 @@ impl Accepted {
                         "login failed: this token is not known, or its life is over",
                     )
                     .hint("Make a new one with: pgwitness token")
+                    .counted()
                 })?;
                 self.let_in().await?;
                 Ok(principal)
@@ -366,5 +367,6 @@ fn scram_failed(error: ScramError, name: &str) -> Turned {
         ScramError::Malformed => ("08P01", error.to_string()),
         ScramError::Binding => ("28000", error.to_string()),
     };
-    Turned::fatal(Event::LoginFailed, code, text)
+    let turned = Turned::fatal(Event::LoginFailed, code, text);
+    if error == ScramError::Wrong { turned.counted() } else { turned }
 }

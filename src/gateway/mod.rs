@@ -15,6 +15,7 @@ mod greeting;
 mod identifying;
 mod listener;
 mod live;
+mod lockout;
 mod params;
 mod proof;
 mod reading;
@@ -47,6 +48,7 @@ use accuracy::Accuracy;
 use cancel::CancelKeys;
 use databases::Databases;
 use drain::Drain;
+use lockout::Lockout;
 use reading::Readings;
 use refusals::Refusals;
 
@@ -70,6 +72,7 @@ pub struct Gateway {
     cancel_keys: CancelKeys,
     refusals: Refusals,
     live: LiveSessions,
+    lockout: Lockout,
     tls: Option<Entrance>,
     /// One for each client that may be there at a time.
     places: Semaphore,
@@ -137,6 +140,7 @@ impl Gateway {
             cancel_keys: CancelKeys::default(),
             refusals: Refusals::default(),
             live: LiveSessions::default(),
+            lockout: Lockout::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
             recorder,

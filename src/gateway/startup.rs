@@ -57,6 +57,8 @@ pub(super) struct Turned {
     event: Event,
     pub(super) outcome: Outcome,
     reason: String,
+    /// It counts as a failed login of this user from this address.
+    pub(super) counts: bool,
 }
 
 /// Serves a connection from its first byte to its last.
@@ -184,11 +186,18 @@ async fn start(
 impl Turned {
     pub(super) fn fatal(event: Event, code: &'static str, message: impl Into<String>) -> Self {
         let say = Say::new(Severity::Fatal, code, message);
-        Self { event, outcome: Outcome::Denied, reason: say.message.clone(), say: Some(Box::new(say)) }
+        let reason = say.message.clone();
+        Self { event, outcome: Outcome::Denied, reason, say: Some(Box::new(say)), counts: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.say = self.say.map(|say| Box::new(say.hint(hint)));
+        self
+    }
+
+    /// A failure that may be a guess.
+    pub(super) fn counted(mut self) -> Self {
+        self.counts = true;
         self
     }
 
@@ -198,6 +207,7 @@ impl Turned {
             event: Event::LoginFailed,
             outcome: Outcome::Canceled,
             reason: "the client left before the login was done".into(),
+            counts: false,
         }
     }
 }
@@ -208,6 +218,7 @@ impl From<LoginError> for Turned {
         let event = Event::from_word(error.event().as_str()).unwrap_or(Event::LoginFailed);
         let mut turned = Self::fatal(event, "28000", format!("login failed: {}", error.client_text()));
         turned.reason = error.to_string();
+        turned.counts = error.is_clients_fault();
         turned
     }
 }
@@ -217,7 +228,11 @@ impl Accepted {
         self.negotiate_version().await?;
         // Boxed, here and below: what a login needs is given back when it is over, and a session waits for
         // hours in the memory of this future.
+        self.may_try()?;
         let principal = Box::pin(self.identify()).await?;
+        if self.gateway.lockout.succeeded(&self.wanted.user, self.address) {
+            self.note(Event::LoginUnlocked, Outcome::Ok, self.wanted.user.clone(), String::new())?;
+        }
         let granted = self.grant(&principal)?;
         self.may_replicate(&principal, &granted)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
@@ -226,8 +241,25 @@ impl Accepted {
         self.open_session(server, upstream, &principal, granted).await
     }
 
+    /// Whoever failed too often waits.
+    fn may_try(&self) -> Result<(), Turned> {
+        let Some(left) = self.gateway.lockout.left(&self.wanted.user, self.address, Instant::now()) else {
+            return Ok(());
+        };
+        let text = format!("too many failed logins. Try again in {} s", left.as_secs().max(1));
+        Err(Turned::fatal(Event::LoginFailed, "28000", text))
+    }
+
     async fn turn_away(&mut self, turned: Turned) {
         let who = Arc::new(self.who.clone());
+        if turned.counts {
+            let locked = self.gateway.lockout.failed(&self.wanted.user, self.address, Instant::now());
+            if let Some(lock) = locked {
+                let why = format!("too many failed logins: locked for {} s", lock.as_secs());
+                tracing::warn!(user = %self.wanted.user, ip = %self.who.ip, "{why}");
+                self.gateway.note(Event::LoginLocked, Outcome::Denied, &who, self.wanted.user.clone(), why);
+            }
+        }
         self.gateway.note(turned.event, turned.outcome, &who, self.wanted.user.clone(), turned.reason);
         if let Some(say) = turned.say {
             tell(&mut self.stream, &say).await;
@@ -316,7 +348,13 @@ impl Accepted {
                 // The database's own words, as it said them.
                 let _ = self.send(&frame).await;
                 let reason = format!("{}: {}", report.code, report.message);
-                Err(Turned { say: None, event: Event::SessionStart, outcome: Outcome::Error, reason })
+                Err(Turned {
+                    say: None,
+                    event: Event::SessionStart,
+                    outcome: Outcome::Error,
+                    reason,
+                    counts: false,
+                })
             }
             Err(error) => {
                 tracing::warn!(%error, upstream = %server.config.name, "no connection to the database");

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Constraint, Relation, RelationKind, quoted};
+use crate::catalog::{Base, Column, Constraint, Origin, Relation, RelationKind, quoted};
 
 use super::analysis::Draft;
 use super::hooks;
 use super::own::{Becomes, Change, Seen, TEMP};
+use super::query;
 use super::touched::Col;
+use super::tree as t;
 use super::utility::Statement;
 
 /// Words that begin a constraint of a table, not a column; EXCLUDE may be a column's name.
@@ -35,6 +37,8 @@ pub(crate) struct Made {
     pub(crate) columns: Option<Vec<String>>,
     /// What a view reads.
     pub(crate) bases: Vec<Base>,
+    /// Where the columns of a simple view go.
+    pub(crate) origins: Vec<Origin>,
     /// What a table inherits from.
     pub(crate) parents: Vec<u32>,
     /// Its named unique and primary key constraints: name and columns.
@@ -50,6 +54,7 @@ impl Default for Made {
             until_commit: false,
             columns: None,
             bases: Vec::new(),
+            origins: Vec::new(),
             parents: Vec::new(),
             keys: Vec::new(),
         }
@@ -82,6 +87,7 @@ impl<'a> Statement<'a> {
             Some(columns) => {
                 let mut relation = Relation::new(self.names().free_oid(), &schema, &only, made.kind, columns);
                 relation.bases = made.bases;
+                relation.origins = made.origins;
                 relation.parents = made.parents;
                 made.keys.into_iter().for_each(|key| add_key(&mut relation, key));
                 Becomes::Known(Arc::new(relation))
@@ -183,6 +189,35 @@ impl<'a> Statement<'a> {
         }
         let columns = (at + 3..to).find(|at| words.mark(*at, "(")).map(|at| self.column_list(at))?;
         Some((name, columns))
+    }
+
+    /// Where the columns of a view over one table go, by its query: writes pass through them. Of a view that cannot be
+    /// written through, it does not matter what is said.
+    pub(crate) fn defined_origins(&self, from: usize, to: usize) -> Vec<Origin> {
+        let parsed = query::read(self.words.between(from, to), self.settings);
+        let Ok(t::Statement::Query(t::Query { with: None, body: t::Body::Select(select), .. })) = parsed
+        else {
+            return Vec::new();
+        };
+        let [t::From::Table { name, .. }] = select.from.as_slice() else { return Vec::new() };
+        let Some(base) = self.relation(name) else { return Vec::new() };
+        let mut found: Vec<Option<i16>> = Vec::new();
+        for item in &select.items {
+            match item {
+                t::Item::Star | t::Item::TableStar(_) => {
+                    found.extend(base.columns.iter().map(|column| Some(column.number)));
+                }
+                t::Item::Expr(t::Expr::Name(name), _) => {
+                    let column = name.last().and_then(|name| base.column(name));
+                    found.push(column.map(|column| column.number));
+                }
+                t::Item::Expr(..) => found.push(None),
+                t::Item::ExprStar(_) => return Vec::new(),
+            }
+        }
+        let columns = (1..).zip(found);
+        let known = columns.filter_map(|(column, found)| Some((column, found?)));
+        known.map(|(column, base_column)| Origin { column, base: base.oid, base_column }).collect()
     }
 
     /// What a CREATE without a query inherits from, from behind the name.

@@ -127,6 +127,7 @@ impl Statement<'_> {
             });
             if kind == "VIEW" {
                 made.bases = bases(&draft.touched.seen);
+                made.origins = self.defined_origins(body, end);
             }
         }
         draft.class = class;

@@ -111,6 +111,7 @@ impl Own {
             part(name);
             if let Becomes::Known(relation) = becomes {
                 part(&format!("{:?} {:?} {:?}", relation.oid, relation.kind, relation.bases));
+                part(&format!("{:?}", relation.origins));
                 part(&format!("{:?} {:?} {:?}", relation.parents, relation.triggers, relation.policies));
                 part(&format!("{:?} {:?} {:?}", relation.constraints, relation.rules, relation.calls));
                 relation.columns.iter().for_each(|column| part(&column.name));

@@ -149,3 +149,16 @@ async fn a_rule_takes_only_the_kind_of_password_that_it_names() {
     gateway.try_connect("app_read", gateway.auditor_token()).await.unwrap();
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fifth_wrong_password_locks_the_account_for_that_address_and_says_so() {
+    let gateway = start(LoginMode::Scram, batch).await;
+    for _ in 0..5 {
+        assert_eq!(refused(&gateway, "batch", "guess").await.0, "28P01");
+    }
+    let (code, text) = refused(&gateway, "batch", PASSWORD).await;
+    assert!(code == "28000" && text.starts_with("too many failed logins. Try again in "), "{code} {text}");
+    gateway.records("event:login.locked", 1).await;
+    gateway.try_connect("rescue", PASSWORD).await.unwrap();
+    gateway.stop().await;
+}
