@@ -164,7 +164,7 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
-fn is_statement(record: &Record) -> bool {
+pub(crate) fn is_statement(record: &Record) -> bool {
     record.event == Event::Query || record.sql.is_some() || record.shape.is_some()
 }
 

@@ -16,6 +16,7 @@ pub mod export;
 mod index;
 pub mod login;
 pub mod play;
+mod proof;
 mod run;
 pub mod search;
 pub mod show;

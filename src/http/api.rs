@@ -19,7 +19,7 @@ use super::audit::{self, Reading, Repeated};
 use super::auth::{self, Caller};
 use super::params::Params;
 use super::problem::Problem;
-use super::{Api, access, context, export, openapi, sessions, suggest, tail, when};
+use super::{Api, access, context, export, openapi, proof, sessions, suggest, tail, when};
 
 /// A search waits this long for a free place.
 const SEARCH_WAIT: Duration = Duration::from_secs(2);
@@ -48,7 +48,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/openapi.json", get(openapi::openapi))
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/export/{id}/manifest", get(export::manifest))
-        .route("/api/v1/log/head", get(head))
+        .route("/api/v1/events/{id}/proof", get(proof::record))
+        .route("/api/v1/log/head", get(proof::head))
+        .route("/api/v1/log/consistency", get(proof::consistency))
         .route("/api/v1/me", get(me))
         .route("/api/v1/fields", get(fields))
         .route("/api/v1/status", get(status))
@@ -212,11 +214,6 @@ fn summary_read(api: &Api, caller: &Caller, ask: &Ask) -> Result<(), Problem> {
         began: ask.began,
     };
     audit::read(api, caller, reading)
-}
-
-async fn head(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    Params::from_url(query.as_deref(), &[])?;
-    Ok(Json(api.witness.head()))
 }
 
 async fn me(caller: Caller, RawQuery(query): RawQuery) -> Answer {

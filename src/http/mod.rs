@@ -7,6 +7,7 @@
 //! - `api`: the routes below `/api/v1`.
 //! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
 //! - `audit`: the records about reading.
+//! - `proof`: the signed head, and proofs.
 //! - `page`: the embedded page and its content security policy.
 //! - `serve`: connections and their bounds.
 
@@ -26,6 +27,7 @@ mod openapi;
 mod page;
 mod params;
 mod problem;
+mod proof;
 mod serve;
 mod sessions;
 mod suggest;
@@ -48,6 +50,7 @@ use url::Url;
 
 use crate::config::Access;
 use crate::identity::{MintedTokens, Provider};
+use crate::proving::Proofs;
 
 pub use health::health;
 pub use problem::Problem;
@@ -106,6 +109,7 @@ pub struct Api {
     reach: Reach,
     warnings: Vec<String>,
     witness: Arc<dyn Witness>,
+    proofs: Proofs,
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
@@ -131,6 +135,8 @@ pub struct Parts {
     pub warnings: Vec<String>,
     /// The gateway around us.
     pub witness: Arc<dyn Witness>,
+    /// The signed log.
+    pub proofs: Proofs,
 }
 
 impl Api {
@@ -145,6 +151,7 @@ impl Api {
             reach: parts.reach,
             warnings: parts.warnings,
             witness: parts.witness,
+            proofs: parts.proofs,
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),

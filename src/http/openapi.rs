@@ -21,7 +21,7 @@ use utoipa::openapi::{
     ResponseBuilder,
 };
 
-use super::{access, ask, context, suggest, tail};
+use super::{access, ask, context, proof, suggest, tail};
 
 /// One method of one path.
 struct Told {
@@ -88,6 +88,13 @@ const OPERATIONS: &[Told] = &[
         context::PARAMS,
         Answers::Json("Context"),
         "The records of the same session around one, and of its transaction",
+    ),
+    get("/api/v1/events/{id}/proof", &[], Answers::Json("RecordProof"), "That a record is in the signed log"),
+    get(
+        "/api/v1/log/consistency",
+        proof::CONSISTENCY,
+        Answers::Json("Consistency"),
+        "That the signed log continues what it was: from and to are sizes of trees",
     ),
     get("/api/v1/suggest", suggest::PARAMS, Answers::Json("Suggestions"), "What may come next in a query"),
     get(
@@ -289,7 +296,7 @@ fn counts() -> RefOr<Schema> {
 type Named = (&'static str, RefOr<Schema>);
 
 fn schemas() -> Vec<Named> {
-    answers().into_iter().chain(exports_and_sessions()).chain(rest()).collect()
+    answers().into_iter().chain(exports_and_sessions()).chain(touched()).chain(log()).collect()
 }
 
 /// Records, and what is counted of them.
@@ -401,8 +408,8 @@ fn exports_and_sessions() -> Vec<Named> {
     ]
 }
 
-/// Objects, people, and the gateway itself.
-fn rest() -> Vec<Named> {
+/// Objects and people.
+fn touched() -> Vec<Named> {
     let each = || object([("name", text()), ("count", number()), ("first", text()), ("last", text())]);
     vec![
         ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
@@ -422,7 +429,46 @@ fn rest() -> Vec<Named> {
                 ("counts", ObjectBuilder::new().additional_properties(Some(counts())).into()),
             ]),
         ),
-        ("Head", object([("seq", number()), ("frames", number()), ("digest", text()), ("time", text())])),
+    ]
+}
+
+/// The log, its proofs, and who asks.
+fn log() -> Vec<Named> {
+    vec![
+        (
+            "Head",
+            object([
+                ("seq", number()),
+                ("frames", number()),
+                ("digest", text()),
+                ("time", text()),
+                ("checkpoint", text()),
+                ("key", text()),
+            ]),
+        ),
+        (
+            "RecordProof",
+            object([
+                ("id", text()),
+                ("seq", number()),
+                ("final", flag()),
+                ("key", text()),
+                ("checkpoint", text()),
+                ("leaves", list(anything())),
+            ]),
+        ),
+        (
+            "Consistency",
+            object([
+                ("from", number()),
+                ("from_root", text()),
+                ("to", number()),
+                ("to_root", text()),
+                ("proof", list(text())),
+                ("checkpoint", text()),
+                ("key", text()),
+            ]),
+        ),
         (
             "Me",
             object([

@@ -84,7 +84,7 @@ impl Query {
 
     /// Whether a merged record answers the query.
     pub fn matches(&self, view: &View) -> bool {
-        matches::matches(&self.root, view)
+        matches::matches(&self.root, view, &mut matches::Memo::default())
     }
 
     pub(crate) fn root(&self) -> &Node {
@@ -107,6 +107,8 @@ pub(crate) enum Node {
 pub(crate) enum Leaf {
     /// The field has a value.
     Exists(Field),
+    /// Issuer and subject, exactly; nobody if one is empty. Not a part of the language.
+    Owner { iss: String, sub: String },
     /// A keyword or person, lower-cased.
     Word { field: Field, value: String, prefix: bool },
     /// The tail of an object name, as [`super::words::tails`] writes it.

@@ -244,3 +244,37 @@ async fn a_body_too_large_or_not_json_is_refused() {
 fn query(pairs: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
+
+#[tokio::test]
+async fn a_record_is_proven_to_whoever_may_see_it_once_it_is_signed() {
+    let house = House::open().await;
+    let (maria, ana) = (house.token(MARIA).await, house.token(ANA).await);
+    let (_, all) = house.get(&ana, "/api/v1/events?q=user:ana%20event:query").await;
+    let path = format!("/api/v1/events/{}/proof", all["items"][0]["id"].as_str().unwrap());
+    assert_eq!(house.get(&ana, &path).await.0, 503, "nothing is signed yet");
+    assert_eq!(house.get(&ana, "/api/v1/log/head").await.1["checkpoint"], Value::Null);
+    house.book.sign();
+    assert_eq!(house.get(&maria, &path).await.0, 404);
+    let before = house.book.readings(Event::AuditSearch).len();
+    let (status, proof) = house.get(&ana, &path).await;
+    assert_eq!((status, &proof["seq"]), (200, &all["items"][0]["seq"]), "{proof}");
+    assert_eq!(house.book.readings(Event::AuditSearch).len(), before + 1);
+    let (_, head) = house.get(&ana, "/api/v1/log/head").await;
+    assert_eq!((&head["checkpoint"], &head["key"]), (&proof["checkpoint"], &proof["key"]));
+    house.book.set_full(true);
+    assert_eq!(house.get(&ana, &path).await.0, 503, "what cannot be recorded is not shown");
+}
+
+#[tokio::test]
+async fn a_signed_tree_continues_every_earlier_one_and_no_later_one() {
+    let house = House::open().await;
+    let maria = house.token(MARIA).await;
+    house.book.sign();
+    let (_, head) = house.get(&maria, "/api/v1/log/head").await;
+    let size: u64 = head["checkpoint"].as_str().unwrap().lines().nth(1).unwrap().parse().unwrap();
+    let (status, proof) = house.get(&maria, "/api/v1/log/consistency?from=1").await;
+    assert_eq!((status, proof["to"].as_u64()), (200, Some(size)), "{proof}");
+    for wrong in ["", "?from=x", "?from=2&to=1", "?from=1&to=100000", "?from=1&until=2"] {
+        assert_eq!(house.get(&maria, &format!("/api/v1/log/consistency{wrong}")).await.0, 400, "{wrong}");
+    }
+}

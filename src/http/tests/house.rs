@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgwitness_index::journal::{Journal, Options};
+use pgwitness_index::journal::{Journal, Options, Position};
+use pgwitness_index::proof::note::SignerKey;
+use pgwitness_index::proof::{Latest, TreeWriter};
 use pgwitness_index::record::*;
 use pgwitness_index::search::{self, Indexer, Search};
 use pgwitness_index::storage::{DirStorage, Storage};
@@ -22,6 +24,7 @@ use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
 use crate::http::{Api, Ends, Parts, Reach, Witness, router, serve, when};
 use crate::identity::{MintedTokens, Provider};
+use crate::proving::Proofs;
 
 /// May read all.
 pub(crate) const ANA: &str = "ana@shop.example";
@@ -46,6 +49,8 @@ pub(crate) struct Book {
     indexer: Mutex<Indexer>,
     full: AtomicBool,
     recorded: Mutex<Vec<Record>>,
+    tree: Mutex<TreeWriter>,
+    proofs: Proofs,
 }
 
 impl Book {
@@ -53,12 +58,16 @@ impl Book {
         let storage: Arc<dyn Storage> = Arc::new(DirStorage::create(dir.join("journal")).unwrap());
         let (journal, _) = Journal::open(Arc::clone(&storage), Options::default()).unwrap();
         let options = search::Options { memory_bytes: 15 << 20 };
-        let (indexer, search) = Indexer::open(&dir.join("index"), storage, options).unwrap();
+        let (indexer, search) = Indexer::open(&dir.join("index"), Arc::clone(&storage), options).unwrap();
+        let (latest, key) = (Latest::default(), sign_key().public().clone());
+        let tree = TreeWriter::open(Arc::clone(&storage), &key, latest.clone()).unwrap();
         let book = Self {
             journal: Mutex::new(journal),
             indexer: Mutex::new(indexer),
             full: AtomicBool::new(false),
             recorded: Mutex::default(),
+            tree: Mutex::new(tree),
+            proofs: Proofs::new(storage, latest, key),
         };
         (Arc::new(book), search)
     }
@@ -76,6 +85,14 @@ impl Book {
         self.journal.lock().unwrap().head().seq.0
     }
 
+    /// Signs what was written.
+    pub(crate) fn sign(&self) {
+        let mut tree = self.tree.lock().unwrap();
+        let all = Position { segment: u64::MAX, offset: u64::MAX };
+        while !tree.step(all, 1000).unwrap() {}
+        tree.publish(&sign_key()).unwrap();
+    }
+
     /// From now on, nothing can be recorded; or it can again.
     pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
@@ -87,6 +104,11 @@ impl Book {
         let of_kind = recorded.iter().filter(|record| record.event == event);
         of_kind.map(|record| (record.who.user.clone(), record.detail.clone())).collect()
     }
+}
+
+/// Signs the log.
+fn sign_key() -> SignerKey {
+    SignerKey::from_seed("shop.example/log", &[1; 32]).unwrap()
 }
 
 impl Witness for Book {
@@ -149,6 +171,7 @@ impl House {
             reach: Reach::PlainLoopback,
             warnings: Vec::new(),
             witness: Arc::clone(&book) as Arc<dyn Witness>,
+            proofs: book.proofs.clone(),
         });
         tracker.spawn(serve(listener, router(api), tracker.clone(), stop.clone()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
