@@ -13,6 +13,7 @@ use futures_util::future::OptionFuture;
 use pgwitness_index::journal::{self, Journal, Recovery};
 use pgwitness_index::record::{Completion, Entry, Event, Outcome, Record, Settlement, TxnOutcome, Who};
 use pgwitness_index::storage::{DirStorage, Storage};
+use pgwitness_index::view::format_time;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -364,7 +365,7 @@ impl Witness for House {
                 "session": who.session, "user": who.user, "role": who.role, "db": who.db,
                 "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
                 "sub": who.sub, "iss": who.iss, "login": who.login,
-                "since_us": live.since.0,
+                "since": format_time(live.since), "since_us": live.since.0,
             })
         };
         self.gateway.live_sessions().list().iter().map(session).collect()

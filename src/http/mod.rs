@@ -11,19 +11,27 @@
 //! - `page`: the embedded page and its content security policy.
 //! - `serve`: connections and their bounds.
 
+mod access;
 mod api;
 mod ask;
 mod audit;
 mod auth;
 mod browser;
+mod context;
 mod expiring;
 mod export;
+mod forward;
 mod health;
+mod limits;
+mod openapi;
 mod page;
 mod params;
 mod problem;
 mod proof;
 mod serve;
+mod sessions;
+mod suggest;
+mod tail;
 mod terminate;
 mod when;
 
@@ -105,6 +113,8 @@ pub struct Api {
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
+    manifests: export::Manifests,
+    limits: limits::Limits,
 }
 
 /// What [`Api::new`] is made of.
@@ -145,6 +155,8 @@ impl Api {
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
+            manifests: export::Manifests::new(),
+            limits: limits::Limits::new(),
         })
     }
 }

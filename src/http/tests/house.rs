@@ -88,6 +88,11 @@ impl Book {
         tree.publish(&sign_key()).unwrap();
     }
 
+    /// The last record's position.
+    pub(crate) fn head_seq(&self) -> u64 {
+        self.journal.lock().unwrap().head().seq.0
+    }
+
     /// From now on, nothing can be recorded; or it can again.
     pub(crate) fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
@@ -174,6 +179,23 @@ impl House {
         Self { url, provider, book, http, _stop: stop.drop_guard(), _dir: dir }
     }
 
+    /// A person's statement, now; its position.
+    pub(crate) fn say(&self, user: &str, command: &str, sql: &str, done: Option<Completion>) -> u64 {
+        let mut record =
+            statement(self.provider.issuer(), user, when::now(), Uuid::now_v7(), sql, &[], &[], done);
+        if let Some(shape) = &mut record.shape {
+            Arc::make_mut(shape).command = command.into();
+        }
+        self.book.write(&[Entry::Record(Box::new(record))]);
+        self.book.head_seq()
+    }
+
+    /// The end of a statement that ran.
+    pub(crate) fn end(&self, seq: u64, outcome: Outcome) {
+        let end = Completion::new(outcome, TxnOutcome::Committed);
+        self.book.write(&[Entry::Completion(Completion { seq: Seq(seq), ..end })]);
+    }
+
     /// An address of the API.
     pub(crate) fn at(&self, path: &str) -> Url {
         self.url.join(path).unwrap()
@@ -200,6 +222,16 @@ impl House {
         let answer = self.http.get(self.at(path)).bearer_auth(token).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
+}
+
+/// The end of a statement that went well.
+pub(crate) fn ended() -> Option<Completion> {
+    Some(Completion::new(Outcome::Ok, TxnOutcome::Committed))
+}
+
+/// The end of a statement that failed.
+pub(crate) fn failed() -> Option<Completion> {
+    Some(Completion::new(Outcome::Error, TxnOutcome::RolledBack))
 }
 
 fn people() -> Vec<Person> {
