@@ -47,10 +47,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/suggest", get(suggest::suggest))
         .route("/api/v1/openapi.json", get(openapi::openapi))
         .route("/api/v1/export", get(export::export))
+        .route("/api/v1/export/{id}/manifest", get(export::manifest))
         .route("/api/v1/events/{id}/proof", get(proof::record))
         .route("/api/v1/log/head", get(proof::head))
         .route("/api/v1/log/consistency", get(proof::consistency))
-        .route("/api/v1/export/{id}/manifest", get(export::manifest))
         .route("/api/v1/me", get(me))
         .route("/api/v1/fields", get(fields))
         .route("/api/v1/status", get(status))
@@ -279,7 +279,7 @@ pub(super) async fn searching<T: Send + 'static>(
 
 /// Runs a search off the runtime's threads; its place is free again when the work has ended, not
 /// when the client has gone.
-pub(super) async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     api: &Arc<Api>,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
