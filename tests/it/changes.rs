@@ -276,6 +276,8 @@ async fn rules_and_triggers_that_a_session_makes_count_before_anybody_else_sees_
     let steps = [
         ("CREATE TEMP TABLE mine (id int, note text)", ""),
         ("CREATE TEMP TABLE told (id int, note text)", ""),
+        ("CREATE VIEW overtemp AS SELECT note FROM mine", ""),
+        ("SELECT 'byview', note FROM overtemp", "exact byview pg_temp.mine pg_temp.overtemp"),
         ("CREATE RULE nothing AS ON DELETE TO mine WHERE OLD.id > 1 DO INSTEAD NOTHING", ""),
         ("DELETE FROM mine WHERE note = 'byone'", "exact byone pg_temp.mine"),
         (
