@@ -65,7 +65,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn events(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    let ask = Ask::read(&Params::from_url(query.as_deref(), ask::SEARCH)?)?;
+    let ask = Ask::read(&api, &Params::from_url(query.as_deref(), ask::SEARCH)?)?;
     search(api, caller, ask).await
 }
 
@@ -76,7 +76,7 @@ async fn events_search(
     body: Bytes,
 ) -> Answer {
     auth::require_json(&headers)?;
-    let ask = Ask::read(&Params::from_json(&body, ask::SEARCH)?)?;
+    let ask = Ask::read(&api, &Params::from_json(&body, ask::SEARCH)?)?;
     search(api, caller, ask).await
 }
 
@@ -155,7 +155,7 @@ async fn event(
 async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::HISTOGRAM)?;
     let buckets = params.number("buckets", 1, BUCKETS_MAX)?.unwrap_or(BUCKETS_DEFAULT);
-    let mut ask = Ask::read(&params)?;
+    let mut ask = Ask::read(&api, &params)?;
     if ask.window.from.is_some() && ask.window.to.is_none() {
         // The bars of the last hour end now, not with the last record.
         ask.window.to = Some(when::now());
@@ -180,7 +180,7 @@ async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query):
 async fn facets(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::FACETS)?;
     let limit = params.number("limit", 1, FACET_MAX)?.unwrap_or(FACET_DEFAULT);
-    let ask = Ask::read(&params)?;
+    let ask = Ask::read(&api, &params)?;
     let fields: Vec<Field> = ask.fields.iter().filter_map(|name| Field::from_name(name)).collect();
     if fields.is_empty() {
         return Err(Problem::bad_request(

@@ -87,7 +87,7 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let params = Params::from_url(query.as_deref(), ask::EXPORT)?;
     let format = format(params.get("format"))?;
-    let mut ask = Ask::read(&params)?;
+    let mut ask = Ask::read(&api, &params)?;
     ask.limit = usize::try_from(ask::LIMIT_MAX).unwrap_or(1);
     let export = Export::begin(format, &ask.fields).map_err(|error| match error {
         ExportError::NoChoice => Problem::bad_request(error.to_string()),

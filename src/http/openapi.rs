@@ -296,7 +296,7 @@ fn counts() -> RefOr<Schema> {
 type Named = (&'static str, RefOr<Schema>);
 
 fn schemas() -> Vec<Named> {
-    answers().into_iter().chain(exports_and_sessions()).chain(touched()).chain(log()).collect()
+    answers().into_iter().chain(exports_and_sessions()).chain(touched()).chain(log()).chain(about()).collect()
 }
 
 /// Records, and what is counted of them.
@@ -432,7 +432,7 @@ fn touched() -> Vec<Named> {
     ]
 }
 
-/// The log, its proofs, and who asks.
+/// The log and its proofs.
 fn log() -> Vec<Named> {
     vec![
         (
@@ -469,6 +469,12 @@ fn log() -> Vec<Named> {
                 ("key", text()),
             ]),
         ),
+    ]
+}
+
+/// Who asks, and how the gateway is.
+fn about() -> Vec<Named> {
+    vec![
         (
             "Me",
             object([

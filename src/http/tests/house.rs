@@ -170,6 +170,7 @@ impl House {
             public_url: url.clone(),
             reach: Reach::PlainLoopback,
             warnings: Vec::new(),
+            hashed: None,
             witness: Arc::clone(&book) as Arc<dyn Witness>,
             proofs: book.proofs.clone(),
         });
