@@ -87,7 +87,6 @@ def test_the_whole_log_is_exported_as_tiles(gateway, auditor, known, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["tree"]["key"] == key
     size = tlog.checkpoint((tmp_path / "checkpoint").read_text(), key).size
-    # The gateway goes on: the export holds what the head in it covers, and maybe more.
     entries = tlog.tiled(tmp_path, key)
     records = [tlog.record(entry) for entry in entries if entry[1] == 1]
     assert len(entries) == size
@@ -163,8 +162,8 @@ def test_heads_are_kept_in_a_file_and_sent_to_a_webhook(own_gateway, webhook, tm
 def test_the_key_is_made_for_its_owner_alone_and_a_lost_one_is_not_replaced(own_gateway, cluster, provider):
     gateway = own_gateway()
     key = gateway.log_dir / "sign.key"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
     until("a signed head", lambda: (gateway.log_dir / "tiles" / "checkpoint").exists(), 10)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
     gateway.stop()
     kept = key.read_text()
     key.unlink()
@@ -185,7 +184,7 @@ def test_a_journal_that_lost_its_end_is_not_signed_and_says_so(own_gateway):
     [segment] = gateway.log_dir.glob("*.journal")
     early = segment.read_bytes()
     gateway.start()
-    gateway.pair("ben")
+    gateway.pair("ann")
     gateway.stop()
     published = (gateway.log_dir / "tiles" / "checkpoint").read_text()
     segment.write_bytes(early)

@@ -38,10 +38,13 @@ struct Given {
     check: Option<HeadCheck>,
 }
 
-/// Where a whole log is written to, for tools of c2sp.org/tlog-tiles.
+/// Where a whole log is written to, for tools of c2sp.org/tlog-tiles: as far as its last checkpoint, because
+/// the partial tiles must be of that size.
 struct Export {
     to: TileStore,
     bundle: Vec<u8>,
+    /// The last checkpoint, and its size; without one, everything is written.
+    checkpoint: Option<(Note, u64)>,
 }
 
 impl TreeCheck {
@@ -66,10 +69,16 @@ impl TreeCheck {
             fault: None,
             checkpoints: 0,
             tiles: 0,
-            export: export.map(|to| Export { to, bundle: Vec::new() }),
+            export: None,
             store,
         };
         check.read_files()?;
+        if let Some(to) = export {
+            let last = check.store.as_ref().map(TileStore::checkpoint).transpose()?.flatten();
+            let sized = |note: Note| Ok::<_, TreeError>((Checkpoint::of(&note)?.tree.size, note));
+            let checkpoint = last.map(sized).transpose()?.map(|(size, note)| (note, size));
+            check.export = Some(Export { to, bundle: Vec::new(), checkpoint });
+        }
         if let Some(given) = given {
             check.give(given)?;
         }
@@ -118,6 +127,9 @@ impl TreeCheck {
 
     /// Adds an entry; an error says what it contradicts.
     pub(super) fn entry(&mut self, seq: Option<Seq>, entry: &Entry, place: &Place) -> Result<(), TreeError> {
+        if self.export.as_ref().is_some_and(|export| export.ends_at(self.edge.size())) {
+            self.finish_export()?;
+        }
         let bytes = self.leaves.bytes(seq, entry, place);
         if let Some(export) = &mut self.export {
             // Bounded by the leaf's own limit.
@@ -168,14 +180,7 @@ impl TreeCheck {
 
     /// Everything was read (`whole`), or something is broken before its end.
     pub(super) fn finish(&mut self, whole: bool) -> Result<(), TreeError> {
-        if let Some(export) = &mut self.export {
-            for (tile, hashes) in self.edge.tiles() {
-                export.write(tile, hashes)?;
-            }
-            if let Some(checkpoint) = self.store.as_ref().map(TileStore::checkpoint).transpose()?.flatten() {
-                export.to.write_checkpoint(&checkpoint)?;
-            }
-        }
+        self.finish_export()?;
         if let Some(given) = self.given.as_mut().filter(|given| given.check.is_none()) {
             given.check = Some(if whole { HeadCheck::EndsBefore } else { HeadCheck::NotReached });
         }
@@ -204,6 +209,18 @@ impl TreeCheck {
         Ok(())
     }
 
+    /// Writes the partial tiles and the checkpoint; nothing is exported from then on.
+    fn finish_export(&mut self) -> Result<(), TreeError> {
+        let Some(mut export) = self.export.take() else { return Ok(()) };
+        for (tile, hashes) in self.edge.tiles() {
+            export.write(tile, hashes)?;
+        }
+        if let Some((checkpoint, _)) = &export.checkpoint {
+            export.to.write_checkpoint(checkpoint)?;
+        }
+        Ok(())
+    }
+
     /// Whether the given checkpoint is part of the journal.
     pub(super) fn given(&self) -> Option<HeadCheck> {
         self.given.as_ref().and_then(|given| given.check)
@@ -222,6 +239,10 @@ impl TreeCheck {
 }
 
 impl Export {
+    fn ends_at(&self, size: u64) -> bool {
+        self.checkpoint.as_ref().is_some_and(|(_, end)| *end == size)
+    }
+
     fn write(&mut self, tile: Tile, hashes: &[Digest]) -> Result<(), StoreError> {
         self.to.write_tile(tile, hashes)?;
         if let Some(path) = tile.entries_path() {
