@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
-use crate::identity::{MintedTokens, Pairings, Provider};
+use crate::identity::{MintedTokens, Pairings, Provider, Services};
 use crate::indexing::Indexing;
 use crate::recorder::{Recorder, RecorderThread};
 use crate::tls::{Door, Entrance, TlsError};
@@ -106,12 +106,14 @@ impl Service {
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
         let drain_timeout = config.limits.drain_timeout;
+        let services = Services::new(&config.services, config.oidc.session_max_age)?;
         let gateway = Gateway::new(gateway::Parts {
             config: config.clone(),
             recorder: recorder.clone(),
             provider: provider.clone(),
             pairings,
             minted: minted.clone(),
+            services,
             approver,
             tracker: tracker.clone(),
             stop: stop.clone(),
@@ -314,10 +316,19 @@ impl Witness for House {
             json!({
                 "session": who.session, "user": who.user, "role": who.role, "db": who.db,
                 "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
-                "sub": who.sub, "iss": who.iss,
+                "sub": who.sub, "iss": who.iss, "login": who.login,
                 "since_us": live.since.0,
             })
         };
         self.gateway.live_sessions().list().iter().map(session).collect()
+    }
+
+    fn end(&self, ends: &http::Ends) -> usize {
+        let whose = match ends.clone() {
+            http::Ends::Session(id) => gateway::Whose::Session(id),
+            http::Ends::Login(id) => gateway::Whose::Login(id),
+            http::Ends::Person { iss, sub } => gateway::Whose::Person { iss, sub },
+        };
+        self.gateway.end_sessions(&whose)
     }
 }

@@ -115,6 +115,10 @@ words! {
         ConfigReload = "config.reload",
         /// An alert rule matched.
         Alert = "alert",
+        /// A login, or all of a person's, was ended by an administrator or its owner.
+        LoginRevoked = "login.revoked",
+        /// Somebody who had failed too often logged in.
+        LoginUnlocked = "login.unlocked",
     }
 }
 

@@ -200,9 +200,31 @@ pub fn password(body: &[u8]) -> Result<&[u8], ProtocolError> {
     fields.end().map(|()| password)
 }
 
+/// `SASLInitialResponse`: the chosen mechanism, and what the client says first; the protocol lets it say nothing.
+pub fn sasl_initial(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), ProtocolError> {
+    const WHAT: &str = "SASL response";
+    let mut fields = Fields::new(b'p', body);
+    let mechanism = fields.string("SASL mechanism")?;
+    let first = match usize::try_from(fields.i32(WHAT)?) {
+        Ok(length) => Some(fields.bytes(length, WHAT)?),
+        // -1
+        Err(_) => None,
+    };
+    fields.end().map(|()| (mechanism, first))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_sasl_response_is_cut_by_its_length() {
+        assert_eq!(sasl_initial(b"X\0\0\0\0\x02ab"), Ok((&b"X"[..], Some(&b"ab"[..]))));
+        assert_eq!(sasl_initial(b"X\0\xff\xff\xff\xff"), Ok((&b"X"[..], None)));
+        assert!(matches!(sasl_initial(b"X\0\0\0\0\x03ab"), Err(ProtocolError::Truncated { .. })));
+        assert!(matches!(sasl_initial(b"X\0\0\0\0\x01ab"), Err(ProtocolError::Leftover { .. })));
+        assert!(matches!(sasl_initial(b"X"), Err(ProtocolError::Truncated { .. })));
+    }
 
     #[test]
     fn a_query_without_terminator_does_not_swallow_what_follows() {

@@ -101,6 +101,22 @@ pub fn ask_password(out: &mut BytesMut) {
     put(out, Backend::Authentication(Authentication::CleartextPassword));
 }
 
+/// `AuthenticationSASL`: the mechanisms to choose from, the best first.
+pub fn ask_sasl(out: &mut BytesMut, mechanisms: &[&str]) {
+    let names = mechanisms.iter().map(|name| (*name).to_owned()).collect();
+    put(out, Backend::Authentication(Authentication::SASL(names)));
+}
+
+/// `AuthenticationSASLContinue`
+pub fn sasl_continue(out: &mut BytesMut, data: &[u8]) {
+    put(out, Backend::Authentication(Authentication::SASLContinue(Bytes::copy_from_slice(data))));
+}
+
+/// `AuthenticationSASLFinal`
+pub fn sasl_final(out: &mut BytesMut, data: &[u8]) {
+    put(out, Backend::Authentication(Authentication::SASLFinal(Bytes::copy_from_slice(data))));
+}
+
 /// `BackendKeyData`, with a key of the length that the protocol's version has.
 pub fn key_data(out: &mut BytesMut, pid: u32, key: &[u8]) {
     let pid = i32::from_be_bytes(pid.to_be_bytes());
@@ -156,6 +172,19 @@ mod tests {
             assert_eq!(&out[..9], [b'K', 0, 0, 0, 8 + key.len() as u8, 0, 0, 1, 2]);
             assert_eq!(&out[9..], key);
         }
+    }
+
+    #[test]
+    fn sasl_mechanisms_are_a_list_that_ends_with_an_empty_name() {
+        let mut out = BytesMut::new();
+        ask_sasl(&mut out, &["OAUTHBEARER"]);
+        assert_eq!(&out[..], b"R\0\0\0\x15\0\0\0\x0aOAUTHBEARER\0\0");
+        out.clear();
+        sasl_continue(&mut out, b"{}");
+        assert_eq!(&out[..], b"R\0\0\0\x0a\0\0\0\x0b{}");
+        out.clear();
+        sasl_final(&mut out, b"v=");
+        assert_eq!(&out[..], b"R\0\0\0\x0a\0\0\0\x0cv=");
     }
 
     #[test]

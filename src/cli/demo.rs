@@ -225,6 +225,7 @@ impl Running {
                 paused: false,
             },
             login: Vec::new(),
+            services: Vec::new(),
             limits: Limits { drain_timeout: Duration::from_secs(3), ..Limits::default() },
         };
         let journal = config.log.dir.clone();

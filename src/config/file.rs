@@ -3,6 +3,7 @@
 //! Unknown keys are refused. [`read`] tells every mistake it finds, not only the first.
 
 mod capture;
+mod login;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -11,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use capture::CaptureTable;
+use login::{LoginTable, ServiceTable};
 use serde::Deserialize;
 use upstream::UpstreamTable;
 use url::Url;
 
 use super::{
-    Access, ClientCertificates, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, LoginMode,
-    LoginRule, Oidc, ReplicationRule, RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
+    Access, ClientCertificates, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc,
+    ReplicationRule, RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -43,6 +45,8 @@ struct File {
     replication: Vec<ReplicationTable>,
     #[serde(default)]
     login: Vec<LoginTable>,
+    #[serde(default)]
+    service: Vec<ServiceTable>,
     #[serde(default)]
     access: AccessTable,
     #[serde(default)]
@@ -126,16 +130,6 @@ struct ReplicationTable {
     databases: Vec<String>,
     #[serde(default)]
     roles: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoginTable {
-    #[serde(default)]
-    databases: Vec<String>,
-    #[serde(default)]
-    users: Vec<String>,
-    mode: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -246,7 +240,9 @@ impl Reading {
         let upstreams: Vec<_> = file.upstream.into_iter().map(|u| self.upstream(u)).collect();
         let role_map = file.role_map.into_iter().map(|r| self.role_mapping(r)).collect();
         let replication = file.replication.into_iter().map(|r| self.replication_rule(r)).collect();
-        let login = file.login.into_iter().map(|rule| self.login_rule(rule)).collect();
+        let login: Vec<_> = file.login.into_iter().map(|rule| self.login_rule(rule)).collect();
+        let services: Vec<_> = file.service.into_iter().map(|table| self.service(table)).collect();
+        self.check_services(&services, &login);
         let capture = self.capture(file.capture);
         let log = self.log(file.log);
         let index = self.index(file.index, &log.dir);
@@ -272,6 +268,7 @@ impl Reading {
             log,
             index,
             login,
+            services,
             limits,
         })
     }
@@ -287,6 +284,16 @@ impl Reading {
                 format_args!("{text:?} is not an address and port, write for example 0.0.0.0:6432"),
             );
             SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    /// Seconds since the Unix epoch.
+    fn moment(&mut self, key: &str, text: Option<&str>) -> Option<i64> {
+        let text = text?;
+        let parsed = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+        parsed.map(time::OffsetDateTime::unix_timestamp).ok().or_else(|| {
+            self.wrong(key, format_args!("{text:?} is not a time, write for example 2026-12-31T18:00:00Z"));
+            None
         })
     }
 
@@ -481,16 +488,7 @@ impl Reading {
         if table.roles.is_empty() {
             self.wrong("role_map", "names no roles");
         }
-        let expires = table.expires.and_then(|text| {
-            let parsed = time::OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339);
-            parsed.map(time::OffsetDateTime::unix_timestamp).ok().or_else(|| {
-                self.wrong(
-                    "role_map.expires",
-                    format_args!("{text:?} is not a time, write for example 2026-12-31T18:00:00Z"),
-                );
-                None
-            })
-        });
+        let expires = self.moment("role_map.expires", table.expires.as_deref());
         let RoleMapTable { groups, users, databases, roles, .. } = table;
         RoleMapping { groups, users, databases, roles, expires }
     }
@@ -501,12 +499,6 @@ impl Reading {
             self.wrong("replication", "name groups or users (users = [\"*\"] means everybody)");
         }
         ReplicationRule { groups, users, databases, roles }
-    }
-
-    fn login_rule(&mut self, table: LoginTable) -> LoginRule {
-        let modes = [("device", LoginMode::Device), ("password", LoginMode::Password)];
-        let mode = self.word("login.mode", Some(&table.mode), &modes, LoginMode::Device);
-        LoginRule { databases: table.databases, users: table.users, mode }
     }
 
     fn log(&mut self, table: LogTable) -> Log {

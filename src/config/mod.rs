@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 pub use label::AppLabel;
@@ -62,8 +63,10 @@ pub struct Config {
     pub log: Log,
     /// The search index.
     pub index: Index,
-    /// Which connections are asked for a password (token or pairing secret); others log in by link.
+    /// How clients log in: in order, the first match decides, none by link.
     pub login: Vec<LoginRule>,
+    /// Accounts that log in by password.
+    pub services: Vec<Service>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -357,6 +360,8 @@ pub struct LoginRule {
     pub databases: Vec<String>,
     /// For these startup users; empty: all.
     pub users: Vec<String>,
+    /// For clients from here; empty: from anywhere.
+    pub addresses: Vec<IpNet>,
     /// How.
     pub mode: LoginMode,
 }
@@ -368,6 +373,42 @@ pub enum LoginMode {
     Device,
     /// A password is asked for: a JWT, a minted token, or the client's own pairing secret.
     Password,
+    /// Only the client's own pairing secret is taken.
+    Paired,
+    /// Only a JWT is taken.
+    Token,
+    /// Only a minted token is taken.
+    Minted,
+    /// SASL OAUTHBEARER (libpq 18).
+    Oauth,
+    /// SCRAM-SHA-256, for the accounts under `[[service]]`.
+    Scram,
+}
+
+/// One `[[service]]`: an account that logs in by password (`login.mode = "scram"`).
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The startup user that means it. Records and `role_map` call it `service:` and this name.
+    pub name: String,
+    /// What its password is compared with.
+    pub proof: Proof,
+    /// For these databases; empty: all.
+    pub databases: Vec<String>,
+    /// From here; empty: from anywhere.
+    pub addresses: Vec<IpNet>,
+    /// Not after that, seconds since the Unix epoch.
+    pub expires: Option<i64>,
+    /// For emergencies: each use is a warning in the gateway's log, and stands in `auth`.
+    pub break_glass: bool,
+}
+
+/// What a service's password is compared with.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// The password.
+    Password(Secret),
+    /// Its verifier, as PostgreSQL keeps it in `pg_authid.rolpassword`.
+    Verifier(Secret),
 }
 
 /// `[limits]`: every bound that an operator may need to move.

@@ -1,9 +1,12 @@
 //! The sessions that are open now, as the page and `pgwitness sessions` list them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgwitness_index::record::{Timestamp, Who};
+use pgwitness_protocol::reply::Say;
+use tokio::sync::Notify;
 
 /// A session as others see it.
 #[derive(Debug, Clone)]
@@ -14,6 +17,70 @@ pub struct LiveSession {
     pub pid: u32,
     /// When it began.
     pub since: Timestamp,
+    /// Ends it.
+    pub(super) order: Arc<Order>,
+}
+
+/// Which sessions are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// The one of this id.
+    Session(String),
+    /// All that one approval opened.
+    Login(String),
+    /// All of a person.
+    Person {
+        /// The provider.
+        iss: String,
+        /// The provider's own id of them.
+        sub: String,
+    },
+}
+
+impl Whose {
+    /// Whether a session is meant.
+    #[must_use]
+    pub fn is(&self, who: &Who) -> bool {
+        match self {
+            Self::Session(id) => *id == who.session,
+            Self::Login(id) => *id == who.login,
+            Self::Person { iss, sub } => *iss == who.iss && *sub == who.sub,
+        }
+    }
+}
+
+/// Tells a session to end. Given once; later ones are not heard.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    given: AtomicBool,
+    words: Mutex<Option<Say>>,
+    wake: Notify,
+}
+
+impl Order {
+    fn give(&self, words: Say) {
+        let mut known = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.given.load(Ordering::Acquire) {
+            *known = Some(words);
+            self.given.store(true, Ordering::Release);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether it was given: a look that costs nothing.
+    pub(super) fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is given. Cancel safe.
+    pub(super) async fn heard(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What to tell the client; once.
+    pub(super) fn words(&self) -> Option<Say> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Sessions that are open now, by id. Bounded by the number of clients.
@@ -24,6 +91,13 @@ impl LiveSessions {
     /// All of them, oldest first (ids carry their time).
     pub fn list(&self) -> Vec<LiveSession> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Ends sessions: each is told by these words, at the next moment without a transaction. Says how many.
+    pub(super) fn end(&self, whose: &Whose, words: &Say) -> usize {
+        let open: Vec<_> = self.lock().values().filter(|live| whose.is(&live.who)).cloned().collect();
+        open.iter().for_each(|live| live.order.give(words.clone()));
+        open.len()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LiveSession>> {

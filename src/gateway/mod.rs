@@ -12,8 +12,10 @@ mod databases;
 mod drain;
 mod explaining;
 mod greeting;
+mod identifying;
 mod listener;
 mod live;
+mod lockout;
 mod params;
 mod proof;
 mod reading;
@@ -32,26 +34,28 @@ mod workers;
 use std::sync::Arc;
 
 use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
+use pgwitness_protocol::reply::{Say, Severity};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
-use crate::identity::{MintedTokens, Pairings, Provider};
+use crate::identity::{MintedTokens, Pairings, Principal, Provider, Services};
 use crate::recorder::Recorder;
 use crate::tls::{self, Door, Entrance, TlsError};
 use accuracy::Accuracy;
 use cancel::CancelKeys;
 use databases::Databases;
 use drain::Drain;
+use lockout::Lockout;
 use reading::Readings;
 use refusals::Refusals;
 
 pub use databases::{Looked, look_up};
 pub use explaining::Explaining;
 pub use listener::serve;
-pub use live::{LiveSession, LiveSessions};
+pub use live::{LiveSession, LiveSessions, Whose};
 pub use workers::Workers;
 
 /// Everything that sessions share. Each part is cheap to clone or behind this one `Arc`.
@@ -61,12 +65,14 @@ pub struct Gateway {
     provider: Provider,
     pairings: Pairings,
     minted: MintedTokens,
+    services: Services,
     databases: Databases,
     readings: Readings,
     accuracy: Accuracy,
     cancel_keys: CancelKeys,
     refusals: Refusals,
     live: LiveSessions,
+    lockout: Lockout,
     tls: Option<Entrance>,
     /// One for each client that may be there at a time.
     places: Semaphore,
@@ -100,6 +106,8 @@ pub struct Parts {
     pub pairings: Pairings,
     /// Tokens minted here.
     pub minted: MintedTokens,
+    /// Accounts that log in by password.
+    pub services: Services,
     /// Approves logins by itself, in the demo.
     pub approver: Option<Arc<dyn Approver>>,
     /// Waits for the tasks at shutdown.
@@ -114,7 +122,7 @@ impl Gateway {
     /// # Errors
     /// TLS files that cannot be used.
     pub fn new(parts: Parts) -> Result<Arc<Self>, TlsError> {
-        let Parts { config, recorder, provider, pairings, minted, approver, tracker, stop } = parts;
+        let Parts { config, recorder, provider, pairings, minted, services, approver, tracker, stop } = parts;
         let tls = match &config.listen.tls {
             ListenTls::Off => None,
             ListenTls::Allow(files) | ListenTls::Require(files) => Some(Entrance::open(Door {
@@ -132,12 +140,14 @@ impl Gateway {
             cancel_keys: CancelKeys::default(),
             refusals: Refusals::default(),
             live: LiveSessions::default(),
+            lockout: Lockout::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
             recorder,
             provider,
             pairings,
             minted,
+            services,
             tls,
             approver,
             tracker,
@@ -154,6 +164,21 @@ impl Gateway {
     /// Sessions that are open now.
     pub fn live_sessions(&self) -> &LiveSessions {
         &self.live
+    }
+
+    /// Ends sessions, and what could open more of them: for a login or a person also paired secrets and minted tokens.
+    /// Says how many sessions there were.
+    pub fn end_sessions(&self, whose: &Whose) -> usize {
+        let meant = |principal: &Principal| match whose {
+            Whose::Session(_) => false,
+            Whose::Login(login) => principal.login() == login,
+            Whose::Person { iss, sub } => principal.iss() == iss && principal.sub() == sub,
+        };
+        self.pairings.revoke(meant);
+        self.minted.revoke_all(meant);
+        let words = Say::new(Severity::Fatal, "57P01", "this session was ended by an administrator")
+            .hint("Connect again to log in, if you may.");
+        self.live.end(whose, &words)
     }
 
     /// Reads the certificates again, and records that, with the mistakes found here or by the caller. What

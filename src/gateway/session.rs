@@ -30,7 +30,7 @@ use tokio_util::io::poll_read_buf;
 use super::Gateway;
 use super::chronicle::Chronicle;
 use super::databases::Catalog;
-use super::live::LiveSession;
+use super::live::{LiveSession, Order};
 use super::relay::{Gate, Harmless};
 use super::stream::Stream;
 use super::upstream::{Server, Upstream};
@@ -64,6 +64,8 @@ enum Turn {
     ServerGone,
     /// The gateway is shutting down.
     Stop,
+    /// Somebody ordered it to end.
+    Ordered,
     /// The login has ended, or what was granted after.
     Deadline,
 }
@@ -121,6 +123,8 @@ pub(super) struct Session {
     /// When the session must end at the latest.
     deadline: Instant,
     parting: Option<Say>,
+    /// Somebody may order it to end.
+    order: Arc<Order>,
     events: Vec<Event>,
 }
 
@@ -185,6 +189,7 @@ impl Session {
             withheld: false,
             deadline: Instant::now() + left,
             parting: None,
+            order: Arc::default(),
             events: Vec::new(),
         }
     }
@@ -211,7 +216,8 @@ impl Session {
     /// Relays and records until either side or the gateway ends it.
     pub(super) async fn run(mut self, client: &mut Stream) {
         let who = self.who();
-        let live = LiveSession { who: who.clone(), pid: self.pid, since: clock::now() };
+        let order = self.order.clone();
+        let live = LiveSession { who: who.clone(), pid: self.pid, since: clock::now(), order };
         self.gateway.live.lock().insert(who.session.clone(), live);
         let life = async {
             let ending = self.relay(client).await;
@@ -231,7 +237,9 @@ impl Session {
         let gateway = self.gateway.clone();
         let mut stop = pin!(gateway.drain.begun());
         let mut timer = pin!(tokio::time::sleep_until(self.deadline));
-        let mut stopping = false;
+        let order = self.order.clone();
+        let mut ordered = pin!(order.heard());
+        let (mut stopping, mut obeys) = (false, false);
         // Both know our waker once they were polled: from then on a look at their flags is enough.
         let mut waits = false;
         // Since we last looked, what was waited for may have come.
@@ -256,6 +264,10 @@ impl Session {
                             stopping = true;
                             return Poll::Ready(Turn::Stop);
                         }
+                        if (!waits || order.is_given()) && !obeys && ordered.as_mut().poll(cx).is_ready() {
+                            obeys = true;
+                            return Poll::Ready(Turn::Ordered);
+                        }
                         if (!waits || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready() {
                             return Poll::Ready(Turn::Deadline);
                         }
@@ -271,6 +283,9 @@ impl Session {
                 // Most turns: there is nothing to wait for.
                 self.hear_whole().and_then(|()| self.leave_if_parting())
             } else {
+                if matches!(now, Turn::Ordered) {
+                    self.warn(client).await;
+                }
                 self.take_turn(now, timer.as_mut()).await
             };
             if let Err(ending) = taken {
@@ -303,6 +318,11 @@ impl Session {
             Turn::Stop => {
                 let say = Say::new(Severity::Fatal, "57P01", "the gateway is shutting down");
                 self.part(say, self.gateway.config.limits.drain_timeout, timer)?;
+            }
+            Turn::Ordered => {
+                if let Some(say) = self.order.words() {
+                    self.part(say, OVERTIME, timer)?;
+                }
             }
             Turn::Deadline => match self.parting.take() {
                 Some(say) => return Err(Ending::Us(say)),

@@ -3,14 +3,13 @@
 //! Nothing is sent to a database before somebody is identified, and no byte of the client is
 //! interpreted while it waits for an approval.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use pgwitness_index::record::{Completion, Event, Outcome, TxnOutcome, Who};
 use pgwitness_protocol::frame::FrameBuffer;
-use pgwitness_protocol::frontend;
 use pgwitness_protocol::reply::{self, Say, Severity};
 use pgwitness_protocol::startup::{Decided, MAX_STARTUP, StartupMessage};
 use tokio::io::AsyncWriteExt;
@@ -26,20 +25,10 @@ use super::upstream::{Server, Upstream, UpstreamError};
 use super::wanted::{self, Replication, Wanted};
 use super::{Gateway, event_record};
 use crate::clock;
-use crate::config::{ListenTls, LoginMode, Secret};
-use crate::identity::{DeviceLogin, Grant, LoginError, PairingEntry, Principal};
+use crate::config::ListenTls;
+use crate::identity::{LoginError, Principal};
 use crate::policy::{self, Granted, Stretch};
-use crate::tls::{Entrance, certificate};
-
-/// Other programs hide notices, and give up by themselves after 15 s or more: they are told by an
-/// error, which every program shows.
-const IMPATIENT: Duration = Duration::from_secs(12);
-
-/// Between two reminders of the link.
-const REMINDER: Duration = Duration::from_secs(30);
-
-/// A password message may be this long: tokens are long.
-const MAX_PASSWORD: usize = 70_000;
+use crate::tls::Entrance;
 
 /// Before it is clear what a client wants, it gets at most this long, and no longer than a login.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,29 +36,29 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Telling a client why it is refused may take this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes that a client may send before it is let in.
-const MAX_EARLY: usize = 16 * 1024;
-
 /// A client that has said who it wants to be.
-struct Accepted {
-    gateway: Arc<Gateway>,
-    stream: Stream,
-    message: StartupMessage,
-    early: FrameBuffer,
-    wanted: Wanted,
+pub(super) struct Accepted {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) stream: Stream,
+    pub(super) message: StartupMessage,
+    pub(super) early: FrameBuffer,
+    pub(super) wanted: Wanted,
+    pub(super) address: IpAddr,
     /// What the records of the login say; becomes the session's.
-    who: Who,
+    pub(super) who: Who,
     /// What the database was told in place of the program's name.
     label: Option<String>,
-    deadline: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// Why there is no session: what to tell the client and the record.
-struct Turned {
+pub(super) struct Turned {
     say: Option<Box<Say>>,
     event: Event,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     reason: String,
+    /// It counts as a failed login of this user from this address.
+    pub(super) counts: bool,
 }
 
 /// Serves a connection from its first byte to its last.
@@ -178,30 +167,47 @@ async fn start(
     let deadline = Instant::now() + gateway.config.listen.login_timeout;
     let mut buffer = FrameBuffer::new();
     buffer.space(early.len()).extend_from_slice(&early);
-    let mut accepted =
-        Accepted { gateway, stream, message, early: buffer, wanted, who, label: None, deadline };
+    let mut accepted = Accepted {
+        gateway,
+        stream,
+        message,
+        early: buffer,
+        wanted,
+        address: address.ip(),
+        who,
+        label: None,
+        deadline,
+    };
     if let Err(turned) = accepted.serve().await {
         accepted.turn_away(turned).await;
     }
 }
 
 impl Turned {
-    fn fatal(event: Event, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn fatal(event: Event, code: &'static str, message: impl Into<String>) -> Self {
         let say = Say::new(Severity::Fatal, code, message);
-        Self { event, outcome: Outcome::Denied, reason: say.message.clone(), say: Some(Box::new(say)) }
+        let reason = say.message.clone();
+        Self { event, outcome: Outcome::Denied, reason, say: Some(Box::new(say)), counts: false }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.say = self.say.map(|say| Box::new(say.hint(hint)));
         self
     }
 
-    fn left() -> Self {
+    /// A failure that may be a guess.
+    pub(super) fn counted(mut self) -> Self {
+        self.counts = true;
+        self
+    }
+
+    pub(super) fn left() -> Self {
         Self {
             say: None,
             event: Event::LoginFailed,
             outcome: Outcome::Canceled,
             reason: "the client left before the login was done".into(),
+            counts: false,
         }
     }
 }
@@ -212,6 +218,7 @@ impl From<LoginError> for Turned {
         let event = Event::from_word(error.event().as_str()).unwrap_or(Event::LoginFailed);
         let mut turned = Self::fatal(event, "28000", format!("login failed: {}", error.client_text()));
         turned.reason = error.to_string();
+        turned.counts = error.is_clients_fault();
         turned
     }
 }
@@ -221,7 +228,11 @@ impl Accepted {
         self.negotiate_version().await?;
         // Boxed, here and below: what a login needs is given back when it is over, and a session waits for
         // hours in the memory of this future.
+        self.may_try()?;
         let principal = Box::pin(self.identify()).await?;
+        if self.gateway.lockout.succeeded(&self.wanted.user, self.address) {
+            self.note(Event::LoginUnlocked, Outcome::Ok, self.wanted.user.clone(), String::new())?;
+        }
         let granted = self.grant(&principal)?;
         self.may_replicate(&principal, &granted)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
@@ -230,8 +241,25 @@ impl Accepted {
         self.open_session(server, upstream, &principal, granted).await
     }
 
+    /// Whoever failed too often waits.
+    fn may_try(&self) -> Result<(), Turned> {
+        let Some(left) = self.gateway.lockout.left(&self.wanted.user, self.address, Instant::now()) else {
+            return Ok(());
+        };
+        let text = format!("too many failed logins. Try again in {} s", left.as_secs().max(1));
+        Err(Turned::fatal(Event::LoginFailed, "28000", text))
+    }
+
     async fn turn_away(&mut self, turned: Turned) {
         let who = Arc::new(self.who.clone());
+        if turned.counts {
+            let locked = self.gateway.lockout.failed(&self.wanted.user, self.address, Instant::now());
+            if let Some(lock) = locked {
+                let why = format!("too many failed logins: locked for {} s", lock.as_secs());
+                tracing::warn!(user = %self.wanted.user, ip = %self.who.ip, "{why}");
+                self.gateway.note(Event::LoginLocked, Outcome::Denied, &who, self.wanted.user.clone(), why);
+            }
+        }
         self.gateway.note(turned.event, turned.outcome, &who, self.wanted.user.clone(), turned.reason);
         if let Some(say) = turned.say {
             tell(&mut self.stream, &say).await;
@@ -239,7 +267,13 @@ impl Accepted {
     }
 
     /// Records a step of the login. Who cannot be recorded is not let in.
-    fn note(&self, event: Event, outcome: Outcome, detail: String, error: String) -> Result<(), Turned> {
+    pub(super) fn note(
+        &self,
+        event: Event,
+        outcome: Outcome,
+        detail: String,
+        error: String,
+    ) -> Result<(), Turned> {
         let who = Arc::new(self.who.clone());
         if self.gateway.note(event, outcome, &who, detail, error) {
             return Ok(());
@@ -248,7 +282,7 @@ impl Accepted {
             .hint("Nobody is let in while access cannot be recorded. Try again later."))
     }
 
-    async fn send(&mut self, out: &[u8]) -> Result<(), Turned> {
+    pub(super) async fn send(&mut self, out: &[u8]) -> Result<(), Turned> {
         self.stream.send(out).await.map_err(|_| Turned::left())
     }
 
@@ -259,209 +293,6 @@ impl Accepted {
         let mut out = BytesMut::new();
         reply::negotiate_version(&mut out, self.message.spoken_minor(), self.message.protocol_options());
         self.send(&out).await
-    }
-
-    async fn identify(&mut self) -> Result<Principal, Turned> {
-        let rules = wanted::mode_for(self.gateway.login_rules(), &self.wanted);
-        let mode = if wanted::asks_for_password(&self.message) { LoginMode::Password } else { rules };
-        let grant = match mode {
-            LoginMode::Device => Grant::Device,
-            LoginMode::Password => self.ask_password().await?,
-        };
-        let mut out = BytesMut::new();
-        reply::authentication_ok(&mut out);
-        let principal = match grant {
-            Grant::Device => {
-                self.send(&out).await?;
-                self.device_login().await?
-            }
-            Grant::Token(token) => {
-                let principal = self.gateway.provider.verify_token(token.reveal()).await?;
-                self.send(&out).await?;
-                principal
-            }
-            Grant::Minted(token) => {
-                let principal = self.gateway.minted.lookup(token.reveal()).ok_or_else(|| {
-                    Turned::fatal(
-                        Event::LoginFailed,
-                        "28P01",
-                        "login failed: this token is not known, or its life is over",
-                    )
-                    .hint("Make a new one with: pgwitness token")
-                })?;
-                self.send(&out).await?;
-                principal
-            }
-            Grant::Pairing(secret) => {
-                self.send(&out).await?;
-                self.paired_login(&secret).await?
-            }
-        };
-        self.who.user = principal.user().to_owned();
-        self.who.sub = principal.sub().to_owned();
-        self.who.iss = principal.iss().to_owned();
-        self.who.groups = principal.groups().to_vec();
-        self.who.login = principal.login().to_owned();
-        self.who.auth = principal.auth();
-        if let Some(shown) = self.stream.peer_certificate() {
-            let own = |name: &str, value| (name.to_owned(), value);
-            let subject = certificate::subject(&shown).unwrap_or_default();
-            self.who.auth.push(own("tls_subject", subject));
-            self.who.auth.push(own("tls_sha256", certificate::fingerprint(&shown)));
-        }
-        Ok(principal)
-    }
-
-    async fn ask_password(&mut self) -> Result<Grant, Turned> {
-        let mut out = BytesMut::new();
-        reply::ask_password(&mut out);
-        self.send(&out).await?;
-        let body = tokio::time::timeout_at(self.deadline, self.read_password()).await.map_err(|_| {
-            Turned::fatal(Event::LoginFailed, "28000", "login failed: no password came in time")
-        })??;
-        let grant = frontend::password(&body)
-            .map_err(|error| Turned::fatal(Event::LoginFailed, "08P01", error.to_string()))
-            .and_then(|password| Grant::read(password).map_err(Turned::from))?;
-        Ok(grant)
-    }
-
-    async fn read_password(&mut self) -> Result<Vec<u8>, Turned> {
-        let bad = |error: pgwitness_protocol::ProtocolError| {
-            Turned::fatal(Event::LoginFailed, "08P01", error.to_string())
-        };
-        loop {
-            let want = |tag, length| match (tag, length) {
-                (b'p', 0..=MAX_PASSWORD) => Ok(length),
-                (b'p', _) => {
-                    Err(pgwitness_protocol::ProtocolError::TooLarge { tag, length, limit: MAX_PASSWORD })
-                }
-                _ => Err(pgwitness_protocol::ProtocolError::UnknownType(tag)),
-            };
-            if let Some(frame) = self.early.next(want).map_err(bad)? {
-                let body = frame.body.to_vec();
-                let count = self.early.cleared().len();
-                self.early.passed(count);
-                return Ok(body);
-            }
-            self.stream.read_more(self.early.space(1024)).await.map_err(|_| Turned::left())?;
-        }
-    }
-
-    async fn device_login(&mut self) -> Result<Principal, Turned> {
-        let login = self.gateway.provider.start_device().await?;
-        self.prompt(&login, true).await?;
-        let provider = self.gateway.provider.clone();
-        let patience = self.patience(&login);
-        match self.wait_for(&login, patience, provider.wait_device(&login)).await? {
-            Some(principal) => Ok(principal),
-            None if self.wanted.is_patient() => {
-                Err(Turned::fatal(Event::LoginExpired, "28000", "login failed: it was not approved in time"))
-            }
-            None => Err(Turned::fatal(
-                Event::LoginExpired,
-                "28000",
-                "a login is needed, and this program cannot show its link. Give it a password of your own making \
-                 (openssl rand -hex 16) and the option -c pgwitness.login=password, then connect again",
-            )
-            .hint("One approval then covers every connection with that password.")),
-        }
-    }
-
-    async fn paired_login(&mut self, secret: &Secret) -> Result<Principal, Turned> {
-        let gateway = self.gateway.clone();
-        let (user, database) = (&self.wanted.user, &self.wanted.database);
-        let entry = gateway.pairings.enter(secret, user, database, &gateway.provider).await?;
-        let mut waiter = match entry {
-            PairingEntry::Approved(principal) => return Ok(principal),
-            PairingEntry::Waiting(waiter) => waiter,
-        };
-        let login = waiter.login.clone();
-        self.prompt(&login, waiter.is_first).await?;
-        let patience = self.patience(&login);
-        match self.wait_for(&login, patience, waiter.wait()).await? {
-            Some(principal) => Ok(principal),
-            None => Err(Turned::fatal(
-                Event::LoginExpired,
-                "28000",
-                format!(
-                    "to log in, open {} and approve the code {}, then connect again with the same password",
-                    login.link(),
-                    login.user_code
-                ),
-            )),
-        }
-    }
-
-    fn patience(&self, login: &DeviceLogin) -> Instant {
-        let life = login.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
-        let code_ends = Instant::now() + life;
-        if self.wanted.is_patient() {
-            self.deadline.min(code_ends)
-        } else {
-            self.deadline.min(code_ends).min(Instant::now() + IMPATIENT)
-        }
-    }
-
-    /// Shows link and code, records that they were shown, and lets the demo approve by itself.
-    async fn prompt(&mut self, login: &DeviceLogin, is_first: bool) -> Result<(), Turned> {
-        if is_first {
-            self.note(Event::LoginPrompted, Outcome::Ok, self.wanted.user.clone(), String::new())?;
-        }
-        self.show(login).await?;
-        if let (true, Some(approver)) = (is_first, &self.gateway.approver) {
-            approver.approve(&login.user_code, &self.wanted.user);
-        }
-        Ok(())
-    }
-
-    async fn show(&mut self, login: &DeviceLogin) -> Result<(), Turned> {
-        let app = if self.wanted.app.is_empty() { "a program" } else { &self.wanted.app };
-        let hint = format!(
-            "Asked by {app} from {} for {} in database {}. Approve only if that is you.",
-            self.who.ip, self.wanted.user, self.wanted.database
-        );
-        let link = login.link();
-        let text = if login.verification_uri_complete.is_some() {
-            format!("to log in, open {link} and check that it shows the code {}", login.user_code)
-        } else {
-            format!("to log in, open {link} and enter the code {}", login.user_code)
-        };
-        let mut out = BytesMut::new();
-        Say::new(Severity::Warning, "01000", text).hint(hint).encode(&mut out);
-        self.send(&out).await
-    }
-
-    /// Waits for the approval, the client's leaving, or the end of patience (`None`); reminds.
-    async fn wait_for(
-        &mut self,
-        login: &DeviceLogin,
-        until: Instant,
-        approval: impl Future<Output = Result<Principal, LoginError>>,
-    ) -> Result<Option<Principal>, Turned> {
-        tokio::pin!(approval);
-        let stop = self.gateway.stop.clone();
-        let mut remind = Instant::now() + REMINDER;
-        loop {
-            let listening = self.early.len() < MAX_EARLY;
-            tokio::select! {
-                // An approval that is there counts, whatever else happened.
-                biased;
-                approved = &mut approval => return approved.map(Some).map_err(Turned::from),
-                () = stop.cancelled() => {
-                    return Err(Turned::fatal(Event::LoginFailed, "57P01", "the gateway is shutting down"));
-                }
-                read = self.stream.read_more(self.early.space(1024)), if listening => {
-                    if read.is_err() {
-                        return Err(Turned::left());
-                    }
-                }
-                () = tokio::time::sleep_until(remind) => {
-                    remind += REMINDER;
-                    self.show(login).await?;
-                }
-                () = tokio::time::sleep_until(until) => return Ok(None),
-            }
-        }
     }
 
     fn grant(&mut self, principal: &Principal) -> Result<Granted, Turned> {
@@ -517,7 +348,13 @@ impl Accepted {
                 // The database's own words, as it said them.
                 let _ = self.send(&frame).await;
                 let reason = format!("{}: {}", report.code, report.message);
-                Err(Turned { say: None, event: Event::SessionStart, outcome: Outcome::Error, reason })
+                Err(Turned {
+                    say: None,
+                    event: Event::SessionStart,
+                    outcome: Outcome::Error,
+                    reason,
+                    counts: false,
+                })
             }
             Err(error) => {
                 tracing::warn!(%error, upstream = %server.config.name, "no connection to the database");

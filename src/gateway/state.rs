@@ -198,7 +198,7 @@ impl Settings {
         let mut found: Vec<String> = Vec::new();
         for item in items {
             let name = if item == "$user" { self.role.as_deref()?.to_owned() } else { item };
-            let here = name == "pg_temp" || schema.has_schema(&name);
+            let here = name == "pg_temp" || schema.has_schema(&name) || self.own.has_schema(&name);
             if here && !found.contains(&name) {
                 found.push(name);
             }

@@ -1,5 +1,7 @@
 //! What a startup message asks for: whom to be, where, which settings.
 
+use std::net::IpAddr;
+
 use pgwitness_protocol::options;
 use pgwitness_protocol::reply::{Say, Severity};
 use pgwitness_protocol::startup::{APPLICATION_NAME, StartupMessage};
@@ -175,11 +177,14 @@ pub(super) fn settings(message: &StartupMessage) -> Vec<(String, String)> {
 }
 
 /// How this client logs in: the first rule that fits decides.
-pub(super) fn mode_for(rules: &[LoginRule], wanted: &Wanted) -> LoginMode {
+pub(super) fn mode_for(rules: &[LoginRule], wanted: &Wanted, from: IpAddr) -> LoginMode {
     let listed = |list: &[String], name: &str| list.is_empty() || list.iter().any(|known| known == name);
     rules
         .iter()
-        .find(|rule| listed(&rule.databases, &wanted.database) && listed(&rule.users, &wanted.user))
+        .find(|rule| {
+            let near = rule.addresses.is_empty() || rule.addresses.iter().any(|net| net.contains(&from));
+            near && listed(&rule.databases, &wanted.database) && listed(&rule.users, &wanted.user)
+        })
         .map_or(LoginMode::Device, |rule| rule.mode)
 }
 
@@ -265,13 +270,16 @@ mod tests {
         let rule = |databases: &[&str], mode| LoginRule {
             databases: databases.iter().map(|d| d.to_string()).collect(),
             users: vec![],
+            addresses: vec!["10.0.0.0/8".parse().unwrap()],
             mode,
         };
-        let rules = [rule(&["bi"], LoginMode::Password), rule(&[], LoginMode::Device)];
+        let (near, far) = (IpAddr::from([10, 1, 2, 3]), IpAddr::from([11, 1, 2, 3]));
+        let rules = [rule(&["bi"], LoginMode::Password), rule(&[], LoginMode::Token)];
         let wanted = |db: &str| Wanted::read(&message(&[("user", "ann"), ("database", db)])).unwrap();
-        assert_eq!(mode_for(&rules, &wanted("bi")), LoginMode::Password);
-        assert_eq!(mode_for(&rules, &wanted("shop")), LoginMode::Device);
-        assert_eq!(mode_for(&[], &wanted("shop")), LoginMode::Device);
+        assert_eq!(mode_for(&rules, &wanted("bi"), near), LoginMode::Password);
+        assert_eq!(mode_for(&rules, &wanted("shop"), near), LoginMode::Token);
+        assert_eq!(mode_for(&rules, &wanted("bi"), far), LoginMode::Device);
+        assert_eq!(mode_for(&[], &wanted("shop"), near), LoginMode::Device);
     }
 
     #[test]

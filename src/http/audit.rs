@@ -85,6 +85,11 @@ pub(super) fn export(api: &Api, caller: &Caller, asked: String) -> Result<(), Pr
     )
 }
 
+/// The record of something that a caller did.
+pub(super) fn deed(event: Event, caller: &Caller, detail: String, done: Completion) -> Record {
+    entry(event, who_of(&caller.principal, &caller.ip, &caller.agent), detail, done)
+}
+
 /// The record of a browser's sign-in.
 pub(super) fn signed_in(principal: &Principal, ip: &str, agent: &str) -> Record {
     let done = Completion::new(Outcome::Ok, TxnOutcome::None);

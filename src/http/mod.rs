@@ -22,6 +22,7 @@ mod page;
 mod params;
 mod problem;
 mod serve;
+mod terminate;
 mod when;
 
 #[cfg(all(test, feature = "demo"))]
@@ -58,6 +59,24 @@ pub trait Witness: Send + Sync {
     fn status(&self) -> Value;
     /// The open database sessions, one object each.
     fn sessions(&self) -> Vec<Value>;
+    /// Ends sessions at their next moment without a transaction, and what could open more of them. Says how many.
+    fn end(&self, ends: &Ends) -> usize;
+}
+
+/// Which sessions are to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ends {
+    /// The one of this id.
+    Session(String),
+    /// All of a login, with the secrets that stand for it.
+    Login(String),
+    /// All of a person, with the secrets that stand for them.
+    Person {
+        /// The provider.
+        iss: String,
+        /// The provider's own id of them.
+        sub: String,
+    },
 }
 
 /// How browsers reach us; decides the cookie.
@@ -128,6 +147,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let routes = Router::new()
         .merge(api::routes())
         .merge(browser::routes())
+        .merge(terminate::routes())
         .merge(page::routes())
         .with_state(Arc::clone(&api))
         .fallback(|| async { Problem::not_found() })

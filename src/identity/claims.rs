@@ -10,7 +10,7 @@
 use serde_json::{Map, Value};
 
 use super::TokenFault;
-use super::principal::Verified;
+use super::principal::{SERVICE_PREFIX, Verified};
 use super::token::Kind;
 use crate::config::Oidc;
 
@@ -156,8 +156,11 @@ impl Claims {
             _ => false,
         };
         let user = self.find(&config.user_claim).ok_or_else(|| missing(&config.user_claim))?;
-        let user =
-            user.as_str().and_then(name).ok_or_else(|| TokenFault::Claim(config.user_claim.clone()))?;
+        let user = user
+            .as_str()
+            .and_then(name)
+            .filter(|name| !name.starts_with(SERVICE_PREFIX))
+            .ok_or_else(|| TokenFault::Claim(config.user_claim.clone()))?;
         if config.user_claim == "email" && !email_verified {
             return Err(TokenFault::EmailNotVerified);
         }

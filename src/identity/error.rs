@@ -83,6 +83,11 @@ impl LoginError {
         }
     }
 
+    /// Whether it may be a guess: something was presented that proves nothing.
+    pub const fn is_clients_fault(&self) -> bool {
+        matches!(self, Self::BadToken(_) | Self::BadPassword { .. } | Self::OtherPerson | Self::Denied)
+    }
+
     /// A sentence that helps the person at the client and holds no internals.
     pub fn client_text(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

@@ -76,6 +76,11 @@ impl MintedTokens {
         }
     }
 
+    /// Ends all tokens of those who are meant.
+    pub fn revoke_all(&self, is_meant: impl Fn(&Principal) -> bool) {
+        self.lock().retain(|_, minted| !is_meant(&minted.principal));
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Minted>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

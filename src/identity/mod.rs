@@ -9,6 +9,7 @@
 //! no identity from anything but a signature that it checked itself. Every wait has an end and
 //! every table a bound, named where it stands.
 
+mod bearer;
 mod browser;
 mod cached;
 mod claims;
@@ -20,12 +21,15 @@ mod minted;
 mod pairing;
 mod principal;
 mod provider;
+mod scram;
+mod service;
 #[cfg(test)]
 #[cfg(feature = "demo")]
 mod tests;
 mod token;
 mod transport;
 
+pub use bearer::{ACKNOWLEDGED, OAUTHBEARER, read_bearer};
 pub use browser::Authorization;
 pub use device::DeviceLogin;
 pub use error::{Ending, LoginError, TokenFault};
@@ -34,6 +38,8 @@ pub use minted::MintedTokens;
 pub use pairing::{Entry as PairingEntry, Pairings, Waiter};
 pub use principal::{Mode, Principal};
 pub use provider::{Provider, SetupError};
+pub use scram::{Channel, Exchange, ScramError};
+pub use service::{BadVerifier, Services};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

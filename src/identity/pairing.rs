@@ -132,6 +132,12 @@ impl Pairings {
         }
     }
 
+    /// Forgets the approved secrets of those who are meant: they start a login anew.
+    pub fn revoke(&self, is_meant: impl Fn(&Principal) -> bool) {
+        let meant = |stage: &watch::Receiver<Stage>| matches!(&*stage.borrow(), Stage::Done(Ok(who)) if is_meant(who));
+        self.0.lock().entries.retain(|_, stage| !meant(stage));
+    }
+
     /// Finds the login of a secret, or starts one.
     fn join(
         &self,

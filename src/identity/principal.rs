@@ -18,7 +18,16 @@ pub enum Mode {
     Pairing,
     /// In the browser.
     Browser,
+    /// With a token of the provider, by SASL OAUTHBEARER.
+    Oauth,
+    /// With the password of an account of the configuration.
+    Scram,
 }
+
+/// The issuer of accounts of the configuration, in place of a provider's URL.
+pub(super) const SERVICE_ISSUER: &str = "pgwitness";
+/// How their names begin; no person's may.
+pub(super) const SERVICE_PREFIX: &str = "service:";
 
 impl Mode {
     /// The word in the record.
@@ -29,6 +38,8 @@ impl Mode {
             Self::Minted => "minted",
             Self::Pairing => "pairing",
             Self::Browser => "browser",
+            Self::Oauth => "oauth",
+            Self::Scram => "scram",
         }
     }
 }
@@ -90,6 +101,11 @@ impl Principal {
     /// The person's name: the configured claim.
     pub fn user(&self) -> &str {
         &self.0.who.user
+    }
+
+    /// The account's name in the configuration, if this is one.
+    pub fn service(&self) -> Option<&str> {
+        self.user().strip_prefix(SERVICE_PREFIX).filter(|_| self.mode() == Mode::Scram)
     }
 
     /// The e-mail address the provider states, verified or not: for showing only.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::bearer::discovery;
 use super::cached::{Cached, Life};
 use super::claims::{Claims, Origin};
 use super::keys::KeySet;
@@ -146,6 +147,19 @@ impl Provider {
         let token = Unverified::read(jwt)?;
         let claims = self.signed(&token, Patience::None).await?;
         self.admit(&claims, Origin::Presented, Mode::Token)
+    }
+
+    /// The same, of a token that came by SASL OAUTHBEARER.
+    ///
+    /// # Errors
+    /// As [`Provider::verify_token`].
+    pub async fn verify_bearer(&self, jwt: &str) -> Result<Principal, LoginError> {
+        Ok(self.verify_token(jwt).await?.by(Mode::Oauth))
+    }
+
+    /// What a client of SASL OAUTHBEARER is told that has no token which helps: where to get one.
+    pub fn discovery(&self) -> String {
+        discovery(&self.config().issuer, &self.scope())
     }
 
     /// Verifies the provider's own answer to a finished login.

@@ -121,7 +121,7 @@ fn rule_matches(rule: &RoleMapping, principal: &Principal, database: &str, now: 
 
 /// Whether the startup `user` is just the person's own name, which many clients send by default.
 fn is_own_name(principal: &Principal, wanted: &str) -> bool {
-    let own = [Some(principal.user()), principal.verified_email()];
+    let own = [Some(principal.user()), principal.verified_email(), principal.service()];
     own.into_iter().flatten().any(|name| {
         let local = name.split_once('@').map(|(local, _)| local);
         same_name(name, wanted) || local.is_some_and(|local| local.eq_ignore_ascii_case(wanted))

@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Base, Column, Constraint, Relation, RelationKind, quoted};
+use crate::catalog::{Base, Column, Constraint, Origin, Relation, RelationKind, quoted};
 
 use super::analysis::Draft;
+use super::hooks;
 use super::own::{Becomes, Change, Seen, TEMP};
+use super::query;
 use super::touched::Col;
+use super::tree as t;
 use super::utility::Statement;
 
 /// Words that begin a constraint of a table, not a column; EXCLUDE may be a column's name.
@@ -17,8 +20,8 @@ const CONSTRAINTS: &[&str] = &["constraint", "primary", "unique", "check", "fore
 const SEQUENCE: [&str; 3] = ["last_value", "log_cnt", "is_called"];
 /// First words of what ALTER may do to a relation without a change of its columns.
 const HARMLESS: &[&str] = &[
-    "alter", "attach", "cluster", "detach", "force", "inherit", "no", "owner", "replica", "reset", "set",
-    "validate",
+    "alter", "attach", "cluster", "detach", "disable", "force", "inherit", "no", "owner", "replica", "reset",
+    "set", "validate",
 ];
 
 /// A relation that comes into being.
@@ -34,6 +37,8 @@ pub(crate) struct Made {
     pub(crate) columns: Option<Vec<String>>,
     /// What a view reads.
     pub(crate) bases: Vec<Base>,
+    /// Where the columns of a simple view go.
+    pub(crate) origins: Vec<Origin>,
     /// What a table inherits from.
     pub(crate) parents: Vec<u32>,
     /// Its named unique and primary key constraints: name and columns.
@@ -49,6 +54,7 @@ impl Default for Made {
             until_commit: false,
             columns: None,
             bases: Vec::new(),
+            origins: Vec::new(),
             parents: Vec::new(),
             keys: Vec::new(),
         }
@@ -81,6 +87,7 @@ impl<'a> Statement<'a> {
             Some(columns) => {
                 let mut relation = Relation::new(self.names().free_oid(), &schema, &only, made.kind, columns);
                 relation.bases = made.bases;
+                relation.origins = made.origins;
                 relation.parents = made.parents;
                 made.keys.into_iter().for_each(|key| add_key(&mut relation, key));
                 Becomes::Known(Arc::new(relation))
@@ -106,7 +113,33 @@ impl<'a> Statement<'a> {
     }
 
     fn exists(&self, schema: &str) -> bool {
-        schema == TEMP || self.schema.has_schema(schema)
+        schema == TEMP || self.schema.has_schema(schema) || self.settings.own.has_schema(schema)
+    }
+
+    /// `CREATE SCHEMA name [AUTHORIZATION role]` and `CREATE TYPE name AS (…)`, from the name on: what is named by it can
+    /// be used at once.
+    pub(crate) fn place_made(&self, kind: &str, at: usize, to: usize, draft: &mut Draft) {
+        if kind == "SCHEMA" {
+            let by_role = usize::from(self.words.is(at, "authorization"));
+            let Some(name) = self.words.name(at + by_role) else { return };
+            let end = at + by_role + 1;
+            let end = if self.words.is(end, "authorization") { end + 2 } else { end };
+            // Its elements, if any, are read by the server alone.
+            draft.followed = end >= to;
+            let becomes = Becomes::Opaque;
+            draft.changes.push(Change { schema: name, name: String::new(), becomes, until_commit: true });
+            return;
+        }
+        let Some((name, next)) = self.name_at(at) else { return };
+        let columns =
+            self.words.is(next, "as").then(|| self.defined_columns(RelationKind::Composite, next + 1, to));
+        let (Some(columns), Some((schema, name))) = (columns.flatten(), self.place_of(&name, false)) else {
+            return;
+        };
+        let composite =
+            Relation::new(self.names().free_oid(), &schema, &name, RelationKind::Composite, columns);
+        let becomes = Becomes::Known(Arc::new(composite));
+        draft.changes.push(Change { schema, name, becomes, until_commit: true });
     }
 
     /// The columns of a CREATE without a query, from behind the name.
@@ -156,6 +189,35 @@ impl<'a> Statement<'a> {
         }
         let columns = (at + 3..to).find(|at| words.mark(*at, "(")).map(|at| self.column_list(at))?;
         Some((name, columns))
+    }
+
+    /// Where the columns of a view over one table go, by its query: writes pass through them. Of a view that cannot be
+    /// written through, it does not matter what is said.
+    pub(crate) fn defined_origins(&self, from: usize, to: usize) -> Vec<Origin> {
+        let parsed = query::read(self.words.between(from, to), self.settings);
+        let Ok(t::Statement::Query(t::Query { with: None, body: t::Body::Select(select), .. })) = parsed
+        else {
+            return Vec::new();
+        };
+        let [t::From::Table { name, .. }] = select.from.as_slice() else { return Vec::new() };
+        let Some(base) = self.relation(name) else { return Vec::new() };
+        let mut found: Vec<Option<i16>> = Vec::new();
+        for item in &select.items {
+            match item {
+                t::Item::Star | t::Item::TableStar(_) => {
+                    found.extend(base.columns.iter().map(|column| Some(column.number)));
+                }
+                t::Item::Expr(t::Expr::Name(name), _) => {
+                    let column = name.last().and_then(|name| base.column(name));
+                    found.push(column.map(|column| column.number));
+                }
+                t::Item::Expr(..) => found.push(None),
+                t::Item::ExprStar(_) => return Vec::new(),
+            }
+        }
+        let columns = (1..).zip(found);
+        let known = columns.filter_map(|(column, found)| Some((column, found?)));
+        known.map(|(column, base_column)| Origin { column, base: base.oid, base_column }).collect()
     }
 
     /// What a CREATE without a query inherits from, from behind the name.
@@ -297,6 +359,10 @@ impl<'a> Statement<'a> {
             if let Some(name) = words.name(named).filter(|_| column || !words.is(at + 1, "constraint")) {
                 relation.columns.retain(|column| *column.name != *name);
             }
+            return true;
+        }
+        if words.is(at, "enable") {
+            hooks::enabled(relation, words.is(at + 1, "row"));
             return true;
         }
         words.is_any(at, HARMLESS)

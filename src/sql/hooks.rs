@@ -1,6 +1,7 @@
 //! CREATE and DROP of what hangs on a relation, read from the text: rules, triggers and policies, so that a session's
 //! next statement is read with them before the catalog tells of them. What the text does not tell is said to be unknown.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::{Change, Fires, Policy, Relation, Rule, Touch, Trigger};
@@ -101,7 +102,8 @@ impl Statement<'_> {
         if words.mark(begin, "(") && self.skip_group(begin) == to {
             (begin, end) = (begin + 1, to - 1);
         }
-        if !words.is_any(begin, &["nothing", "notify"]) {
+        let nothing = words.is(begin, "nothing");
+        if !nothing && !words.is(begin, "notify") {
             let mut from = begin;
             let marks: Vec<usize> = self.outside(begin, end).filter(|at| words.mark(*at, ";")).collect();
             for stop in marks.into_iter().chain(Some(end)) {
@@ -111,7 +113,14 @@ impl Statement<'_> {
                 from = stop + 1;
             }
         }
-        let touches = touches(&all);
+        let mut touches = touches(&all);
+        let row: BTreeSet<i16> =
+            all.seen.union(&all.reads).filter(|(oid, _)| *oid == ROW).map(|(_, column)| *column).collect();
+        // What a condition looks at beside an action that never is counts for nothing, as in `pg_rewrite`.
+        if !nothing && !row.is_empty() {
+            let selected = row.into_iter().collect();
+            touches.push(Touch { oid: relation.oid, selected, written: Box::default(), changed: None });
+        }
         let instead = instead && !conditional;
         Some(Rule { name: name.into(), event, instead, touches, fires: Fires::Origin })
     }
@@ -139,6 +148,15 @@ impl Statement<'_> {
         resolver.statement_over(rows.into(), &parsed);
         let touched = resolver.touched;
         (!touched.incomplete && touched.settings.is_empty()).then_some(touched)
+    }
+}
+
+/// What was disabled was not read: it may be anything. Policies are loaded only where row security is on.
+pub(crate) fn enabled(relation: &mut Relation, policies: bool) {
+    if policies {
+        relation.policies.push(unknown_policy());
+    } else {
+        relation.triggers.push(unknown_trigger());
     }
 }
 

@@ -48,6 +48,9 @@ const LONG_KINDS: &[&[&str]] = &[
 const RELATIONS: &[&str] = &["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"];
 /// Kinds that hang on a relation named after ON.
 const ON_RELATION: &[&str] = &["INDEX", "TRIGGER", "RULE", "POLICY", "STATISTICS"];
+/// Kinds that give no relation, column or function a new meaning.
+const NO_NAMES: &[&str] =
+    &["COLLATION", "DATABASE", "DOMAIN", "GROUP", "PUBLICATION", "ROLE", "TABLESPACE", "USER"];
 const ROLES: &[&str] = &["ROLE", "USER", "GROUP"];
 
 impl Statement<'_> {
@@ -70,6 +73,11 @@ impl Statement<'_> {
         if RELATIONS.contains(&kind.as_str()) {
             let temporary = (from..at).any(|at| self.words.is_any(at, TEMPORARY));
             self.create_relation(&kind, (temporary, optional), at, to, draft);
+        } else if matches!(kind.as_str(), "SCHEMA" | "TYPE") {
+            draft.followed = kind == "TYPE";
+            self.place_made(&kind, at, to, draft);
+        } else if NO_NAMES.contains(&kind.as_str()) {
+            draft.followed = true;
         } else if ON_RELATION.contains(&kind.as_str()) {
             self.on_relation(at, to, draft);
             if matches!(kind.as_str(), "TRIGGER" | "RULE" | "POLICY") {
@@ -119,6 +127,7 @@ impl Statement<'_> {
             });
             if kind == "VIEW" {
                 made.bases = bases(&draft.touched.seen);
+                made.origins = self.defined_origins(body, end);
             }
         }
         draft.class = class;

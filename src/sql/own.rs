@@ -26,7 +26,7 @@ pub enum Becomes {
 pub struct Change {
     /// The schema; `pg_temp` for temporary relations.
     pub schema: String,
-    /// The relation.
+    /// The relation; empty for the schema itself.
     pub name: String,
     /// What it is afterwards.
     pub becomes: Becomes,
@@ -79,6 +79,13 @@ impl Own {
         self.found.retain(|(schema, _), _| schema != TEMP);
     }
 
+    /// Whether a schema is known by what the session made: it, or something in it.
+    #[must_use]
+    pub fn has_schema(&self, schema: &str) -> bool {
+        let all = self.found.range((schema.to_owned(), String::new())..);
+        all.take_while(|((known, _), _)| known == schema).any(|(_, (becomes, _))| *becomes != Becomes::Gone)
+    }
+
     /// Those whose columns are known.
     pub(crate) fn relations(&self) -> impl Iterator<Item = &Relation> {
         self.found.values().filter_map(|(becomes, _)| match becomes {
@@ -104,6 +111,7 @@ impl Own {
             part(name);
             if let Becomes::Known(relation) = becomes {
                 part(&format!("{:?} {:?} {:?}", relation.oid, relation.kind, relation.bases));
+                part(&format!("{:?}", relation.origins));
                 part(&format!("{:?} {:?} {:?}", relation.parents, relation.triggers, relation.policies));
                 part(&format!("{:?} {:?} {:?}", relation.constraints, relation.rules, relation.calls));
                 relation.columns.iter().for_each(|column| part(&column.name));

@@ -51,6 +51,8 @@ pub(crate) struct Touched {
     pub(crate) volatile: bool,
     /// A function of somebody's own was called.
     pub(crate) own_functions: bool,
+    /// Functions that views, defaults, checks and rules call, and that may touch more.
+    pub(crate) through: BTreeSet<String>,
     /// Rows are locked (FOR UPDATE, FOR SHARE).
     pub(crate) locks: bool,
     /// DEFAULT is given as a value.
@@ -101,6 +103,7 @@ impl Touched {
         self.own_functions |= inner.own_functions;
         self.defaults |= inner.defaults;
         self.locks |= inner.locks;
+        self.through.extend(inner.through);
     }
 
     /// Says what is not known; the analysis is then at most partial.
@@ -266,6 +269,7 @@ impl Touched {
             let body = function.body.as_deref().map(|body| Body::read(body, names)).unwrap_or_default();
             let name = format!("{}.{}", quoted(&function.schema), quoted(&function.name));
             self.doubt(format!("{full} calls {name}, which may touch more{}", body.said(names)));
+            self.through.insert(name);
             self.tables.extend(body.relations);
             self.volatile |= function.volatility == Volatility::Volatile;
             self.unsettling |= names.schema.is_unsettling(&function.name);
@@ -444,7 +448,13 @@ impl Touched {
             reads: columns(&mut self.reads.iter()),
             filters: columns(&mut self.seen.difference(&self.reads)),
             writes: columns(&mut self.writes.iter()),
-            via: sorted(&via).into_iter().chain(triggered).collect::<BTreeSet<_>>().into_iter().collect(),
+            via: sorted(&via)
+                .into_iter()
+                .chain(triggered)
+                .chain(std::mem::take(&mut self.through))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         }
     }
 }

@@ -103,6 +103,12 @@ impl Entrance {
         Ok(Self { door, chain, config })
     }
 
+    /// The certificate that is shown, in DER.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let chain = self.chain.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        chain.cert.first().map(|certificate| certificate.to_vec())
+    }
+
     /// The settings for the next connection.
     pub fn now(&self) -> Arc<ServerConfig> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()

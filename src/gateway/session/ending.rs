@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use pgwitness_protocol::backend::Status;
 use pgwitness_protocol::reply::{Say, Severity};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
@@ -125,6 +126,19 @@ impl Session {
             heard.map_err(io::Error::other)?;
         }
         Ok(())
+    }
+
+    /// Tells a client in a transaction that its session will end, where that can be said between two messages.
+    pub(super) async fn warn(&mut self, client: &mut Stream) {
+        let at_rest = self.status == Status::Idle && self.conversation.is_idle();
+        let between = !self.withheld && !self.results.is_mid_message() && self.results.cleared().is_empty();
+        if at_rest || !between {
+            return;
+        }
+        let mut out = BytesMut::new();
+        Say::new(Severity::Warning, "01000", "this session will be ended: finish your transaction")
+            .encode(&mut out);
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, client.send(&out)).await;
     }
 
     /// What the database said last belongs to the client; then our own words, between messages only.

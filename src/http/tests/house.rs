@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
-use crate::http::{Api, Parts, Reach, Witness, router, serve, when};
+use crate::http::{Api, Ends, Parts, Reach, Witness, router, serve, when};
 use crate::identity::{MintedTokens, Provider};
 
 /// May read all.
@@ -109,6 +109,10 @@ impl Witness for Book {
             json!({ "session": format!("s-{user}"), "user": user, "iss": iss, "sub": sub, "state": "active", "sql": sql })
         };
         vec![one(MARIA, "select 1"), one(ANA, "select 2")]
+    }
+
+    fn end(&self, ends: &Ends) -> usize {
+        usize::from(*ends != Ends::Session(String::new()))
     }
 }
 

@@ -19,3 +19,4 @@ async fn the_house_can_be_looked_at() {
     println!("{} {}", house.url, house.provider.issuer());
     tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
 }
+mod terminate;

@@ -30,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct TestGateway {
     pub(crate) port: u16,
     pub(crate) http: String,
+    provider: DemoProvider,
     token: String,
     service: Option<Service>,
     database: String,
@@ -127,7 +128,27 @@ impl TestGateway {
             settings.auto_approve.then(|| Arc::new(Everybody(provider.clone())) as Arc<dyn Approver>);
         let service = Service::start(config, doors, approver, stop).await.unwrap();
         let token = auditor_token(&service, &provider).await;
-        Self { port, http, token, service: Some(service), database, dir, _folder: folder }
+        Self { port, http, token, provider, service: Some(service), database, dir, _folder: folder }
+    }
+
+    /// A JWT of Carol's, as the provider gives it to a program that runs the device flow by itself.
+    pub(crate) async fn jwt(&self) -> String {
+        let client = reqwest::Client::new();
+        let post = async |path: &str, form: &[(&str, &str)]| -> Value {
+            let answer = client.post(path).form(form).send().await.unwrap();
+            serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+        };
+        let issuer = self.provider.issuer().trim_end_matches('/');
+        let found = client.get(format!("{issuer}/.well-known/openid-configuration")).send().await.unwrap();
+        let found: Value = serde_json::from_str(&found.text().await.unwrap()).unwrap();
+        let id = ("client_id", self.provider.client_id());
+        let device = found["device_authorization_endpoint"].as_str().unwrap();
+        let started = post(device, &[id, ("scope", "openid email groups")]).await;
+        self.provider.approve(started["user_code"].as_str().unwrap(), shop::CAROL.email).unwrap();
+        let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+        let code = ("device_code", started["device_code"].as_str().unwrap());
+        let tokens = post(found["token_endpoint"].as_str().unwrap(), &[id, grant, code]).await;
+        tokens["id_token"].as_str().unwrap_or_else(|| panic!("{tokens}")).to_owned()
     }
 
     pub(crate) fn database(&self) -> &str {
@@ -165,6 +186,16 @@ impl TestGateway {
         let client = reqwest::Client::new();
         let answer =
             client.get(format!("{}{path}", self.http)).bearer_auth(&self.token).send().await.unwrap();
+        let status = answer.status();
+        let body = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Asks for a change, as Carol.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        let asked = reqwest::Client::new().post(format!("{}{path}", self.http)).bearer_auth(&self.token);
+        let answer = asked.json(body).send().await.unwrap();
         let status = answer.status();
         let body = answer.text().await.unwrap();
         assert!(status.is_success(), "{path}: {status} {body}");
@@ -336,6 +367,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             paused: settings.index_paused,
         },
         login: Vec::new(),
+        services: Vec::new(),
         limits: settings.limits.clone(),
     }
 }

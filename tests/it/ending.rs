@@ -1,0 +1,64 @@
+//! Sessions that an administrator ends.
+#![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
+
+use serde_json::{Value, json};
+
+use super::support::gateway::{Settings, TestGateway};
+use super::support::wire::{Wire, error_code, succeeded};
+
+async fn start() -> TestGateway {
+    let change =
+        |config: &mut pgwitness::config::Config| config.access.admin = vec!["group:security".to_owned()];
+    TestGateway::with(Settings { change: Box::new(change), ..Settings::default() }).await
+}
+
+async fn terminate(gateway: &TestGateway, session: &str, scope: &str) -> Value {
+    let path = format!("/api/v1/sessions/{session}/terminate");
+    gateway.post(&path, &json!({ "scope": scope })).await
+}
+
+/// Everything up to the end of the connection, as tags; and the code of the error at its end.
+async fn end_of(wire: &mut Wire) -> (String, String) {
+    let last = wire.rest().await;
+    let tags = last.iter().map(|(tag, _)| char::from(*tag)).collect();
+    let error = last.iter().rfind(|(tag, _)| *tag == b'E').map(|(_, body)| error_code(body));
+    (tags, error.unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_at_rest_ends_at_once_and_one_in_a_transaction_is_warned_and_ends_behind_it() {
+    let gateway = start().await;
+    let (mut idle, mut busy) = (Wire::open(&gateway).await, Wire::open(&gateway).await);
+    assert!(succeeded(&busy.run("BEGIN").await));
+    assert!(succeeded(&busy.run("SELECT 'inside' FROM customers LIMIT 1").await));
+    for session in gateway.sessions().await {
+        assert_eq!(
+            terminate(&gateway, session["session"].as_str().unwrap(), "session").await,
+            json!({ "ended": 1 })
+        );
+    }
+    assert_eq!(end_of(&mut idle).await, ("E".to_owned(), "57P01".to_owned()));
+    assert_eq!(busy.next().await.unwrap().0, b'N', "a warning");
+    busy.send(&super::support::wire::query("COMMIT")).await;
+    assert_eq!(end_of(&mut busy).await, ("CZE".to_owned(), "57P01".to_owned()));
+    let record = gateway.records("event:query sql:inside", 1).await.remove(0);
+    assert_eq!(record["txn_outcome"], "committed");
+    let ended = gateway.records("event:cancel", 2).await;
+    assert!(ended.iter().all(|record| record["user"] == "carol@example.com"), "{ended:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_login_loses_its_sessions_and_its_paired_secret() {
+    let gateway = start().await;
+    let secret = "0123456789abcdef0123456789abcdef";
+    let _first = gateway.try_connect("ann@example.com", secret).await.unwrap();
+    let _second = gateway.try_connect("ann@example.com", secret).await.unwrap();
+    gateway.records("event:login.prompted", 1).await;
+    let session = gateway.sessions().await[0]["session"].as_str().unwrap().to_owned();
+    assert_eq!(terminate(&gateway, &session, "login").await, json!({ "ended": 2 }));
+    let _third = gateway.try_connect("ann@example.com", secret).await.unwrap();
+    gateway.records("event:login.prompted", 2).await;
+    gateway.records("event:login.revoked user:carol", 1).await;
+    gateway.stop().await;
+}
