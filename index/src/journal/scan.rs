@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Position;
 use super::crash::crash_possible;
-use super::decode::{Definitions, Item, Origin, RawDefinitions, items};
+use super::decode::{Definitions, Item, Origin, Payload};
 use super::error::{CrashPossible, Flaw};
 use super::fields::Carry;
 use super::frame::{self, Fields, Salt};
@@ -256,10 +256,9 @@ impl Scan {
                 let offset =
                     u32::try_from(self.offset).map_err(|_| Flaw::Malformed("the segment is too large"))?;
                 let payload = unpacker.plain(fields, payload)?;
-                let (raw, entries) = RawDefinitions::read(&payload, offset)?;
+                let origin = Origin { first: fields.first, time: base.time };
                 let mut from = FromFile { file: &*self.file, format: &self.format, unpacker };
-                let table = definitions.resolve(self.segment, offset, &raw, &mut from)?;
-                items(entries, &table, Origin { first: fields.first, time: base.time })?
+                Payload::read(&payload, offset, origin)?.items(self.segment, definitions, &mut from)?
             }
             (Decoder::V1(definitions), _) => definitions.items(payload)?,
             (Decoder::V2(..), Format::V1) => return Err(Flaw::SegmentHeader.into()),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::decode::Origin;
 use super::encode::{Dictionary, item, last_time, oversized_settlement, put_single};
 use super::error::{JournalError, io_error};
 use super::fields::{Carry, SETTLEMENT_SEQS_MAX};
@@ -305,14 +306,14 @@ impl Journal {
     fn append_frame(&mut self, first: Seq, entries: &[Entry]) -> Result<(), JournalError> {
         let offset = u32::try_from(self.offset).map_err(|_| self.too_large())?;
         self.dictionary.begin(offset);
-        let mut time = self.base.time;
+        let origin = Origin { first, time: self.base.time };
         for entry in entries {
             self.ledger.apply(entry)?;
-            self.dictionary.put_entry(entry, first, &mut time);
+            self.dictionary.put_entry(entry, origin);
         }
         self.buffer.clear();
         frame::begin(&mut self.buffer);
-        self.dictionary.finish(&mut self.buffer);
+        self.dictionary.finish(&mut self.buffer, origin);
         if self.buffer.len() > FIELDS_LEN_V2 + PAYLOAD_MAX {
             return Err(self.too_large());
         }
