@@ -22,6 +22,10 @@ use pgwitness_index::record::{Entry, Record, Seq};
 use pgwitness_index::storage::{DirStorage, Storage};
 use records::Generator;
 
+/// As in the gateway.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Records of one measurement of CPU.
 const RECORDS: usize = 25 << 13;
 /// Records that are made before they are appended, so that making them is not measured.

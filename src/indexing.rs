@@ -1,4 +1,5 @@
-//! The thread that keeps the search index true to the journal.
+//! The threads that keep the search true to the journal: one reads, so that a record is found soon after
+//! its end, the other writes what was read to the index on disk.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,23 +8,26 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pgwitness_index::search::{IndexError, Indexer, Opened, Options, Search};
+use pgwitness_index::search::{IndexError, Indexer, Opened, Options, Part, Search, Writing, Written};
 use pgwitness_index::storage::Storage;
 
 use crate::config;
 
 /// Between two looks at a journal that has nothing new.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Records taken between two looks at the clock.
+/// Records taken before they are shown.
 const STEP: usize = 2_000;
 
-/// Committing may take one part in this many of the time: under load commits are fewer and larger,
-/// because what they cost depends little on how much they carry.
+/// So many records in memory are written even before it is time.
+const WRITE_AT: usize = 16_384;
+
+/// Writing may take one part in this many of the time, while not too many records wait: commits are
+/// fewer and larger under load, because what they cost depends little on how much they carry.
 const COMMIT_SHARE: u32 = 20;
 
 /// However long a commit takes, the next is not put off longer than this.
-const COMMIT_WAIT_MAX: Duration = Duration::from_millis(800);
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Niceness of the thread and of Tantivy's, which inherit it: people's statements come first, and
 /// where the processor is fully used the index still gets about a tenth of a share.
@@ -152,33 +156,88 @@ impl Work {
         }
     }
 
+    /// Follows the journal until the stop or an error.
     fn follow(&self, indexer: &mut Indexer) -> Result<(), IndexError> {
-        let mut due: Option<Instant> = None;
-        let mut wait_for_more = self.commit_every;
+        thread::scope(|scope| {
+            let (give, taken) = mpsc::sync_channel::<Writing>(1);
+            let (written, ended) = mpsc::sync_channel(1);
+            let writer = thread::Builder::new().name("index-write".into()).spawn_scoped(scope, move || {
+                while let Ok(writing) = taken.recv() {
+                    if written.send(writing.run()).is_err() {
+                        return;
+                    }
+                }
+            });
+            writer.map_err(|source| IndexError::Directory { path: self.dir.clone(), source })?;
+            self.read(indexer, &Writer { give, ended })
+        })
+    }
+
+    fn read(&self, indexer: &mut Indexer, writer: &Writer) -> Result<(), IndexError> {
+        let mut pace = Pace { every: self.commit_every, due: None, began: None };
         let mut last_moment = None;
         loop {
             // Read before the look: what was written before the stop is still taken.
             let stopping = self.stop.load(Ordering::Acquire);
             let progress = indexer.step(STEP)?;
-            if progress.records > 0 && due.is_none() {
-                due = Some(Instant::now() + wait_for_more);
+            if let Ok(written) = writer.ended.try_recv() {
+                indexer.finish(written?)?;
+                pace.ended(self.commit_every);
             }
             let now = Instant::now();
             let ends =
                 stopping && (progress.caught_up || now >= *last_moment.get_or_insert(now + CATCH_UP_AT_STOP));
-            if due.is_some_and(|due| now >= due) || ends {
-                indexer.commit()?;
-                let latest = COMMIT_WAIT_MAX.max(self.commit_every);
-                wait_for_more = now.elapsed().saturating_mul(COMMIT_SHARE).clamp(self.commit_every, latest);
-                due = None;
-            }
             if ends {
-                return Ok(());
+                if pace.began.is_some()
+                    && let Ok(written) = writer.ended.recv()
+                {
+                    indexer.finish(written?)?;
+                }
+                return indexer.commit();
             }
-            if progress.caught_up {
-                let wait = due.map_or(LOOK_EVERY, |due| due.saturating_duration_since(now).min(LOOK_EVERY));
-                thread::sleep(wait);
+            if pace.wants(progress.waiting, now)
+                && let Some(writing) = indexer.begin(Part::Ended)
+                && writer.give.send(writing).is_ok()
+            {
+                pace.began = Some(now);
+            }
+            if progress.caught_up || progress.full {
+                thread::sleep(LOOK_EVERY);
             }
         }
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    give: mpsc::SyncSender<Writing>,
+    ended: mpsc::Receiver<Result<Written, IndexError>>,
+}
+
+/// When to write next.
+struct Pace {
+    every: Duration,
+    /// Nothing is due while nothing waits.
+    due: Option<Instant>,
+    /// When the writing under way began.
+    began: Option<Instant>,
+}
+
+impl Pace {
+    fn wants(&mut self, waiting: usize, now: Instant) -> bool {
+        if waiting == 0 || self.began.is_some() {
+            return false;
+        }
+        let due = *self.due.get_or_insert(now + self.every);
+        let wants = now >= due || waiting >= WRITE_AT;
+        if wants {
+            self.due = None;
+        }
+        wants
+    }
+
+    fn ended(&mut self, least: Duration) {
+        let took = self.began.take().map_or(Duration::ZERO, |began| began.elapsed());
+        self.every = took.saturating_mul(COMMIT_SHARE).clamp(least, COMMIT_WAIT_MAX.max(least));
     }
 }

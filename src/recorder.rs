@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use pgwitness_index::journal::{Appended, Head, Journal, JournalError};
+use pgwitness_index::journal::{Appended, Head, Journal, JournalError, Position};
 use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
 use tokio::sync::watch;
 
@@ -71,6 +71,8 @@ pub enum RecordError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Durable {
     position: u64,
+    /// The end of the journal as it was then.
+    end: Option<Position>,
     failed: Option<String>,
 }
 
@@ -141,6 +143,8 @@ impl Recorder {
     ) -> std::io::Result<(Recorder, RecorderThread)> {
         let last_seq = journal.head().seq.0;
         let whole = refill_reserve(&mut journal);
+        // What an earlier process wrote was made durable when the journal was opened.
+        let durable = Durable { end: Some(journal.position()), ..Durable::default() };
         let shared = Arc::new(Shared {
             journal: Mutex::new(Some(journal)),
             waiting: Mutex::default(),
@@ -152,7 +156,7 @@ impl Recorder {
             last_seq: AtomicU64::new(last_seq),
             closing: AtomicBool::new(false),
             durability,
-            durable: watch::Sender::new(Durable::default()),
+            durable: watch::Sender::new(durable),
         });
         let thread_shared = shared.clone();
         let handle = thread::Builder::new().name("journal".into()).spawn(move || {
@@ -266,6 +270,11 @@ impl Recorder {
         lock(&self.shared.journal).as_ref().map(Journal::head)
     }
 
+    /// The end of what is durable: a boundary in the journal.
+    pub fn durable_to(&self) -> Position {
+        self.shared.durable.borrow().end.unwrap_or(Position { segment: 0, offset: 0 })
+    }
+
     /// Why the journal no longer works, if so.
     pub fn failure(&self) -> Option<String> {
         self.shared.durable.borrow().failed.clone()
@@ -356,7 +365,7 @@ impl Shared {
                     "a sync of the journal failed. All that was written was found on the disk: the journal goes on \
                      in a new file. Check the disk"
                 );
-                self.reached(position);
+                self.reached(position, journal.position());
                 true
             }
             Err(resumed) => {
@@ -366,9 +375,12 @@ impl Shared {
         }
     }
 
-    /// All up to a position is durable.
-    fn reached(&self, position: u64) {
-        self.durable.send_modify(|durable| durable.position = durable.position.max(position));
+    /// All up to a position, and to a place in the files, is durable.
+    fn reached(&self, position: u64, end: Position) {
+        self.durable.send_modify(|durable| {
+            durable.position = durable.position.max(position);
+            durable.end = durable.end.max(Some(end));
+        });
     }
 
     /// Writes the ends that wait. If that fails they go on waiting: the database has answered, only
@@ -428,15 +440,15 @@ impl Shared {
 
     fn sync(&self) {
         let Ok(journal) = self.journal() else { return };
-        let task = match &*journal {
+        let (task, end) = match &*journal {
             Some(journal) if self.durable.borrow().position < self.written.load(Ordering::Acquire) => {
-                journal.sync_task()
+                (journal.sync_task(), journal.position())
             }
             _ => return,
         };
         drop(journal);
         match task.run() {
-            Ok(position) => self.reached(position),
+            Ok(position) => self.reached(position, end),
             Err(error) => {
                 let Ok(mut journal) = self.journal() else { return };
                 if let Some(journal) = journal.as_mut() {
@@ -507,10 +519,11 @@ fn run(shared: &Shared) {
 fn close(shared: &Shared) {
     // After a panic in the middle of a write the end is not marked as clean: the next start looks.
     let Ok(mut journal) = shared.journal() else { return };
-    if let Some(journal) = journal.take()
-        && let Err(error) = journal.close()
-    {
-        tracing::error!(%error, "could not close the journal in order");
+    let Some(journal) = journal.take() else { return };
+    let end = journal.position();
+    match journal.close() {
+        Ok(()) => shared.durable.send_modify(|durable| durable.end = durable.end.max(Some(end))),
+        Err(error) => tracing::error!(%error, "could not close the journal in order"),
     }
 }
 

@@ -119,6 +119,8 @@ words! {
         LoginRevoked = "login.revoked",
         /// Somebody who had failed too often logged in.
         LoginUnlocked = "login.unlocked",
+        /// The provider told of changes in a login.
+        LoginRefreshed = "login.refreshed",
     }
 }
 
@@ -188,7 +190,7 @@ words! {
 
 /// Who did it and from where: shared by the records of one connection until one of the facts
 /// changes (role, search_path, application_name may). Empty strings and lists mean "not known".
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Who {
     /// The verified name (by default the e-mail claim).
     pub user: String,
@@ -223,7 +225,7 @@ pub struct Who {
 
 /// What a statement touches: shared by all executions of statements of one shape under one catalog.
 /// Lists are sorted and without doubles.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Literal-free hash of the text, lower-case hex.
     pub fingerprint: String,

@@ -7,21 +7,31 @@
 //! - `api`: the routes below `/api/v1`.
 //! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
 //! - `audit`: the records about reading.
+//! - `proof`: the signed head, and proofs.
 //! - `page`: the embedded page and its content security policy.
 //! - `serve`: connections and their bounds.
 
+mod access;
 mod api;
 mod ask;
 mod audit;
 mod auth;
 mod browser;
+mod context;
 mod expiring;
 mod export;
+mod forward;
 mod health;
+mod limits;
+mod openapi;
 mod page;
 mod params;
 mod problem;
+mod proof;
 mod serve;
+mod sessions;
+mod suggest;
+mod tail;
 mod terminate;
 mod when;
 
@@ -40,6 +50,7 @@ use url::Url;
 
 use crate::config::Access;
 use crate::identity::{MintedTokens, Provider};
+use crate::proving::Proofs;
 
 pub use health::health;
 pub use problem::Problem;
@@ -98,9 +109,12 @@ pub struct Api {
     reach: Reach,
     warnings: Vec<String>,
     witness: Arc<dyn Witness>,
+    proofs: Proofs,
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
+    manifests: export::Manifests,
+    limits: limits::Limits,
 }
 
 /// What [`Api::new`] is made of.
@@ -121,6 +135,8 @@ pub struct Parts {
     pub warnings: Vec<String>,
     /// The gateway around us.
     pub witness: Arc<dyn Witness>,
+    /// The signed log.
+    pub proofs: Proofs,
 }
 
 impl Api {
@@ -135,9 +151,12 @@ impl Api {
             reach: parts.reach,
             warnings: parts.warnings,
             witness: parts.witness,
+            proofs: parts.proofs,
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
+            manifests: export::Manifests::new(),
+            limits: limits::Limits::new(),
         })
     }
 }

@@ -1,12 +1,10 @@
 //! A record on its way into the index, and the short way to its document.
 //!
-//! A statement's document is mostly what it shares with many others: who, and what is touched. These
-//! two parts are made once, from the view, and kept for as long as the journal's reader gives out the
-//! same `Arc`; what is a record's own is written beside them. The result is the same as that of
-//! [`Columns::document`] for the merged view, which serves for everything that is not a plain
-//! statement with a plain end.
+//! A statement is mostly what it shares with many others: who, what is touched, often its text. These
+//! are defined in the [`dictionary`](super::dictionary), and its document refers to them and has what is
+//! the record's own. Everything that is not a plain statement with a plain end has a document of its
+//! merged view, with all in it.
 
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -14,29 +12,25 @@ use serde_json::Value;
 use tantivy::TantivyDocument;
 use tantivy::schema::Field as Column;
 
+use super::dictionary::{Beside, Dictionary, Shared};
 use super::field::Field;
-use super::schema::{Columns, DOCUMENT_BYTES, Parts, encode};
+use super::schema::{Columns, DOCUMENT_BYTES};
 use super::words::Fields;
-use crate::record::{
-    Certainty, Class, Completion, Event, Outcome, Param, Record, Seq, Shape, TxnOutcome, Who,
-};
+use crate::record::{Certainty, Class, Completion, Event, Outcome, Param, Record, Seq, Shape, TxnOutcome};
 use crate::view::{self, View};
-
-/// Most parts of one kind that are kept; beyond, all are made again.
-const MAX_KNOWN: usize = 1024;
 
 /// A record and what is known of its end.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
-    record: Box<Record>,
+    record: Arc<Record>,
     completion: Option<Completion>,
     txn_outcome: TxnOutcome,
 }
 
 impl Draft {
-    pub(crate) fn new(record: Box<Record>) -> Draft {
+    pub(crate) fn new(record: Record) -> Draft {
         let txn_outcome = record.done.as_ref().map_or(TxnOutcome::Open, |done| done.txn_outcome);
-        Draft { record, completion: None, txn_outcome }
+        Draft { record: Arc::new(record), completion: None, txn_outcome }
     }
 
     /// How the execution ended; counts once only.
@@ -57,6 +51,23 @@ impl Draft {
     /// Whether the end, or that of its transaction, is still to come.
     pub(crate) fn is_open(&self) -> bool {
         self.is_running() || self.txn_outcome == TxnOutcome::Open
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// How the execution ended, if that is known.
+    pub(crate) fn end(&self) -> Option<&Completion> {
+        self.record.done.as_ref().or(self.completion.as_ref())
+    }
+
+    pub(crate) fn txn_outcome(&self) -> TxnOutcome {
+        self.txn_outcome
+    }
+
+    pub(crate) fn is_statement(&self) -> bool {
+        view::is_statement(&self.record)
     }
 
     fn is_running(&self) -> bool {
@@ -124,55 +135,21 @@ impl Plain<'_> {
     }
 }
 
-/// What many documents have in common.
-struct Common {
-    /// Of the stored object, without braces.
-    json: Vec<u8>,
-    parts: Parts,
-}
-
-impl Common {
-    fn new(columns: &Columns, put: impl FnOnce(&mut View)) -> Common {
-        let mut view = View::new();
-        put(&mut view);
-        let parts = columns.parts(&view);
-        let json = encode(&view);
-        let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_vec();
-        Common { json, parts }
-    }
-}
-
-/// Common parts by the address of what they were made from, which is kept so that the address is
-/// not used again.
-struct Known<T>(HashMap<usize, (Arc<T>, Arc<Common>)>);
-
-impl<T> Known<T> {
-    fn get(&mut self, of: &Arc<T>, make: impl FnOnce(&T) -> Common) -> Arc<Common> {
-        let address = Arc::as_ptr(of).addr();
-        if let Some((_, known)) = self.0.get(&address) {
-            return known.clone();
-        }
-        if self.0.len() >= MAX_KNOWN {
-            self.0.clear();
-        }
-        let common = Arc::new(make(of));
-        self.0.insert(address, (of.clone(), common.clone()));
-        common
-    }
-}
-
 /// Makes documents of drafts.
 pub(crate) struct Drafts {
     columns: Arc<Columns>,
-    who: Known<Who>,
-    shapes: Known<Shape>,
+    dictionary: Dictionary,
     /// The stored object of the present document.
     json: Vec<u8>,
 }
 
 impl Drafts {
-    pub(crate) fn new(columns: Arc<Columns>) -> Drafts {
-        Drafts { columns, who: Known(HashMap::new()), shapes: Known(HashMap::new()), json: Vec::new() }
+    pub(crate) fn new(columns: Arc<Columns>, dictionary: Dictionary) -> Drafts {
+        Drafts { columns, dictionary, json: Vec::new() }
+    }
+
+    pub(crate) fn dictionary(&mut self) -> &mut Dictionary {
+        &mut self.dictionary
     }
 
     pub(crate) fn document(&mut self, seq: u64, draft: &Draft) -> TantivyDocument {
@@ -183,12 +160,11 @@ impl Drafts {
     }
 
     fn plain(&mut self, seq: u64, plain: &Plain<'_>) -> TantivyDocument {
+        let beside = Beside { seq, time: view::clamped(plain.record.time).0 };
+        let who = self.dictionary.who(&plain.record.who, beside);
+        let shape = self.dictionary.shape(plain.shape, beside);
+        let text = self.dictionary.text(plain.sql, beside);
         let columns = &*self.columns;
-        let who =
-            self.who.get(&plain.record.who, |who| Common::new(columns, |view| view::put_who(view, who)));
-        let shape = self
-            .shapes
-            .get(plain.shape, |shape| Common::new(columns, |view| view::put_shape(view, Some(shape))));
         let mut own = Own {
             columns,
             document: TantivyDocument::with_capacity(DOCUMENT_BYTES),
@@ -197,14 +173,40 @@ impl Drafts {
         };
         own.json.clear();
         own.begin(seq, plain);
-        own.share(&who);
-        own.statement(plain);
-        own.share(&shape);
+        own.statement(plain, text);
         own.end(plain);
-        let Own { mut document, has, .. } = own;
-        columns.complete(&mut document, seq, has, &self.json);
+        let Own { mut document, mut has, .. } = own;
+        [Some(who), Some(shape), text].into_iter().flatten().for_each(|shared| has.join(shared.has));
+        let refers = [who.number, shape.number, text.map_or(0, |text| text.number)];
+        columns.complete(&mut document, seq, has, refers, &self.json);
         document
     }
+}
+
+/// The merged view of a record from its own part, as [`Drafts`] stored it, and what it refers to.
+pub(crate) fn joined(own: View, who: &View, text: Option<&View>, shape: &View) -> View {
+    let own_keys = own.len();
+    let mut view = View::with_capacity(own_keys + who.len() + shape.len() + 1);
+    let mut add = |part: &View| view.extend(part.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let mut after = View::new();
+    let mut before = View::new();
+    let mut statement = View::new();
+    let mut place = &mut before;
+    for (name, value) in own {
+        let (is_sql, is_params) = (name == Field::Sql.name(), name == Field::Params.name());
+        if is_sql || is_params {
+            place = &mut statement;
+        }
+        place.insert(name, value);
+        if is_params {
+            place = &mut after;
+        }
+    }
+    [Some(&before), Some(who), text, Some(&statement), Some(shape), Some(&after)]
+        .into_iter()
+        .flatten()
+        .for_each(&mut add);
+    view
 }
 
 /// A document that is being written, and its stored object.
@@ -216,13 +218,6 @@ struct Own<'a> {
 }
 
 impl Own<'_> {
-    fn share(&mut self, common: &Common) {
-        self.json.push(b',');
-        self.json.extend_from_slice(&common.json);
-        common.parts.add_to(&mut self.document);
-        self.has.join(common.parts.has);
-    }
-
     fn begin(&mut self, seq: u64, plain: &Plain<'_>) {
         let record = plain.record;
         let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
@@ -239,10 +234,12 @@ impl Own<'_> {
         self.word(Field::TxnOutcome, plain.txn_outcome.as_str());
     }
 
-    fn statement(&mut self, plain: &Plain<'_>) {
-        self.key(Field::Sql.name());
-        self.string(plain.sql);
-        self.add_text(Field::Sql, plain.sql);
+    fn statement(&mut self, plain: &Plain<'_>, text: Option<Shared>) {
+        if text.is_none() {
+            self.key(Field::Sql.name());
+            self.string(plain.sql);
+            self.add_text(Field::Sql, plain.sql);
+        }
         self.key(Field::Params.name());
         let params = plain.record.params.iter().map(view::param).collect::<Vec<Value>>();
         self.value(&params);

@@ -1,43 +1,45 @@
-//! Follows the journal and keeps the index true to it.
+//! Follows the journal and keeps the answers true to it.
 //!
-//! A record is one document, keyed by its `seq`. One whose end, or whose transaction's end, is
-//! still to come is indexed as it stands and replaced later: its stored view is all the state there
-//! is, so nothing open is held in memory between commits, however long a transaction lasts. A
-//! commit carries the place in the journal up to which its documents are true; after a crash
-//! reading goes on from there, and later entries find the stored views they belong to. So replay
-//! makes neither doubles nor holes, wherever it was cut.
+//! A record is answered from memory as soon as it was read, and written to the index later, as one
+//! document under its `seq`, when its end is known: in batches, in order. One that stays open for
+//! long does not hold up the others: it is written as it stands, read back when more is heard of it,
+//! and replaced.
+//!
+//! A commit carries the place in the journal from which everything that it does not hold can be read
+//! again. What is read twice after a crash changes nothing the second time, so replay makes neither
+//! doubles nor holes, wherever it was cut.
+//!
+//! Reading ([`Indexer::step`]) and writing ([`Indexer::begin`], [`Writing::run`],
+//! [`Indexer::finish`]) can go on at the same time, so that writing does not delay what is found.
 //!
 //! An index that is missing, damaged, of another version, or of another journal is built again.
-//! After an error from [`Indexer::step`] or [`Indexer::commit`] the indexer is of no more use: drop
-//! it and open it again.
+//! After an error the indexer is of no more use: drop it and open it again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::vec;
 
-use serde_json::{Value, json};
-use tantivy::directory::{Directory, INDEX_WRITER_LOCK, MmapDirectory};
-use tantivy::indexer::IndexWriterOptions;
-use tantivy::{Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError};
+use tantivy::TantivyError;
 use thiserror::Error;
 
+use super::dictionary::Dictionary;
 use super::draft::{Draft, Drafts};
+use super::files::{self, Found, META};
+use super::moment::Moment;
 use super::page::{Search, SearchError};
-use super::schema::{self, Columns, VERSION};
-use crate::journal::{JournalError, Position, ReadFrame, Reader};
-use crate::record::{Completion, Digest, Entry, Seq, TxnOutcome};
+use super::schema::Columns;
+use super::state::{Place, State};
+use super::tail::{Kept, Tail};
+use super::writing::{Pen, Writing, Written};
+use crate::journal::{JournalError, Reader};
+use crate::record::{Entry, Seq, Settlement, TxnOutcome};
 use crate::storage::Storage;
-use crate::view::{self, View};
 
-/// Most records in memory, or written again, between two commits.
-const MAX_PENDING: usize = 16_384;
-/// Most bytes of such records' texts.
-const MAX_PENDING_BYTES: usize = 64 << 20;
-/// Least and most memory for documents on their way to disk.
-const MEMORY_BYTES: std::ops::RangeInclusive<usize> = 15_000_000..=2_000_000_000;
-const META: &str = "meta.json";
+/// An open record holds up so many later ones on their way to the index, and no more.
+const PATIENCE: usize = 8_192;
 
 /// Settings of the index.
 #[derive(Debug, Clone, Copy)]
@@ -70,8 +72,21 @@ pub struct Progress {
     pub records: usize,
     /// Whether the end of the journal was reached.
     pub caught_up: bool,
-    /// The newest record that can be found (committed).
+    /// The newest record that can be found.
     pub indexed_seq: Seq,
+    /// Records in memory, waiting to be written.
+    pub waiting: usize,
+    /// Whether memory is full and nothing more is taken before the [`Writing`] under way has ended.
+    pub full: bool,
+}
+
+/// Which records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Those whose end is known, and those that have been open for long.
+    Ended,
+    /// All, as they stand.
+    All,
 }
 
 /// Why the index could not follow.
@@ -100,26 +115,45 @@ pub enum IndexError {
 }
 
 /// Builds the index. One at a time; driven by its owner through [`Indexer::step`] and
-/// [`Indexer::commit`].
+/// [`Indexer::commit`], or the parts of the latter.
 pub struct Indexer {
     journal: Reader,
-    writer: IndexWriter<TantivyDocument>,
     search: Search,
-    columns: Arc<Columns>,
     opened: Opened,
-    /// Up to where frames were applied.
-    place: Option<Place>,
-    /// The last record applied.
+    /// `None` while a [`Writing`] is under way.
+    pen: Option<Pen>,
+    /// What the last commit carried, or the one under way.
+    state: State,
+    /// The index that is shown holds the records up to here.
+    written: u64,
+    /// The last record read.
     seq: u64,
-    /// Records up to here may be in the index.
-    committed_seq: u64,
-    drafts: Drafts,
-    /// Records to be written at the next commit, because more is expected of them.
-    pending: BTreeMap<u64, Pending>,
-    pending_bytes: usize,
-    /// Committed records replaced since: what is stored of them is old.
-    replaced: HashSet<u64>,
-    changed: bool,
+    /// The boundary before what is being read.
+    place: Option<Place>,
+    /// A frame that was read and not yet taken whole.
+    frame: Option<Taking>,
+    /// The first record of frames read, and the boundary before each.
+    boundaries: VecDeque<(u64, Option<Place>)>,
+    tail: Tail,
+    /// Whether something was read that is not shown yet.
+    unshown: bool,
+}
+
+/// A frame of which the rest is still to be taken.
+struct Taking {
+    entries: vec::IntoIter<(Option<Seq>, Entry)>,
+    /// What is left of a settlement.
+    settling: Option<(TxnOutcome, vec::IntoIter<Seq>)>,
+    after: Place,
+}
+
+/// What was taken.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Record,
+    Other,
+    /// There is nothing, for now.
+    Nothing,
 }
 
 impl Indexer {
@@ -132,7 +166,7 @@ impl Indexer {
         let directory = |source| IndexError::Directory { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(directory)?;
         let columns = Arc::new(Columns::new());
-        let (found, opened) = match resume(dir, &storage, &columns) {
+        let (found, opened) = match files::resume(dir, &storage, &columns) {
             Ok(found) => {
                 let opened = Opened::Resumed(Seq(found.state.seq));
                 (found, opened)
@@ -141,30 +175,34 @@ impl Indexer {
                 // Read the journal first: without it nothing may be thrown away.
                 let journal = Reader::open(storage, None)?;
                 let opened = if dir.join(META).exists() { Opened::Rebuilt(why) } else { Opened::Created };
-                (Found { index: create(dir, &columns)?, state: State::default(), journal }, opened)
+                (Found { index: files::create(dir, &columns)?, state: State::default(), journal }, opened)
             }
         };
-        let writer = write(&found.index, options, dir)?;
-        let search = Search::new(read(&found.index)?, Arc::clone(&columns), found.state.seq);
+        let Found { index, state, journal } = found;
+        let reader = files::read(&index)?;
+        let moment = Moment::new(reader.searcher(), Tail::default(), state.seq, Arc::default())?;
+        let dictionary = Dictionary::new(Arc::clone(&columns), state.number);
+        let drafts = Drafts::new(Arc::clone(&columns), dictionary);
+        let pen = Pen::new(files::write(&index, options, dir)?, reader, drafts, Arc::clone(&columns));
+        let search = Search::new(moment, columns);
         let indexer = Indexer {
-            journal: found.journal,
-            writer,
+            journal,
             search: search.clone(),
-            drafts: Drafts::new(Arc::clone(&columns)),
-            columns,
             opened,
-            place: found.state.place,
-            seq: found.state.seq,
-            committed_seq: found.state.seq,
-            pending: BTreeMap::new(),
-            pending_bytes: 0,
-            replaced: HashSet::new(),
-            changed: false,
+            pen: Some(pen),
+            state,
+            written: state.seq,
+            seq: state.seq,
+            place: state.place,
+            frame: None,
+            boundaries: VecDeque::new(),
+            tail: Tail::default(),
+            unshown: false,
         };
         Ok((indexer, search))
     }
 
-    /// Opens the index again after an error; those who hold `search` see what this indexer commits.
+    /// Opens the index again after an error; those who hold `search` see what this indexer shows.
     pub fn reopen(
         dir: &Path,
         storage: Arc<dyn Storage>,
@@ -172,14 +210,14 @@ impl Indexer {
         search: &Search,
     ) -> Result<Indexer, IndexError> {
         let (mut indexer, newer) = Self::open(dir, storage, options)?;
-        search.follow(&newer);
+        search.show(newer.moment());
         indexer.search = search.clone();
         Ok(indexer)
     }
 
     /// Removes the index in `dir`, so that opening builds it again. Touches no other file.
     pub fn erase(dir: &Path) -> Result<(), IndexError> {
-        erase(dir).map_err(|source| IndexError::Directory { path: dir.to_owned(), source })
+        files::erase(dir).map_err(|source| IndexError::Directory { path: dir.to_owned(), source })
     }
 
     /// How the index was found.
@@ -187,297 +225,141 @@ impl Indexer {
         &self.opened
     }
 
-    /// Reads on, frame by frame, until about `max_records` are taken or the journal ends. Commits by
-    /// itself only when too much would stay in memory.
+    /// Reads on until about `max_records` are taken or the journal ends, and shows them. If memory is
+    /// full it commits first, or takes nothing while a [`Writing`] is under way.
     pub fn step(&mut self, max_records: usize) -> Result<Progress, IndexError> {
         let mut records = 0;
-        let mut caught_up = false;
+        let (mut caught_up, mut full) = (false, false);
         while records < max_records.max(1) {
-            let Some(frame) = self.journal.next_frame()? else {
-                caught_up = true;
-                break;
-            };
-            self.place = Some(Place::of(&frame));
-            self.changed = true;
-            for (seq, entry) in frame.entries {
-                records += usize::from(seq.is_some());
-                self.apply(seq, entry)?;
-            }
-            if self.pending.len() + self.replaced.len() > MAX_PENDING
-                || self.pending_bytes > MAX_PENDING_BYTES
-            {
+            if self.tail.is_full() {
+                full = self.pen.is_none();
+                if full {
+                    break;
+                }
                 self.commit()?;
             }
+            match self.take()? {
+                Taken::Record => records += 1,
+                Taken::Other => {}
+                Taken::Nothing => {
+                    caught_up = true;
+                    break;
+                }
+            }
         }
-        Ok(Progress { records, caught_up, indexed_seq: self.search.newest() })
+        if self.unshown {
+            self.search.show(Arc::new(self.search.moment().with(self.tail.clone(), self.seq)));
+            self.unshown = false;
+        }
+        Ok(Progress { records, caught_up, indexed_seq: Seq(self.seq), waiting: self.tail.len(), full })
     }
 
-    /// Makes everything read so far findable, together with the place reached. Does nothing if
+    /// Writes everything read so far to the index, together with the place reached. Does nothing if
     /// nothing was read.
     pub fn commit(&mut self) -> Result<(), IndexError> {
-        if !self.changed {
-            return Ok(());
+        match self.begin(Part::All) {
+            Some(writing) => self.finish(writing.run()?),
+            None => Ok(()),
         }
-        for (seq, pending) in std::mem::take(&mut self.pending) {
-            self.write(seq, &pending)?;
+    }
+
+    /// Begins to write a part of what was read; `None` if there is nothing to write, or a [`Writing`]
+    /// is under way. Reading may go on meanwhile.
+    pub fn begin(&mut self, part: Part) -> Option<Writing> {
+        let pen = self.pen.take()?;
+        let ended = || self.tail.ended(PATIENCE).unwrap_or(self.written);
+        let last = if part == Part::All { self.seq } else { ended() };
+        let place = self.boundary_before(self.tail.first_after(last));
+        let state = State { place, seq: last, ..self.state };
+        let held = self.tail.up_to(last);
+        if held.is_empty() && state == self.state {
+            self.pen = Some(pen);
+            return None;
         }
-        self.pending_bytes = 0;
-        let state = State { place: self.place, seq: self.seq };
-        let mut commit = self.writer.prepare_commit()?;
-        commit.set_payload(&state.to_text());
-        commit.commit()?;
-        self.committed_seq = self.seq;
-        self.replaced.clear();
-        self.changed = false;
-        self.search.reload(self.seq)?;
+        self.state = state;
+        Some(Writing::new(pen, held, self.tail.late(), state))
+    }
+
+    /// Shows what was written, and forgets it.
+    pub fn finish(&mut self, written: Written) -> Result<(), IndexError> {
+        let Written { pen, held, state, searcher } = written;
+        self.pen = Some(pen);
+        self.state = state;
+        self.written = state.seq;
+        self.tail.forget(&held, state.seq);
+        while self.boundaries.get(1).is_some_and(|(first, _)| *first <= state.seq + 1) {
+            self.boundaries.pop_front();
+        }
+        let definitions = self.search.moment().definitions();
+        self.search.show(Arc::new(Moment::new(searcher, self.tail.clone(), self.seq, definitions)?));
+        self.unshown = false;
         Ok(())
     }
 
-    fn apply(&mut self, seq: Option<Seq>, entry: Entry) -> Result<(), IndexError> {
-        match (entry, seq) {
-            (Entry::Record(record), Some(seq)) => {
-                self.seq = self.seq.max(seq.0);
-                self.keep_or_write(seq.0, Pending::Draft(Draft::new(record)))
+    /// The last boundary before a record, or before what is still to be taken.
+    fn boundary_before(&self, seq: Option<u64>) -> Option<Place> {
+        let Some(seq) = seq else { return self.place };
+        let after = self.boundaries.partition_point(|(first, _)| *first <= seq);
+        let boundary = after.checked_sub(1).and_then(|index| self.boundaries.get(index));
+        boundary.map_or(self.place, |(_, place)| *place)
+    }
+
+    /// Takes the next entry, or the next part of a settlement.
+    fn take(&mut self) -> Result<Taken, IndexError> {
+        let Some(frame) = &mut self.frame else { return self.next_frame() };
+        if let Some((txn_outcome, seqs)) = &mut frame.settling {
+            let txn_outcome = *txn_outcome;
+            match seqs.next() {
+                Some(seq) => self.change(seq.0, &mut |kept| kept.settle(txn_outcome))?,
+                None => frame.settling = None,
             }
-            // The journal numbers every record.
-            (Entry::Record(_), None) => Ok(()),
-            (Entry::Completion(completion), _) => {
-                self.change(completion.seq.0, |pending| pending.complete(completion))
+            return Ok(Taken::Other);
+        }
+        match frame.entries.next() {
+            None => {
+                self.place = Some(frame.after);
+                self.frame = None;
+                Ok(Taken::Other)
             }
-            (Entry::Settlement(settlement), _) => {
-                for seq in &settlement.seqs {
-                    self.change(seq.0, |pending| pending.settle(settlement.txn_outcome))?;
-                }
-                Ok(())
+            Some((Some(seq), Entry::Record(record))) if seq.0 > self.seq => {
+                self.seq = seq.0;
+                self.tail.push(seq.0, Draft::new(*record));
+                self.unshown = true;
+                Ok(Taken::Record)
+            }
+            // It was read before, or is not numbered, which the journal does not do.
+            Some((_, Entry::Record(_))) => Ok(Taken::Other),
+            Some((_, Entry::Completion(completion))) => {
+                self.change(completion.seq.0, &mut |kept| kept.complete(completion.clone()))?;
+                Ok(Taken::Other)
+            }
+            Some((_, Entry::Settlement(Settlement { seqs, txn_outcome }))) => {
+                frame.settling = Some((txn_outcome, seqs.into_iter()));
+                Ok(Taken::Other)
             }
         }
+    }
+
+    fn next_frame(&mut self) -> Result<Taken, IndexError> {
+        let Some(frame) = self.journal.next_frame()? else { return Ok(Taken::Nothing) };
+        let after = Place::of(&frame);
+        if let Some(first) = frame.entries.iter().find_map(|(seq, _)| *seq) {
+            self.boundaries.push_back((first.0, self.place));
+        }
+        self.frame = Some(Taking { entries: frame.entries.into_iter(), settling: None, after });
+        Ok(Taken::Other)
     }
 
     /// Changes an earlier record, wherever it is.
-    fn change(&mut self, seq: u64, change: impl FnOnce(&mut Pending)) -> Result<(), IndexError> {
-        let pending = match self.pending.remove(&seq) {
-            Some(pending) => {
-                self.pending_bytes = self.pending_bytes.saturating_sub(pending.weight());
-                Some(pending)
-            }
-            None => self.stored(seq)?.map(Pending::Stored),
-        };
-        let Some(mut pending) = pending else {
-            return Ok(());
-        };
-        change(&mut pending);
-        self.keep_or_write(seq, pending)
-    }
-
-    /// A committed view that is still as it was committed.
-    fn stored(&self, seq: u64) -> Result<Option<View>, IndexError> {
-        if seq > self.committed_seq || self.replaced.contains(&seq) {
-            return Ok(None);
+    fn change(&mut self, seq: u64, change: &mut dyn FnMut(&mut Kept)) -> Result<(), IndexError> {
+        if !self.tail.change(seq, change) {
+            let stored = if seq <= self.written { self.search.stored(seq)? } else { None };
+            // One that is at its end was changed before, and is read again.
+            let Some(mut kept) = stored.map(Kept::Stored).filter(Kept::is_open) else { return Ok(()) };
+            change(&mut kept);
+            self.tail.insert_late(seq, kept);
         }
-        Ok(self.search.stored(&self.search.searcher(), seq)?)
-    }
-
-    fn keep_or_write(&mut self, seq: u64, pending: Pending) -> Result<(), IndexError> {
-        if pending.is_open() {
-            self.pending_bytes += pending.weight();
-            self.pending.insert(seq, pending);
-            return Ok(());
-        }
-        self.write(seq, &pending)
-    }
-
-    fn write(&mut self, seq: u64, pending: &Pending) -> Result<(), IndexError> {
-        if seq <= self.committed_seq {
-            self.writer.delete_term(self.columns.seq_term(seq));
-            self.replaced.insert(seq);
-        }
-        let document = match pending {
-            Pending::Draft(draft) => self.drafts.document(seq, draft),
-            Pending::Stored(view) => self.columns.document(seq, view),
-        };
-        self.writer.add_document(document)?;
+        self.unshown = true;
         Ok(())
     }
-}
-
-/// A record of which more is expected.
-enum Pending {
-    /// As the journal gave it.
-    Draft(Draft),
-    /// As an earlier commit stored it.
-    Stored(View),
-}
-
-impl Pending {
-    fn complete(&mut self, completion: Completion) {
-        match self {
-            Pending::Draft(draft) => draft.complete(completion),
-            Pending::Stored(view) => view::complete(view, &completion),
-        }
-    }
-
-    fn settle(&mut self, txn_outcome: TxnOutcome) {
-        match self {
-            Pending::Draft(draft) => draft.settle(txn_outcome),
-            Pending::Stored(view) => view::settle(view, txn_outcome),
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        match self {
-            Pending::Draft(draft) => draft.is_open(),
-            Pending::Stored(view) => view::is_running(view) || view::is_open(view),
-        }
-    }
-
-    /// About how many bytes it holds in memory.
-    fn weight(&self) -> usize {
-        const FIELDS: usize = 4_096;
-        match self {
-            Pending::Draft(draft) => draft.weight(),
-            Pending::Stored(view) => FIELDS + view.get("sql").and_then(Value::as_str).map_or(0, str::len),
-        }
-    }
-}
-
-/// Up to where the journal's frames are in the documents of a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    next: Position,
-    digest: Digest,
-}
-
-impl Place {
-    fn of(frame: &ReadFrame) -> Place {
-        Place { next: frame.next, digest: frame.digest }
-    }
-}
-
-/// What a commit carries beside its documents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct State {
-    place: Option<Place>,
-    seq: u64,
-}
-
-impl State {
-    fn to_text(self) -> String {
-        let position = |at: Position| json!([at.segment, at.offset]);
-        let place = self
-            .place
-            .map(|place| json!({ "next": position(place.next), "digest": place.digest.to_string() }));
-        json!({ "version": VERSION, "seq": self.seq, "place": place }).to_string()
-    }
-
-    fn from_text(text: &str) -> Option<State> {
-        let value: Value = serde_json::from_str(text).ok()?;
-        if value.get("version")?.as_u64()? != u64::from(VERSION) {
-            return None;
-        }
-        let position = |value: &Value| {
-            let pair = value.as_array().filter(|pair| pair.len() == 2)?;
-            Some(Position { segment: pair[0].as_u64()?, offset: pair[1].as_u64()? })
-        };
-        let place = match value.get("place")? {
-            Value::Null => None,
-            place => Some(Place {
-                next: position(place.get("next")?)?,
-                digest: digest(place.get("digest")?.as_str()?)?,
-            }),
-        };
-        Some(State { place, seq: value.get("seq")?.as_u64()? })
-    }
-}
-
-fn digest(hex: &str) -> Option<Digest> {
-    let mut digest = [0; 32];
-    if hex.len() != digest.len() * 2 {
-        return None;
-    }
-    for (index, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(Digest(digest))
-}
-
-struct Found {
-    index: Index,
-    state: State,
-    journal: Reader,
-}
-
-/// Takes up an index where it was left, or says why it is of no use.
-fn resume(dir: &Path, storage: &Arc<dyn Storage>, columns: &Columns) -> Result<Found, String> {
-    let mut index = Index::open_in_dir(dir).map_err(|error| format!("it could not be opened: {error}"))?;
-    if index.schema() != columns.schema {
-        return Err("its fields are of another version".to_owned());
-    }
-    index.set_tokenizers(schema::tokenizers());
-    let meta = index.load_metas().map_err(|error| format!("its list of files could not be read: {error}"))?;
-    let state = match &meta.payload {
-        // Made, and cut off before its first commit.
-        None if meta.segments.is_empty() => Some(State::default()),
-        payload => payload.as_deref().and_then(State::from_text),
-    };
-    let state =
-        state.ok_or("it does not say which part of the journal it holds, or is of another version")?;
-    read(&index).map_err(|error| format!("its files could not be opened: {error}"))?;
-    let journal = reach(storage, &state)?;
-    Ok(Found { index, state, journal })
-}
-
-/// The journal after the last frame indexed, if that frame is still the one that was indexed.
-fn reach(storage: &Arc<dyn Storage>, state: &State) -> Result<Reader, String> {
-    let lost = |error: JournalError| format!("its place in the journal could not be read: {error}");
-    let journal = Reader::open(Arc::clone(storage), state.place.map(|place| place.next)).map_err(lost)?;
-    if let Some(place) = state.place
-        && journal.digest() != Some(place.digest)
-    {
-        return Err("it was built from another journal, or from an end that the journal has lost".to_owned());
-    }
-    Ok(journal)
-}
-
-fn create(dir: &Path, columns: &Columns) -> Result<Index, IndexError> {
-    let directory = MmapDirectory::open(dir).map_err(TantivyError::from)?;
-    // Nobody else may be writing what is about to be removed.
-    let lock = directory.acquire_lock(&INDEX_WRITER_LOCK).map_err(|_| IndexError::Locked(dir.to_owned()))?;
-    Indexer::erase(dir)?;
-    drop(lock);
-    let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
-    let mut index = Index::create(directory, columns.schema.clone(), settings)?;
-    index.set_tokenizers(schema::tokenizers());
-    Ok(index)
-}
-
-fn read(index: &Index) -> Result<IndexReader, TantivyError> {
-    index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()
-}
-
-fn write(index: &Index, options: Options, dir: &Path) -> Result<IndexWriter<TantivyDocument>, IndexError> {
-    let memory = options.memory_bytes.clamp(*MEMORY_BYTES.start(), *MEMORY_BYTES.end());
-    let options = IndexWriterOptions::builder()
-        .num_worker_threads(1)
-        .num_merge_threads(1)
-        .memory_budget_per_thread(memory)
-        .build();
-    index.writer_with_options(options).map_err(|error| match error {
-        TantivyError::LockFailure(..) => IndexError::Locked(dir.to_owned()),
-        other => IndexError::Write(other),
-    })
-}
-
-/// Removes Tantivy's files and no others: the directory comes from a configuration.
-fn erase(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let stem = name.split('.').next().unwrap_or("");
-        let segment = stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if (segment || name == META || name == ".managed.json") && entry.file_type()?.is_file() {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }

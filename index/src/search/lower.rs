@@ -1,6 +1,7 @@
 //! From the syntax tree to Tantivy's query objects. No text is ever joined into a query.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use tantivy::Term;
 use tantivy::query::{
@@ -10,82 +11,114 @@ use tantivy::query::{
 use tantivy::schema::{Field as Column, IndexRecordOption};
 
 use super::complement::Complement;
+use super::dictionary::Kind;
 use super::field::Field;
+use super::having::Having;
+use super::moment::Moment;
+use super::position::{Among, Between};
 use super::query::{Leaf, Node, Text};
+use super::referring::Referring;
 use super::schema::{Columns, owner_key};
-use super::{Scope, Window};
 
 /// Most words one `prefix*` at the end of a phrase stands for, in each segment of the index.
 const MAX_EXPANSIONS: u32 = 16_384;
 
 type Built = Box<dyn Query>;
 
-/// The query, within what the caller may see and the time asked for, below a position.
-pub(crate) fn lower(
-    columns: &Columns,
-    root: &Node,
-    scope: &Scope,
-    window: &Window,
-    before: Option<u64>,
-) -> Built {
-    let mut parts = vec![node(columns, root)];
-    if let Scope::Own { iss, sub } = scope {
-        parts.push(match iss.is_empty() || sub.is_empty() {
-            true => Box::new(EmptyQuery),
-            false => term(columns.owner, &owner_key(iss, sub)),
-        });
+/// The query for the documents of all records of `moment` but those that memory answers for.
+pub(crate) fn lower(columns: &Columns, moment: &Moment, root: &Node) -> tantivy::Result<Built> {
+    let mut parts = vec![Lowering { columns, moment }.node(root)?];
+    let definitions = Kind::ALL.map(|kind| -> Built {
+        Box::new(TermQuery::new(columns.definitions(kind), IndexRecordOption::Basic))
+    });
+    parts.push(Box::new(Complement(any(definitions.into()))));
+    let remembered = moment.tail.late();
+    if !remembered.is_empty() {
+        parts.push(Box::new(Complement(Box::new(Among(Arc::new(remembered))))));
     }
-    if window.from.is_some() || window.to.is_some() {
-        let min = window.from.map_or(i64::MIN, |at| at.0);
-        // The end of a window is not part of it.
-        let max = window.to.map_or(i64::MAX, |at| at.0.saturating_sub(1));
-        parts.push(leaf(columns, &Leaf::Time { min, max }));
-    }
-    if let Some(before) = before {
-        let max = before.saturating_sub(1);
-        parts.push(leaf(columns, &Leaf::Number { field: Field::Seq, min: u64::from(before == 0), max }));
-    }
-    all(parts)
+    Ok(all(parts))
 }
 
-fn node(columns: &Columns, tree: &Node) -> Built {
-    match tree {
-        Node::All => Box::new(AllQuery),
-        Node::And(nodes) => all(nodes.iter().map(|inner| node(columns, inner)).collect()),
-        Node::Or(nodes) => any(nodes.iter().map(|inner| node(columns, inner)).collect()),
-        Node::Not(inner) => Box::new(Complement(node(columns, inner))),
-        Node::Leaf(inner) => leaf(columns, inner),
-    }
+/// A condition is met by a document that has what is asked itself, or refers to a definition that has.
+struct Lowering<'a> {
+    columns: &'a Columns,
+    moment: &'a Moment,
 }
 
-fn leaf(columns: &Columns, leaf: &Leaf) -> Built {
-    match leaf {
-        Leaf::Exists(field) => term(columns.has, field.name()),
-        Leaf::Word { field, value, prefix } => on(columns, *field, |column| word(column, value, *prefix)),
-        Leaf::Object { field, tail, prefix } => object(columns, *field, tail, *prefix),
-        Leaf::Text { field, text } => on(columns, *field, |column| words(column, text)),
-        Leaf::Free { text, object: named } => {
-            let mut parts: Vec<Built> = [Field::Sql, Field::Params, Field::Error]
-                .into_iter()
-                .map(|field| on(columns, field, |column| words(column, text)))
-                .collect();
-            parts.extend(names(columns.names, text));
-            if let Some((tail, prefix)) = named {
-                let fields = [Field::Tables, Field::Via, Field::Columns];
-                parts.extend(fields.into_iter().map(|field| object(columns, field, tail, *prefix)));
+impl Lowering<'_> {
+    fn node(&self, tree: &Node) -> tantivy::Result<Built> {
+        let each = |nodes: &[Node]| -> tantivy::Result<Vec<Built>> {
+            nodes.iter().map(|inner| self.node(inner)).collect()
+        };
+        Ok(match tree {
+            Node::All => Box::new(AllQuery),
+            Node::And(nodes) => all(each(nodes)?),
+            Node::Or(nodes) => any(each(nodes)?),
+            Node::Not(inner) => Box::new(Complement(self.node(inner)?)),
+            Node::Leaf(inner) => self.leaf(inner)?,
+        })
+    }
+
+    fn leaf(&self, leaf: &Leaf) -> tantivy::Result<Built> {
+        let columns = self.columns;
+        Ok(match leaf {
+            Leaf::Exists(field) => Box::new(Having { column: columns.has, field: *field }),
+            Leaf::Owner { iss, sub } => match iss.is_empty() || sub.is_empty() {
+                true => Box::new(EmptyQuery),
+                false => self.shared(Kind::Who, term(columns.owner, &owner_key(iss, sub)))?,
+            },
+            Leaf::Word { field, value, prefix } => self.on(*field, |column| word(column, value, *prefix))?,
+            Leaf::Object { field, tail, prefix } => self.object(*field, tail, *prefix)?,
+            Leaf::Text { field, text } => self.on(*field, |column| words(column, text))?,
+            Leaf::Free { text, object: named } => {
+                let mut parts = Vec::new();
+                for field in [Field::Sql, Field::Params, Field::Error] {
+                    parts.push(self.on(field, |column| words(column, text))?);
+                }
+                let mut of_objects = names(columns.names, text);
+                if let Some((tail, prefix)) = named {
+                    let fields = [Field::Tables, Field::Via, Field::Columns];
+                    of_objects.extend(fields.into_iter().map(|field| object(columns, field, tail, *prefix)));
+                }
+                if !of_objects.is_empty() {
+                    parts.push(self.shared(Kind::Shape, any(of_objects))?);
+                }
+                any(parts)
             }
-            any(parts)
+            Leaf::Number { field: Field::Seq, min, max } => Box::new(Between { min: *min, max: *max }),
+            Leaf::Number { field, min, max } if min <= max => self.on(*field, |column| {
+                range(Term::from_field_u64(column, *min), Term::from_field_u64(column, *max))
+            })?,
+            Leaf::Time { min, max } if min <= max => self.on(Field::Time, |column| {
+                range(Term::from_field_i64(column, *min), Term::from_field_i64(column, *max))
+            })?,
+            Leaf::Ip { min, max } if min <= max => self.on(Field::Ip, |column| {
+                range(Term::from_field_ip_addr(column, *min), Term::from_field_ip_addr(column, *max))
+            })?,
+            Leaf::Number { .. } | Leaf::Time { .. } | Leaf::Ip { .. } => Box::new(EmptyQuery),
+        })
+    }
+
+    fn on(&self, field: Field, build: impl Fn(Column) -> Built) -> tantivy::Result<Built> {
+        let own = on(self.columns, field, build);
+        match Kind::of(field) {
+            Some(kind) => self.shared(kind, own),
+            None => Ok(own),
         }
-        Leaf::Number { field, min, max } if min <= max => on(columns, *field, |column| {
-            range(Term::from_field_u64(column, *min), Term::from_field_u64(column, *max))
-        }),
-        Leaf::Time { min, max } if min <= max => on(columns, Field::Time, |column| {
-            range(Term::from_field_i64(column, *min), Term::from_field_i64(column, *max))
-        }),
-        Leaf::Ip { min, max } if min <= max => on(columns, Field::Ip, |column| {
-            range(Term::from_field_ip_addr(column, *min), Term::from_field_ip_addr(column, *max))
-        }),
-        Leaf::Number { .. } | Leaf::Time { .. } | Leaf::Ip { .. } => Box::new(EmptyQuery),
+    }
+
+    fn object(&self, field: Field, tail: &str, prefix: bool) -> tantivy::Result<Built> {
+        self.shared(Kind::Shape, object(self.columns, field, tail, prefix))
+    }
+
+    /// What meets a condition itself, or refers to what does.
+    fn shared(&self, kind: Kind, own: Built) -> tantivy::Result<Built> {
+        let numbers = self.moment.defined(self.columns, kind, own.box_clone())?;
+        if numbers.is_empty() {
+            return Ok(own);
+        }
+        let referring = Referring { kind, column: self.columns.refers(kind), numbers: Arc::new(numbers) };
+        Ok(any(vec![own, Box::new(referring)]))
     }
 }
 

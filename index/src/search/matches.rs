@@ -3,52 +3,85 @@
 //! What the index answers for all records, this answers for one (a live tail, an alert rule), and
 //! the tests compare the two.
 
+use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
+use rustc_hash::FxBuildHasher;
 use serde_json::Value;
 
+use super::facts::Facts;
 use super::field::{Field, Kind};
 use super::query::{Leaf, Node, Text};
 use super::{value, words};
 use crate::view::{self, View};
 
-pub(crate) fn matches(node: &Node, view: &View) -> bool {
-    match node {
-        Node::All => true,
-        Node::And(nodes) => nodes.iter().all(|node| matches(node, view)),
-        Node::Or(nodes) => nodes.iter().any(|node| matches(node, view)),
-        Node::Not(node) => !matches(node, view),
-        Node::Leaf(leaf) => leaf_matches(leaf, view),
+/// What the conditions said of values that records share, so that each is asked once. Good for one
+/// query and for as long as the records live.
+#[derive(Default)]
+pub(crate) struct Memo(HashMap<(usize, usize), bool, FxBuildHasher>);
+
+impl Memo {
+    fn ask(&mut self, leaf: &Leaf, shared: Option<usize>, answer: impl FnOnce() -> bool) -> bool {
+        match shared {
+            None => answer(),
+            Some(shared) => *self.0.entry((std::ptr::from_ref(leaf).addr(), shared)).or_insert_with(answer),
+        }
     }
 }
 
-fn leaf_matches(leaf: &Leaf, view: &View) -> bool {
-    match leaf {
-        Leaf::Exists(field) => exists(*field, view),
-        Leaf::Word { field, value, prefix } => strings(view, *field).any(|text| match field.kind() {
-            Kind::Person => words::person(text).iter().any(|form| same(form, value, *prefix)),
-            _ => same(&text.to_lowercase(), value, *prefix),
-        }),
-        Leaf::Object { field, tail, prefix } => object(view, *field, tail, *prefix),
-        Leaf::Text { field, text } => texts(view, *field).iter().any(|value| text_matches(text, value)),
-        Leaf::Free { text, object: named } => {
-            [Field::Sql, Field::Params, Field::Error]
-                .into_iter()
-                .any(|field| texts(view, field).iter().any(|value| text_matches(text, value)))
-                || name_matches(text, view)
-                || named.as_ref().is_some_and(|(tail, prefix)| {
-                    [Field::Tables, Field::Via, Field::Columns]
-                        .into_iter()
-                        .any(|field| object(view, field, tail, *prefix))
-                })
-        }
-        Leaf::Number { field, min, max } => {
-            view.get(field.name()).and_then(Value::as_u64).is_some_and(|value| (*min..=*max).contains(&value))
-        }
-        Leaf::Time { min, max } => time(view).is_some_and(|at| (*min..=*max).contains(&at)),
-        Leaf::Ip { min, max } => ip(view).is_some_and(|ip| (*min..=*max).contains(&ip)),
+pub(crate) fn matches(node: &Node, record: &dyn Facts, memo: &mut Memo) -> bool {
+    match node {
+        Node::All => true,
+        Node::And(nodes) => nodes.iter().all(|node| matches(node, record, memo)),
+        Node::Or(nodes) => nodes.iter().any(|node| matches(node, record, memo)),
+        Node::Not(node) => !matches(node, record, memo),
+        Node::Leaf(leaf) => leaf_matches(leaf, record, memo),
     }
 }
+
+fn leaf_matches(leaf: &Leaf, record: &dyn Facts, memo: &mut Memo) -> bool {
+    match leaf {
+        Leaf::Exists(field) => memo.ask(leaf, record.shared(*field), || exists(*field, record)),
+        Leaf::Owner { iss, sub } => {
+            let is = |field, wanted: &str| {
+                !wanted.is_empty() && record.any_text(field, &mut |text| text == wanted)
+            };
+            memo.ask(leaf, record.shared(Field::Sub), || is(Field::Iss, iss) && is(Field::Sub, sub))
+        }
+        Leaf::Word { field, value, prefix } => memo.ask(leaf, record.shared(*field), || {
+            record.any_text(*field, &mut |text| match field.kind() {
+                Kind::Person => words::person(text).iter().any(|form| same(form, value, *prefix)),
+                _ => same(&text.to_lowercase(), value, *prefix),
+            })
+        }),
+        Leaf::Object { field, tail, prefix } => {
+            memo.ask(leaf, record.shared(*field), || object(record, *field, tail, *prefix))
+        }
+        Leaf::Text { field, text } => record.any_text(*field, &mut |value| text_matches(text, value)),
+        Leaf::Free { text, object: named } => {
+            let named = memo.ask(leaf, record.shared(Field::Tables), || {
+                name_matches(text, record)
+                    || named.as_ref().is_some_and(|(tail, prefix)| {
+                        NAMES.into_iter().any(|field| object(record, field, tail, *prefix))
+                    })
+            });
+            named
+                || [Field::Sql, Field::Params, Field::Error]
+                    .into_iter()
+                    .any(|field| record.any_text(field, &mut |value| text_matches(text, value)))
+        }
+        Leaf::Number { field, min, max } => {
+            record.number(*field).is_some_and(|value| (*min..=*max).contains(&value))
+        }
+        Leaf::Time { min, max } => record.time().is_some_and(|at| (*min..=*max).contains(&at)),
+        Leaf::Ip { min, max } => memo.ask(leaf, record.shared(Field::Ip), || {
+            record.ip().is_some_and(|ip| (*min..=*max).contains(&ip))
+        }),
+    }
+}
+
+/// Fields of objects' names; a record has all of them from one shared value or none.
+const NAMES: [Field; 3] = [Field::Tables, Field::Columns, Field::Via];
 
 /// The texts of a field: of parameters, the text form of each.
 pub(crate) fn texts(view: &View, field: Field) -> Vec<String> {
@@ -79,16 +112,15 @@ pub(crate) fn strings(view: &View, field: Field) -> impl Iterator<Item = &str> {
 
 /// Names of objects, for bare words.
 pub(crate) fn names(view: &View) -> impl Iterator<Item = &str> {
-    [Field::Tables, Field::Columns, Field::Via].into_iter().flat_map(|field| strings(view, field))
+    NAMES.into_iter().flat_map(|field| strings(view, field))
 }
 
-pub(crate) fn exists(field: Field, view: &View) -> bool {
+pub(crate) fn exists(field: Field, record: &dyn Facts) -> bool {
     match field.kind() {
-        Kind::Count | Kind::Duration => view.get(field.name()).is_some_and(Value::is_u64),
-        Kind::Time => time(view).is_some(),
-        Kind::Ip => ip(view).is_some(),
-        Kind::Text => !texts(view, field).is_empty(),
-        Kind::Keyword | Kind::Person | Kind::Object => strings(view, field).next().is_some(),
+        Kind::Count | Kind::Duration => record.number(field).is_some(),
+        Kind::Time => record.time().is_some(),
+        Kind::Ip => record.ip().is_some(),
+        Kind::Text | Kind::Keyword | Kind::Person | Kind::Object => record.any_text(field, &mut |_| true),
     }
 }
 
@@ -100,21 +132,29 @@ pub(crate) fn ip(view: &View) -> Option<Ipv6Addr> {
     view.get(Field::Ip.name()).and_then(Value::as_str).and_then(value::address)
 }
 
-fn object(view: &View, field: Field, tail: &str, prefix: bool) -> bool {
-    strings(view, field).any(|name| words::tails(name).iter().any(|form| same(form, tail, prefix)))
+fn object(record: &dyn Facts, field: Field, tail: &str, prefix: bool) -> bool {
+    record.any_text(field, &mut |name| words::tails(name).iter().any(|form| same(form, tail, prefix)))
 }
 
 fn same(have: &str, want: &str, prefix: bool) -> bool {
     if prefix { have.starts_with(want) } else { have == want }
 }
 
-fn name_matches(text: &Text, view: &View) -> bool {
-    let names = words::name_words(names(view));
+fn name_matches(text: &Text, record: &dyn Facts) -> bool {
     let wanted = text.whole.iter().chain(text.phrase.first().filter(|_| text.phrase.len() == 1));
-    wanted.into_iter().any(|wanted| names.iter().any(|name| same(name, wanted, text.prefix)))
+    let wanted: Vec<&String> = wanted.collect();
+    NAMES.into_iter().any(|field| {
+        record.any_text(field, &mut |name| {
+            let words = words::name_words(std::iter::once(name));
+            wanted.iter().any(|wanted| words.iter().any(|word| same(word, wanted, text.prefix)))
+        })
+    })
 }
 
 fn text_matches(text: &Text, value: &str) -> bool {
+    if !may_match(text, value) {
+        return false;
+    }
     let words = words::words(value);
     let at = |position: usize, wanted: &str, prefix: bool| {
         words.iter().any(|word| word.position == position && same(&word.text, wanted, prefix))
@@ -131,4 +171,15 @@ fn text_matches(text: &Text, value: &str) -> bool {
         head.iter().enumerate().all(|(index, wanted)| at(start.position + index, wanted, false))
             && at(start.position + head.len(), last, text.prefix)
     })
+}
+
+/// Whether the letters are there at all, which is far quicker to see than the words. Outside ASCII
+/// a letter's lower case may depend on its neighbours, so there the words decide.
+fn may_match(text: &Text, value: &str) -> bool {
+    if !value.is_ascii() {
+        return true;
+    }
+    let value = value.to_ascii_lowercase();
+    text.whole.as_ref().is_some_and(|whole| value.contains(whole.as_str()))
+        || !text.phrase.is_empty() && text.phrase.iter().all(|word| value.contains(word.as_str()))
 }

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::field::Field;
 use super::{matches, parse};
-use crate::record::Timestamp;
+use crate::record::{Seq, Timestamp};
 use crate::view::View;
 
 /// Longest query, in bytes.
@@ -59,6 +59,24 @@ impl Query {
         Query { source: String::new(), root: Node::All }
     }
 
+    /// What answers both.
+    pub fn and(self, other: Query) -> Query {
+        let source = format!("({}) ({})", self.source, other.source);
+        Query { source, root: Node::And(vec![self.root, other.root]) }
+    }
+
+    /// What answers at least one.
+    pub fn or(self, other: Query) -> Query {
+        let source = format!("({}) OR ({})", self.source, other.source);
+        Query { source, root: Node::Or(vec![self.root, other.root]) }
+    }
+
+    /// The records at these positions, both ends included.
+    pub fn between(first: Seq, last: Seq) -> Query {
+        let root = Node::Leaf(Leaf::Number { field: Field::Seq, min: first.0, max: last.0 });
+        Query { source: format!("seq:{first}..{last}"), root }
+    }
+
     /// The text as it was asked.
     pub fn source(&self) -> &str {
         &self.source
@@ -66,7 +84,7 @@ impl Query {
 
     /// Whether a merged record answers the query.
     pub fn matches(&self, view: &View) -> bool {
-        matches::matches(&self.root, view)
+        matches::matches(&self.root, view, &mut matches::Memo::default())
     }
 
     pub(crate) fn root(&self) -> &Node {
@@ -89,6 +107,8 @@ pub(crate) enum Node {
 pub(crate) enum Leaf {
     /// The field has a value.
     Exists(Field),
+    /// Issuer and subject, exactly; nobody if one is empty. Not a part of the language.
+    Owner { iss: String, sub: String },
     /// A keyword or person, lower-cased.
     Word { field: Field, value: String, prefix: bool },
     /// The tail of an object name, as [`super::words::tails`] writes it.

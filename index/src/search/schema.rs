@@ -2,28 +2,33 @@
 //!
 //! Tantivy sees each field under the name users know, and beside them: `has` (which fields have a
 //! value), `owner` (issuer and subject, exactly, for the caller's scope), `names` (words of object
-//! names, for bare words) and `view` (the whole record, stored).
+//! names, for bare words) and `view` (the record, stored, without what it refers to); and the columns
+//! of the [`dictionary`].
 
 use std::net::Ipv6Addr;
 
 use serde_json::Value;
 use tantivy::schema::{
     BytesOptions, Field as Column, IndexRecordOption, IpAddrOptions, NumericOptions, Schema,
-    TextFieldIndexing, TextOptions,
+    TextFieldIndexing, TextOptions, Value as _,
 };
 use tantivy::tokenizer::{TextAnalyzer, TokenizerManager};
 use tantivy::{TantivyDocument, Term};
 
+use super::dictionary::{self, Beside};
 use super::field::{Field, Kind};
 use super::matches;
-use super::words::{Cut, Cutter, Fields};
+use super::words::{self, Cut, Cutter, Fields};
 use crate::view::View;
 
 /// Raised whenever documents or their fields change; an index of another version is rebuilt.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 4;
 
 /// About how many bytes a document has, to begin with.
-pub(crate) const DOCUMENT_BYTES: usize = 4096;
+pub(crate) const DOCUMENT_BYTES: usize = 2048;
+
+/// The column of the number that a document defines.
+pub(crate) const DEFINES: &str = "_defines";
 
 /// The columns of the index.
 #[derive(Debug, Clone)]
@@ -35,6 +40,10 @@ pub(crate) struct Columns {
     pub(crate) owner: Column,
     pub(crate) names: Column,
     pub(crate) view: Column,
+    /// The number that a document defines; 0 in those of records.
+    defines: Column,
+    /// The numbers that a document refers to, by [`Kind`](dictionary::Kind); 0 if it has all itself.
+    refers: [Column; 3],
 }
 
 impl Columns {
@@ -48,21 +57,21 @@ impl Columns {
                 Kind::Keyword | Kind::Person | Kind::Object | Kind::Text => {
                     text_options(*field).map(|options| builder.add_text_field(name, options))
                 }
-                Kind::Count if *field == Field::Seq => {
-                    Some(builder.add_u64_field(name, number.clone().set_indexed()))
-                }
                 Kind::Count | Kind::Duration => Some(builder.add_u64_field(name, number.clone())),
                 Kind::Time => Some(builder.add_i64_field(name, number.clone())),
                 Kind::Ip => Some(builder.add_ip_addr_field(name, IpAddrOptions::default().set_fast())),
             });
         }
-        let has = builder.add_text_field("has", exact(Cut::Fields.name()));
+        let has = builder.add_text_field("has", exact("raw"));
         let owner = builder.add_text_field("owner", exact("raw"));
-        let names = builder.add_text_field("names", exact(Cut::Names.name()));
+        let names = builder.add_text_field("names", exact("raw"));
         let view = builder.add_bytes_field("view", BytesOptions::default().set_stored());
+        let key = || number.clone().set_indexed();
+        let defines = builder.add_u64_field(DEFINES, key());
+        let refers = dictionary::Kind::ALL.map(|kind| builder.add_u64_field(kind.name(), key()));
         let schema = builder.build();
         let seq = of[Field::Seq as usize].expect("seq is a column of its own");
-        Columns { schema, of, seq, has, owner, names, view }
+        Columns { schema, of, seq, has, owner, names, view, defines, refers }
     }
 
     /// The column of a field; `None` for `columns`, which is asked as its three parts.
@@ -75,16 +84,68 @@ impl Columns {
         let parts = self.parts(view);
         let mut document = TantivyDocument::with_capacity(DOCUMENT_BYTES);
         parts.add_to(&mut document);
-        self.complete(&mut document, seq, parts.has, &encode(view));
+        self.complete(&mut document, seq, parts.has, [0; 3], &encode(view));
         document
     }
 
-    /// Adds what a document has once: which fields, its key, and the whole record.
-    pub(crate) fn complete(&self, document: &mut TantivyDocument, seq: u64, has: Fields, view: &[u8]) {
+    /// The document that defines a number for what records near `beside` share.
+    pub(crate) fn definition(
+        &self,
+        kind: dictionary::Kind,
+        number: u64,
+        beside: Beside,
+        view: &View,
+        stored: &[u8],
+    ) -> TantivyDocument {
+        let parts = self.parts(view);
+        let mut document = TantivyDocument::with_capacity(DOCUMENT_BYTES);
+        parts.add_to(&mut document);
+        document.add_text(self.has, parts.has.text());
+        document.add_text(self.has, kind.name());
+        document.add_u64(self.seq, beside.seq);
+        self.of(Field::Time).into_iter().for_each(|column| document.add_i64(column, beside.time));
+        document.add_bytes(self.view, stored);
+        document.add_u64(self.defines, number);
+        self.refers.iter().for_each(|column| document.add_u64(*column, 0));
+        document
+    }
+
+    /// Adds what a record's document has once: which fields, its key, what it refers to, and the rest
+    /// of the record.
+    pub(crate) fn complete(
+        &self,
+        document: &mut TantivyDocument,
+        seq: u64,
+        has: Fields,
+        refers: [u64; 3],
+        view: &[u8],
+    ) {
         document.add_text(self.has, has.text());
-        // Not from the view: this is the key by which the document is replaced.
+        document.add_u64(self.defines, 0);
+        self.refers.iter().zip(refers).for_each(|(column, number)| document.add_u64(*column, number));
+        // Not from the view: this is the key by which the document is found and replaced.
         document.add_u64(self.seq, seq);
         document.add_bytes(self.view, view);
+    }
+
+    /// The stored object of a document, if it is one.
+    pub(crate) fn stored(&self, document: &TantivyDocument) -> Option<View> {
+        document.get_first(self.view).and_then(|value| value.as_bytes()).and_then(decode)
+    }
+
+    /// The term of what defines a number.
+    pub(crate) fn defining(&self, number: u64) -> Term {
+        Term::from_field_u64(self.defines, number)
+    }
+
+    /// The term of all definitions of a kind.
+    pub(crate) fn definitions(&self, kind: dictionary::Kind) -> Term {
+        Term::from_field_text(self.has, kind.name())
+    }
+
+    /// The column of what a document refers to.
+    pub(crate) fn refers(&self, kind: dictionary::Kind) -> Column {
+        self.refers[kind as usize]
     }
 
     /// What a merged record, or a part of one, puts into its document. Issuer and subject must not
@@ -102,7 +163,8 @@ impl Columns {
         {
             parts.values.push((self.owner, Part::Text(owner_key(owner.0, owner.1))));
         }
-        parts.values.extend(matches::names(view).map(|name| (self.names, Part::Text(name.to_owned()))));
+        let names = words::name_words(matches::names(view));
+        parts.values.extend(names.into_iter().map(|word| (self.names, Part::Text(word))));
         parts
     }
 
@@ -125,10 +187,6 @@ impl Columns {
             Kind::Time => values.extend(matches::time(view).map(|at| (column, Part::Time(at)))),
             Kind::Ip => values.extend(matches::ip(view).map(|ip| (column, Part::Ip(ip)))),
         }
-    }
-
-    pub(crate) fn seq_term(&self, seq: u64) -> Term {
-        Term::from_field_u64(self.seq, seq)
     }
 }
 
@@ -168,7 +226,7 @@ pub(crate) fn encode(view: &View) -> Vec<u8> {
 }
 
 /// The view in its stored form, if it is one.
-pub(crate) fn decode(bytes: &[u8]) -> Option<View> {
+fn decode(bytes: &[u8]) -> Option<View> {
     serde_json::from_slice(bytes).ok()
 }
 

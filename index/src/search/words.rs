@@ -194,31 +194,24 @@ fn capitals(part: &str, mut take: impl FnMut(&str)) {
 pub(crate) enum Cut {
     /// [`words`].
     Text,
-    /// [`name_words`] of one name.
-    Names,
     /// The whole value, lower-cased.
     Keyword,
     /// [`person`].
     Person,
     /// [`tails`].
     Tails,
-    /// The names of the fields in a [`Fields`].
-    Fields,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Cut; 6] =
-        [Cut::Text, Cut::Names, Cut::Keyword, Cut::Person, Cut::Tails, Cut::Fields];
+    pub(crate) const ALL: [Cut; 4] = [Cut::Text, Cut::Keyword, Cut::Person, Cut::Tails];
 
     /// The name under which Tantivy knows it. Part of the index's format.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Cut::Text => "pgw_text",
-            Cut::Names => "pgw_names",
             Cut::Keyword => "pgw_keyword",
             Cut::Person => "pgw_person",
             Cut::Tails => "pgw_tails",
-            Cut::Fields => "pgw_fields",
         }
     }
 
@@ -226,16 +219,14 @@ impl Cut {
     fn cut(self, text: &str, out: &mut Pieces) {
         match self {
             Cut::Text => cut(text, &mut |word, position, _| out.push(word, position)),
-            Cut::Names => text.split('.').for_each(|name| cut(name, &mut |word, _, _| out.push(word, 0))),
             Cut::Keyword => out.push(text, 0),
             Cut::Person => person(text).iter().for_each(|form| out.push(form, 0)),
             Cut::Tails => tails(text).iter().for_each(|form| out.push(form, 0)),
-            Cut::Fields => Fields::read(text).names().for_each(|name| out.push(name, 0)),
         }
     }
 }
 
-/// A set of fields. Its text is one value of the index, which costs far less than one for each.
+/// A set of fields. Its text is one term of the index, which costs far less than one for each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fields(u64);
 
@@ -255,12 +246,13 @@ impl Fields {
         format!("{:x}", self.0)
     }
 
-    fn read(text: &str) -> Fields {
+    /// The set that a text in the index stands for.
+    pub(crate) fn read(text: &str) -> Fields {
         Fields(u64::from_str_radix(text, 16).unwrap_or(0))
     }
 
-    fn names(self) -> impl Iterator<Item = &'static str> {
-        Field::ALL.iter().filter(move |field| self.0 >> **field as u64 & 1 == 1).map(|field| field.name())
+    pub(crate) fn contains(self, field: Field) -> bool {
+        self.0 >> field as u64 & 1 == 1
     }
 }
 

@@ -10,3 +10,4 @@ mod kill;
 mod records;
 mod round_trip;
 mod tamper;
+mod tree;

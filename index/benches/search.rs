@@ -1,0 +1,248 @@
+//! What search costs: CPU for each record indexed, bytes for each record, and how long answers take.
+//!
+//! `cargo bench -p pgwitness-index --bench search [-- RECORDS]` (100,000 unless said). The log is made
+//! up: 5,000 statement shapes, 2,000 people, 40 databases, each by Zipf's law; half of the statements
+//! are prepared and carry parameters, half carry literals. CPU is that of the whole process, journal
+//! reading included and journal writing not. On a machine that does other work compare CPU, not time.
+
+#![allow(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pgwitness_index::journal::{self, Journal};
+use pgwitness_index::record::{Entry, Seq, Timestamp};
+use pgwitness_index::search::{
+    Count, Field, IndexError, Indexer, Options, Part, Query, Scope, Search, Window, Written,
+};
+use pgwitness_index::storage::DirStorage;
+use traffic::{NOON, Traffic};
+
+#[path = "search/traffic.rs"]
+mod traffic;
+
+type Failure = Box<dyn Error>;
+
+fn main() -> Result<(), Failure> {
+    let records = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100_000_u64);
+    let (dir, search, indexer) = index("mixed", records, Traffic::mixed(7))?;
+    answers(&search)?;
+    drop(indexer);
+    let began = Instant::now();
+    let (_indexer, _) = Indexer::open(&dir.path().join("index"), storage(dir.path())?, Options::default())?;
+    println!("opened again in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    index("one hot statement", records.min(300_000), Traffic::hot(7))?;
+    found_after_its_end()
+}
+
+/// How long after its end was written to the journal a record is found with it, while 5,000 records a
+/// second arrive and the index is written at the same time.
+fn found_after_its_end() -> Result<(), Failure> {
+    const TICKS: u64 = 2_000;
+    const EACH: u64 = 25;
+    let dir = tempfile::tempdir()?;
+    let (mut journal, _) = Journal::open(storage(dir.path())?, journal::Options::default())?;
+    let (mut indexer, search) =
+        Indexer::open(&dir.path().join("index"), storage(dir.path())?, Options::default())?;
+    let (ended, stop) = (&AtomicU64::new(0), &AtomicBool::new(false));
+    let took = thread::scope(|scope| -> Result<Vec<Duration>, Failure> {
+        let follower = scope.spawn(move || follow(&mut indexer, stop));
+        let prober = scope.spawn(move || probe(&search, ended, stop));
+        let mut traffic = Traffic::mixed(11);
+        let mut batch = Vec::new();
+        let began = Instant::now();
+        for tick in 0..TICKS {
+            traffic.batch(tick * EACH + 1, EACH, &mut batch);
+            journal.append(&batch)?;
+            batch.clear();
+            ended.store((tick + 1) * EACH, Ordering::Release);
+            thread::sleep(
+                (began + Duration::from_millis((tick + 1) * 5)).saturating_duration_since(Instant::now()),
+            );
+        }
+        stop.store(true, Ordering::Release);
+        let took = prober.join().map_err(|_| "the prober panicked")??;
+        follower.join().map_err(|_| "the follower panicked")??;
+        Ok(took)
+    });
+    report("found after its end at 5,000 a second", took?, "");
+    Ok(())
+}
+
+/// Reads every 10 ms and writes every second, as the gateway does.
+fn follow(indexer: &mut Indexer, stop: &AtomicBool) -> Result<(), String> {
+    let text = |error: &dyn Error| error.to_string();
+    thread::scope(|scope| {
+        let mut under_way: Option<thread::ScopedJoinHandle<'_, Result<Written, IndexError>>> = None;
+        let mut due = Instant::now();
+        while !stop.load(Ordering::Acquire) {
+            indexer.step(2_000).map_err(|error| text(&error))?;
+            if under_way.as_ref().is_some_and(thread::ScopedJoinHandle::is_finished)
+                && let Some(ended) = under_way.take()
+            {
+                let written = ended.join().map_err(|_| "the writer panicked")?;
+                indexer.finish(written.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+            }
+            if under_way.is_none() && Instant::now() >= due {
+                due = Instant::now() + Duration::from_secs(1);
+                under_way = indexer.begin(Part::Ended).map(|writing| scope.spawn(|| writing.run()));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    })
+}
+
+fn probe(search: &Search, ended: &AtomicU64, stop: &AtomicBool) -> Result<Vec<Duration>, String> {
+    let mut took = Vec::new();
+    while !stop.load(Ordering::Acquire) {
+        let (seq, began) = (Seq(ended.load(Ordering::Acquire)), Instant::now());
+        while seq > Seq(0) && !stop.load(Ordering::Acquire) {
+            let found = search.get_seq(seq, &Scope::All).map_err(|error| error.to_string())?;
+            if found.is_some_and(|view| view.get("running").is_none()) {
+                took.push(began.elapsed());
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    Ok(took)
+}
+
+fn report(name: &str, mut took: Vec<Duration>, last: &str) {
+    took.sort();
+    let at = |share: f64| {
+        took.get((took.len().saturating_sub(1) as f64 * share) as usize).map_or(0.0, Duration::as_secs_f64)
+            * 1e3
+    };
+    println!("{name}: p50 {:.2} ms, p99 {:.2} ms {last}", at(0.5), at(0.99));
+}
+
+fn storage(dir: &Path) -> Result<Arc<DirStorage>, Failure> {
+    Ok(Arc::new(DirStorage::create(dir.join("journal"))?))
+}
+
+/// Writes a journal, then builds the index from it.
+fn index(
+    name: &str,
+    records: u64,
+    mut traffic: Traffic,
+) -> Result<(tempfile::TempDir, Search, Indexer), Failure> {
+    const BATCH: u64 = 64;
+    let dir = tempfile::tempdir()?;
+    let (mut journal, _) = Journal::open(storage(dir.path())?, journal::Options::default())?;
+    let mut first = 1;
+    let mut batch: Vec<Entry> = Vec::new();
+    while first <= records {
+        traffic.batch(first, BATCH.min(records + 1 - first), &mut batch);
+        journal.append(&batch)?;
+        batch.clear();
+        first += BATCH;
+    }
+    drop(journal);
+    let place = dir.path().join("index");
+    let (cpu, began) = (cpu(), Instant::now());
+    let (mut indexer, search) = Indexer::open(&place, storage(dir.path())?, Options::default())?;
+    while !indexer.step(2_000)?.caught_up {}
+    indexer.commit()?;
+    let (used, took) = (self::cpu() - cpu, began.elapsed());
+    let files = size(&place)?;
+    println!(
+        "{name}: {records} records, {:.1} us CPU and {:.1} us a record, {:.0} bytes index and {:.0} bytes journal \
+         a record, {} MiB resident",
+        used.as_secs_f64() * 1e6 / records as f64,
+        took.as_secs_f64() * 1e6 / records as f64,
+        files.0 as f64 / records as f64,
+        size(&dir.path().join("journal"))?.0 as f64 / records as f64,
+        resident_mib(),
+    );
+    Ok((dir, search, indexer))
+}
+
+fn answers(search: &Search) -> Result<(), Failure> {
+    let all = Window::default();
+    let hour = Window { from: Some(NOON), to: Some(Timestamp(NOON.0 + 3_600_000_000)) };
+    let page = |text: &str, count: Count| -> Result<(usize, Option<u64>), Failure> {
+        let query = Query::parse(text, NOON)?;
+        let page = search.page(&query, &Scope::All, &all, 50, None, count)?;
+        Ok((page.items.len(), page.total))
+    };
+    let person = |n: u64| format!("user{n}@example.org");
+    let ask = |name: &str, times: u64, one: &dyn Fn(u64) -> Result<String, Failure>| -> Result<(), Failure> {
+        let mut took = Vec::new();
+        let mut last = String::new();
+        for n in 0..times {
+            let began = Instant::now();
+            last = one(n)?;
+            took.push(began.elapsed());
+        }
+        took.sort();
+        let at = |share: f64| {
+            took.get(((took.len() - 1) as f64 * share) as usize).unwrap_or(&Duration::ZERO).as_secs_f64()
+                * 1e3
+        };
+        println!("{name}: p50 {:.2} ms, p99 {:.2} ms (last: {last})", at(0.5), at(0.99));
+        Ok(())
+    };
+    ask("newest 50", 50, &|_| Ok(format!("{:?}", page("", Count::None)?)))?;
+    ask("newest 50 by words + user + table", 200, &|n| {
+        let text = format!("select user:{} table:table{}", person(n % 50), n % 20);
+        Ok(format!("{:?}", page(&text, Count::None)?))
+    })?;
+    ask("the same, count capped", 100, &|n| {
+        let text = format!("select user:{} table:table{}", person(n % 50), n % 20);
+        Ok(format!("{:?}", page(&text, Count::Capped)?))
+    })?;
+    ask("exact value", 200, &|n| Ok(format!("{:?}", page(&traffic::mail(n * 37 % 20_000), Count::None)?)))?;
+    ask("a word nobody wrote", 100, &|n| Ok(format!("{:?}", page(&format!("zz{n}"), Count::None)?)))?;
+    ask("the beginning of a word", 50, &|n| {
+        Ok(format!("{:?}", page(&format!("customer{}*", n % 10), Count::None)?))
+    })?;
+    ask("exact count of one user", 50, &|n| {
+        Ok(format!("{:?}", page(&format!("user:{}", person(n % 20)), Count::Exact)?))
+    })?;
+    ask("top users of one table", 20, &|n| {
+        let query = Query::parse(&format!("table:table{}", n % 20), NOON)?;
+        let facets = search.facets(&query, &Scope::All, &all, &[Field::User], 10)?;
+        Ok(format!("{:?}", facets.first().and_then(|facet| facet.values.first())))
+    })?;
+    ask("top tables", 5, &|_| {
+        let facets = search.facets(&Query::all(), &Scope::All, &all, &[Field::Tables], 10)?;
+        Ok(format!("{:?}", facets.first().and_then(|facet| facet.values.first())))
+    })?;
+    ask("histogram of all", 5, &|_| {
+        let bars = search.histogram(&Query::all(), &Scope::All, &hour, 100)?;
+        Ok(format!("{}", bars.counts.iter().sum::<u64>()))
+    })
+}
+
+/// CPU of the process so far, user and system (`proc_pid_stat(5)`, in hundredths of a second).
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn resident_mib() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages / 256
+}
+
+/// Bytes and number of the files in a folder.
+fn size(dir: &Path) -> Result<(u64, usize), Failure> {
+    let mut sum = (0, 0);
+    for entry in fs::read_dir(dir)? {
+        sum.0 += entry?.metadata()?.len();
+        sum.1 += 1;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,382 @@
+//! Summaries of all records that answer: histograms and the commonest values.
+//!
+//! Of one moment and within the caller's scope, like pages. Segments are counted in parallel.
+//!
+//! Limits: [`MAX_BUCKETS`], [`MAX_TOP`].
+
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+use tantivy::collector::{Collector, SegmentCollector};
+use tantivy::columnar::{Column, StrColumn};
+use tantivy::schema::IndexRecordOption;
+use tantivy::{DocId, DocSet, Score, SegmentReader, TERMINATED};
+
+use super::dictionary::Kind;
+use super::field::Field;
+use super::lower::lower;
+use super::moment::Moment;
+use super::page::{Scope, Search, SearchError, Window, wanted};
+use super::query::Query;
+use super::schema::DEFINES;
+use crate::record::Timestamp;
+
+/// Most bars of a histogram.
+pub const MAX_BUCKETS: usize = 1000;
+/// Most values of a facet.
+pub const MAX_TOP: usize = 1000;
+
+/// The fields whose values can be counted by [`Search::facets`].
+pub const FACETS: &[Field] = &[
+    Field::Event,
+    Field::Outcome,
+    Field::User,
+    Field::Role,
+    Field::Db,
+    Field::App,
+    Field::Command,
+    Field::Class,
+    Field::Tables,
+    Field::Tags,
+    Field::Analysis,
+];
+
+/// How many matches fall into each part of a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    /// Where the first bar begins.
+    pub from: Timestamp,
+    /// Where the last bar ends, itself not included.
+    pub to: Timestamp,
+    /// Width of a bar, in microseconds.
+    pub step_us: u64,
+    /// Matches in each bar.
+    pub counts: Vec<u64>,
+}
+
+/// The commonest values of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facet {
+    /// Which field.
+    pub field: Field,
+    /// Values and how many matches have them, commonest first.
+    pub values: Vec<(String, u64)>,
+}
+
+impl Search {
+    /// How the matches spread over time. Without an end of `window`, the matches themselves set it.
+    pub fn histogram(
+        &self,
+        query: &Query,
+        scope: &Scope,
+        window: &Window,
+        buckets: usize,
+    ) -> Result<Histogram, SearchError> {
+        let moment = self.moment();
+        let wanted = wanted(query, scope, window);
+        let lowered = lower(self.columns(), &moment, &wanted)?;
+        let held = moment.remembered(&wanted, None).filter_map(|held| held.with_facts(|facts| facts.time()));
+        let held: Vec<i64> = held.collect();
+        let (from, to) = match (window.from, window.to) {
+            (Some(from), Some(to)) => (from.0, to.0),
+            (from, to) => {
+                let extent = moment.searcher.search(&*lowered, &Extent)?;
+                let all = extent.into_iter().chain(held.iter().map(|at| (*at, *at)));
+                let (first, last) = all.reduce(wider).unwrap_or((0, 0));
+                let from = from.map_or(first, |from| from.0);
+                (from, to.map_or(last.saturating_add(1), |to| to.0).max(from))
+            }
+        };
+        let buckets = buckets.clamp(1, MAX_BUCKETS);
+        let width = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+        let step_us = width.div_ceil(buckets as u64).max(1);
+        let bars = usize::try_from(width.div_ceil(step_us)).unwrap_or(0);
+        let bars = Bars { from, step_us, bars };
+        let mut counts = moment.searcher.search(&*lowered, &bars)?;
+        held.iter().for_each(|at| bars.add(&mut counts, *at));
+        Ok(Histogram { from: Timestamp(from), to: Timestamp(to.max(from)), step_us, counts })
+    }
+
+    /// The commonest values of each field among the matches. Fields are some of [`FACETS`].
+    pub fn facets(
+        &self,
+        query: &Query,
+        scope: &Scope,
+        window: &Window,
+        fields: &[Field],
+        top: usize,
+    ) -> Result<Vec<Facet>, SearchError> {
+        if let Some(field) = fields.iter().find(|field| !FACETS.contains(field)) {
+            return Err(SearchError::NoFacet(*field));
+        }
+        let moment = self.moment();
+        let wanted = wanted(query, scope, window);
+        let lowered = lower(self.columns(), &moment, &wanted)?;
+        let values = Values { fields: fields.to_vec() };
+        let (mut counted, references) = moment.searcher.search(&*lowered, &values)?;
+        self.add_shared(&moment, fields, &references, &mut counted)?;
+        for held in moment.remembered(&wanted, None) {
+            for (field, counts) in fields.iter().zip(&mut counted) {
+                held.with_facts(|facts| facts.any_text(*field, &mut |value| count(counts, value)));
+            }
+        }
+        let facets = fields.iter().zip(counted).map(|(field, counts)| {
+            let mut values: Vec<(String, u64)> = counts.into_iter().collect();
+            values.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            values.truncate(top.clamp(1, MAX_TOP));
+            Facet { field: *field, values }
+        });
+        Ok(facets.collect())
+    }
+}
+
+/// Collects into `state`, seeing the documents of one segment.
+struct Each<S, F> {
+    state: S,
+    see: F,
+}
+
+impl<S: Send + Clone + 'static, F: Fn(&mut S, DocId) + 'static> SegmentCollector for Each<S, F> {
+    type Fruit = S;
+
+    fn collect(&mut self, doc: DocId, _score: Score) {
+        (self.see)(&mut self.state, doc);
+    }
+
+    fn harvest(self) -> S {
+        self.state
+    }
+}
+
+type See<S> = Each<S, Box<dyn Fn(&mut S, DocId)>>;
+
+fn times(segment: &SegmentReader) -> tantivy::Result<Column<i64>> {
+    segment.fast_fields().i64(Field::Time.name())
+}
+
+/// The first and last time among the matches.
+struct Extent;
+
+impl Collector for Extent {
+    type Fruit = Option<(i64, i64)>;
+    type Child = See<Option<(i64, i64)>>;
+
+    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
+        let times = times(segment)?;
+        let see = move |extent: &mut Self::Fruit, doc| {
+            if let Some(at) = times.first(doc) {
+                let (first, last) = extent.unwrap_or((at, at));
+                *extent = Some((first.min(at), last.max(at)));
+            }
+        };
+        Ok(Each { state: None, see: Box::new(see) })
+    }
+
+    fn requires_scoring(&self) -> bool {
+        false
+    }
+
+    fn merge_fruits(&self, fruits: Vec<Self::Fruit>) -> tantivy::Result<Self::Fruit> {
+        Ok(fruits.into_iter().flatten().reduce(wider))
+    }
+}
+
+fn wider(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+    (a.0.min(b.0), a.1.max(b.1))
+}
+
+/// Matches in each bar of a histogram.
+#[derive(Clone, Copy)]
+struct Bars {
+    from: i64,
+    step_us: u64,
+    bars: usize,
+}
+
+impl Bars {
+    fn add(self, counts: &mut [u64], at: i64) {
+        let Ok(offset) = u64::try_from(at.saturating_sub(self.from)) else { return };
+        let bar = usize::try_from(offset / self.step_us).ok().and_then(|bar| counts.get_mut(bar));
+        bar.into_iter().for_each(|count| *count += 1);
+    }
+}
+
+impl Collector for Bars {
+    type Fruit = Vec<u64>;
+    type Child = See<Vec<u64>>;
+
+    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
+        let times = times(segment)?;
+        let bars = *self;
+        let see = move |counts: &mut Vec<u64>, doc| {
+            times.first(doc).into_iter().for_each(|at| bars.add(counts, at));
+        };
+        Ok(Each { state: vec![0; self.bars], see: Box::new(see) })
+    }
+
+    fn requires_scoring(&self) -> bool {
+        false
+    }
+
+    fn merge_fruits(&self, fruits: Vec<Vec<u64>>) -> tantivy::Result<Vec<u64>> {
+        let mut sum = vec![0; self.bars];
+        for fruit in fruits {
+            sum.iter_mut().zip(fruit).for_each(|(sum, count)| *sum += count);
+        }
+        Ok(sum)
+    }
+}
+
+type Counts = HashMap<String, u64>;
+
+/// Adds one; there are more to see.
+fn count(counts: &mut Counts, value: &str) -> bool {
+    match counts.get_mut(value) {
+        Some(count) => *count += 1,
+        None => _ = counts.insert(value.to_owned(), 1),
+    }
+    false
+}
+
+/// How often a definition is referred to.
+type References = HashMap<u64, u64, FxBuildHasher>;
+
+/// How often each value of some fields occurs in documents themselves, and how often they refer to
+/// definitions that may have values of these fields.
+struct Values {
+    fields: Vec<Field>,
+}
+
+impl Values {
+    fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
+        Kind::ALL.into_iter().filter(|kind| self.fields.iter().any(|field| Kind::of(*field) == Some(*kind)))
+    }
+}
+
+struct ValuesOfSegment {
+    columns: Vec<(Option<StrColumn>, HashMap<u64, u64, FxBuildHasher>)>,
+    refers: Vec<Column<u64>>,
+    references: References,
+}
+
+impl SegmentCollector for ValuesOfSegment {
+    type Fruit = std::io::Result<(Vec<Counts>, References)>;
+
+    fn collect(&mut self, doc: DocId, _score: Score) {
+        for (column, counts) in &mut self.columns {
+            for value in column.iter().flat_map(|column| column.term_ords(doc)) {
+                *counts.entry(value).or_default() += 1;
+            }
+        }
+        for refers in &self.refers {
+            let number = refers.values.get_val(doc);
+            if number != 0 {
+                *self.references.entry(number).or_default() += 1;
+            }
+        }
+    }
+
+    fn harvest(self) -> Self::Fruit {
+        let named = |(column, counts): (Option<StrColumn>, HashMap<u64, u64, FxBuildHasher>)| {
+            let mut named = Counts::with_capacity(counts.len());
+            for (value, count) in counts {
+                let mut name = String::new();
+                if let Some(column) = &column
+                    && column.ord_to_str(value, &mut name)?
+                {
+                    named.insert(name, count);
+                }
+            }
+            Ok(named)
+        };
+        let counts = self.columns.into_iter().map(named).collect::<std::io::Result<_>>()?;
+        Ok((counts, self.references))
+    }
+}
+
+impl Collector for Values {
+    type Fruit = (Vec<Counts>, References);
+    type Child = ValuesOfSegment;
+
+    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<ValuesOfSegment> {
+        let fast = segment.fast_fields();
+        let column = |field: &Field| Ok((fast.str(field.name())?, HashMap::default()));
+        Ok(ValuesOfSegment {
+            columns: self.fields.iter().map(column).collect::<tantivy::Result<_>>()?,
+            refers: self.kinds().map(|kind| fast.u64(kind.name())).collect::<tantivy::Result<_>>()?,
+            references: References::default(),
+        })
+    }
+
+    fn requires_scoring(&self) -> bool {
+        false
+    }
+
+    fn merge_fruits(
+        &self,
+        fruits: Vec<std::io::Result<(Vec<Counts>, References)>>,
+    ) -> tantivy::Result<Self::Fruit> {
+        let mut sums = vec![Counts::new(); self.fields.len()];
+        let mut references = References::default();
+        for fruit in fruits {
+            let (counted, referred) = fruit?;
+            for (sum, counts) in sums.iter_mut().zip(counted) {
+                counts.into_iter().for_each(|(name, count)| *sum.entry(name).or_default() += count);
+            }
+            referred.into_iter().for_each(|(number, count)| *references.entry(number).or_default() += count);
+        }
+        Ok((sums, references))
+    }
+}
+
+impl Search {
+    /// Adds the values of definitions, each as often as it is referred to.
+    fn add_shared(
+        &self,
+        moment: &Moment,
+        fields: &[Field],
+        references: &References,
+        counted: &mut [Counts],
+    ) -> Result<(), SearchError> {
+        if references.is_empty() {
+            return Ok(());
+        }
+        for segment in moment.searcher.segment_readers() {
+            let fast = segment.fast_fields();
+            let defines = fast.u64(DEFINES)?.values;
+            for kind in (Values { fields: fields.to_vec() }).kinds() {
+                let term = self.columns().definitions(kind);
+                let inverted = segment.inverted_index(term.field())?;
+                let postings = inverted.read_postings(&term, IndexRecordOption::Basic);
+                let Some(mut definitions) = postings.map_err(tantivy::TantivyError::from)? else { continue };
+                while definitions.doc() != TERMINATED {
+                    if let Some(times) = references.get(&defines.get_val(definitions.doc())) {
+                        add_values(segment, definitions.doc(), fields, *times, counted)?;
+                    }
+                    definitions.advance();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds the values of one document, so many times.
+fn add_values(
+    segment: &SegmentReader,
+    doc: DocId,
+    fields: &[Field],
+    times: u64,
+    counted: &mut [Counts],
+) -> tantivy::Result<()> {
+    for (field, counts) in fields.iter().zip(counted) {
+        let Some(column) = segment.fast_fields().str(field.name())? else { continue };
+        for value in column.term_ords(doc) {
+            let mut name = String::new();
+            if column.ord_to_str(value, &mut name)? {
+                *counts.entry(name).or_default() += times;
+            }
+        }
+    }
+    Ok(())
+}
