@@ -141,6 +141,7 @@ impl Service {
             warnings: indexing.warnings(),
             witness: witness.clone(),
             proofs,
+            hashed: gateway::as_kept(&config.capture),
         });
         let router = http::router(api);
         let page_tls = config.http.tls.clone().map(page_entrance).transpose()?;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::{ACCEPT, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::{Host, Url};
@@ -271,9 +271,26 @@ impl Client {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
+        self.answered(|| self.http.get(url.clone()), params).await
+    }
+
+    /// Sends a JSON document; the answer is one, too.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let mut url = self.base.clone();
+        url.set_path(path);
+        let answer = self.answered(|| self.http.post(url.clone()).json(body), &[]).await?;
+        serde_json::from_slice(&whole(answer).await?).map_err(|_| not_ours(&self.base))
+    }
+
+    /// The answer to a request, which is made again if it came too early.
+    async fn answered(
+        &self,
+        make: impl Fn() -> RequestBuilder,
+        params: &[(&str, Option<&str>)],
+    ) -> Result<Response, ClientError> {
         let mut waits = 0;
         loop {
-            let mut request = self.http.get(url.clone()).header(ACCEPT, "application/json");
+            let mut request = make().header(ACCEPT, "application/json");
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token.reveal());
             }

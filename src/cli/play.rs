@@ -109,6 +109,10 @@ fn heading(about: &Value) -> String {
     )
 }
 
+fn counted(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+}
+
 /// One record: time and how it ended, then what was said.
 fn entry(record: &Map<String, Value>) -> String {
     let text = |name: &str| cell(record.get(name));
@@ -122,7 +126,7 @@ fn entry(record: &Map<String, Value>) -> String {
                 Some(text("txn_outcome"))
                     .filter(|end| matches!(end.as_str(), "rolled_back" | "open" | "unknown")),
             );
-            facts.extend(record.get("rows").and_then(Value::as_u64).map(|rows| format!("{rows} rows")));
+            facts.extend(record.get("rows").and_then(Value::as_u64).map(counted));
             facts
                 .extend(record.get("duration_us").and_then(Value::as_u64).filter(|_| !running).map(duration));
         }

@@ -55,6 +55,7 @@ use reading::Readings;
 use refusals::Refusals;
 use renewing::Renewing;
 
+pub use capture::{AsKept, as_kept};
 pub use databases::{Looked, look_up};
 pub use explaining::Explaining;
 pub use listener::serve;

@@ -77,7 +77,7 @@ pub(super) async fn user(
 async fn list(api: Arc<Api>, caller: Caller, query: Option<&str>, by: Field, name: &'static str) -> Answer {
     let params = Params::from_url(query, LIST)?;
     let limit = limit(&params, LIST_MAX, LIST_DEFAULT)?;
-    let ask = Ask::read(&params.without("limit"))?;
+    let ask = Ask::read(&api, &params.without("limit"))?;
     searching(&api, &caller.clone(), move |api| {
         let counted = api.search.facets(&ask.query, &caller.scope(), &ask.window, &[by], limit);
         let counted = counted.map_err(|error| failed(&error))?;
@@ -99,7 +99,7 @@ async fn summary(
 ) -> Answer {
     let params = Params::from_url(query, LIST)?;
     let limit = limit(&params, ITEMS_MAX, ITEMS_DEFAULT)?;
-    let ask = Ask::read(&params.without("limit"))?;
+    let ask = Ask::read(&api, &params.without("limit"))?;
     searching(&api, &caller.clone(), move |api| {
         let asked = about.and(ask.query.clone()).and(ask::during(&ask.window)?);
         let told = Told { api, query: asked, scope: caller.scope() };

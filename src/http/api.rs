@@ -47,10 +47,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/suggest", get(suggest::suggest))
         .route("/api/v1/openapi.json", get(openapi::openapi))
         .route("/api/v1/export", get(export::export))
+        .route("/api/v1/export/{id}/manifest", get(export::manifest))
         .route("/api/v1/events/{id}/proof", get(proof::record))
         .route("/api/v1/log/head", get(proof::head))
         .route("/api/v1/log/consistency", get(proof::consistency))
-        .route("/api/v1/export/{id}/manifest", get(export::manifest))
         .route("/api/v1/me", get(me))
         .route("/api/v1/fields", get(fields))
         .route("/api/v1/status", get(status))
@@ -65,7 +65,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn events(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    let ask = Ask::read(&Params::from_url(query.as_deref(), ask::SEARCH)?)?;
+    let ask = Ask::read(&api, &Params::from_url(query.as_deref(), ask::SEARCH)?)?;
     search(api, caller, ask).await
 }
 
@@ -76,7 +76,7 @@ async fn events_search(
     body: Bytes,
 ) -> Answer {
     auth::require_json(&headers)?;
-    let ask = Ask::read(&Params::from_json(&body, ask::SEARCH)?)?;
+    let ask = Ask::read(&api, &Params::from_json(&body, ask::SEARCH)?)?;
     search(api, caller, ask).await
 }
 
@@ -155,7 +155,7 @@ async fn event(
 async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::HISTOGRAM)?;
     let buckets = params.number("buckets", 1, BUCKETS_MAX)?.unwrap_or(BUCKETS_DEFAULT);
-    let mut ask = Ask::read(&params)?;
+    let mut ask = Ask::read(&api, &params)?;
     if ask.window.from.is_some() && ask.window.to.is_none() {
         // The bars of the last hour end now, not with the last record.
         ask.window.to = Some(when::now());
@@ -180,7 +180,7 @@ async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query):
 async fn facets(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::FACETS)?;
     let limit = params.number("limit", 1, FACET_MAX)?.unwrap_or(FACET_DEFAULT);
-    let ask = Ask::read(&params)?;
+    let ask = Ask::read(&api, &params)?;
     let fields: Vec<Field> = ask.fields.iter().filter_map(|name| Field::from_name(name)).collect();
     if fields.is_empty() {
         return Err(Problem::bad_request(
@@ -279,7 +279,7 @@ pub(super) async fn searching<T: Send + 'static>(
 
 /// Runs a search off the runtime's threads; its place is free again when the work has ended, not
 /// when the client has gone.
-pub(super) async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     api: &Arc<Api>,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {

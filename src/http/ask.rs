@@ -7,6 +7,7 @@ use pgwitness_index::record::{Seq, Timestamp};
 use pgwitness_index::search::{Count, Cursor, Field, Query, QueryError, SearchError, Window};
 use pgwitness_index::view::format_time;
 
+use super::Api;
 use super::audit::Repeated;
 use super::params::Params;
 use super::problem::Problem;
@@ -59,11 +60,15 @@ pub(super) struct Ask {
 
 impl Ask {
     /// Reads the parameters.
-    pub(super) fn read(params: &Params) -> Result<Self, Problem> {
+    pub(super) fn read(api: &Api, params: &Params) -> Result<Self, Problem> {
         let place = params.get("cursor").map(Place::read).transpose()?;
         let now = place.as_ref().map_or_else(when::now, |place| place.now);
         let text = params.get("q").unwrap_or_default().to_owned();
-        let mut query = Query::parse(&text, now).map_err(|error| refused(&error))?;
+        let query = match &api.hashed {
+            Some(hashed) => Query::parse_kept(&text, now, &|value| hashed(value)),
+            None => Query::parse(&text, now),
+        };
+        let mut query = query.map_err(|error| refused(&error))?;
         if let Some(after) = params.number("after", 0, u64::MAX)? {
             query = query.and(Query::between(Seq(after.saturating_add(1)), Seq(u64::MAX)));
         }

@@ -32,7 +32,7 @@ use super::expiring::Expiring;
 use super::limits::Place;
 use super::params::Params;
 use super::problem::Problem;
-use super::{Api, audit, when};
+use super::{Api, audit, proof, when};
 
 /// Most records in one export.
 const ROWS_MAX: u64 = 1_000_000;
@@ -87,7 +87,7 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let params = Params::from_url(query.as_deref(), ask::EXPORT)?;
     let format = format(params.get("format"))?;
-    let mut ask = Ask::read(&params)?;
+    let mut ask = Ask::read(&api, &params)?;
     ask.limit = usize::try_from(ask::LIMIT_MAX).unwrap_or(1);
     let export = Export::begin(format, &ask.fields).map_err(|error| match error {
         ExportError::NoChoice => Problem::bad_request(error.to_string()),
@@ -98,7 +98,7 @@ pub(super) async fn export(
     let recorder = caller.clone();
     let about = searching(&api, &caller, move |api| {
         // Before the first page: the file holds nothing that this head does not cover.
-        let (head, began) = (api.witness.head(), when::now());
+        let (head, began) = (proof::whole_head(api), when::now());
         let detail = format!("exported {asked} [format {}]", format.as_str());
         let id = audit::export(api, &recorder, detail, None)?;
         Ok(Arc::new(About { id, format, query, asked, fields, began, head }))

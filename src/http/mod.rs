@@ -115,7 +115,11 @@ pub struct Api {
     recent: audit::Recent,
     manifests: export::Manifests,
     limits: limits::Limits,
+    hashed: Option<Hashed>,
 }
+
+/// How a parameter's value is written where only keyed hashes are kept.
+pub type Hashed = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// What [`Api::new`] is made of.
 pub struct Parts {
@@ -137,6 +141,8 @@ pub struct Parts {
     pub witness: Arc<dyn Witness>,
     /// The signed log.
     pub proofs: Proofs,
+    /// How parameters are kept, if not as they are.
+    pub hashed: Option<Hashed>,
 }
 
 impl Api {
@@ -157,6 +163,7 @@ impl Api {
             recent: audit::Recent::new(),
             manifests: export::Manifests::new(),
             limits: limits::Limits::new(),
+            hashed: parts.hashed,
         })
     }
 }

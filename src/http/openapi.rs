@@ -21,7 +21,7 @@ use utoipa::openapi::{
     ResponseBuilder,
 };
 
-use super::{access, ask, context, suggest, tail};
+use super::{access, ask, context, proof, suggest, tail};
 
 /// One method of one path.
 struct Told {
@@ -29,6 +29,8 @@ struct Told {
     path: &'static str,
     summary: &'static str,
     takes: &'static [&'static str],
+    /// The schema of the body, if there is one.
+    body: Option<&'static str>,
     answers: Answers,
 }
 
@@ -49,7 +51,7 @@ const fn get(
     answers: Answers,
     summary: &'static str,
 ) -> Told {
-    Told { method: HttpMethod::Get, path, summary, takes, answers }
+    Told { method: HttpMethod::Get, path, summary, takes, body: None, answers }
 }
 
 const OPERATIONS: &[Told] = &[
@@ -59,6 +61,7 @@ const OPERATIONS: &[Told] = &[
         path: "/api/v1/events/search",
         summary: "The same, with the parameters as a JSON object in the body",
         takes: &[],
+        body: Some("Search"),
         answers: Answers::Json("Page"),
     },
     get(
@@ -86,6 +89,13 @@ const OPERATIONS: &[Told] = &[
         Answers::Json("Context"),
         "The records of the same session around one, and of its transaction",
     ),
+    get("/api/v1/events/{id}/proof", &[], Answers::Json("RecordProof"), "That a record is in the signed log"),
+    get(
+        "/api/v1/log/consistency",
+        proof::CONSISTENCY,
+        Answers::Json("Consistency"),
+        "That the signed log continues what it was: from and to are sizes of trees",
+    ),
     get("/api/v1/suggest", suggest::PARAMS, Answers::Json("Suggestions"), "What may come next in a query"),
     get(
         "/api/v1/export",
@@ -107,6 +117,14 @@ const OPERATIONS: &[Told] = &[
         Answers::Json("Page"),
         "The records of one session, newest first",
     ),
+    Told {
+        method: HttpMethod::Post,
+        path: "/api/v1/sessions/{id}/terminate",
+        summary: "Ends a session, its login, or all logins of its person: your own, as administrator any",
+        takes: &[],
+        body: Some("Terminate"),
+        answers: Answers::Json("Ended"),
+    },
     get(
         "/api/v1/objects",
         access::LIST,
@@ -172,11 +190,10 @@ fn operation(told: &Told) -> Operation {
     if !parameters.is_empty() {
         operation = operation.parameters(Some(parameters));
     }
-    if told.method == HttpMethod::Post {
-        let search = Content::new(Some(Ref::from_schema_name("Search")));
-        let body =
-            RequestBodyBuilder::new().content("application/json", search).required(Some(Required::True));
-        operation = operation.request_body(Some(body.build()));
+    if let Some(name) = told.body {
+        let content = Content::new(Some(Ref::from_schema_name(name)));
+        let body = RequestBodyBuilder::new().content("application/json", content);
+        operation = operation.request_body(Some(body.required(Some(Required::True)).build()));
     }
     let problems = [
         ("400", "The request is wrong; a query's problem names the place in its text"),
@@ -279,7 +296,7 @@ fn counts() -> RefOr<Schema> {
 type Named = (&'static str, RefOr<Schema>);
 
 fn schemas() -> Vec<Named> {
-    answers().into_iter().chain(exports_and_sessions()).chain(rest()).collect()
+    answers().into_iter().chain(exports_and_sessions()).chain(touched()).chain(log()).chain(about()).collect()
 }
 
 /// Records, and what is counted of them.
@@ -391,10 +408,12 @@ fn exports_and_sessions() -> Vec<Named> {
     ]
 }
 
-/// Objects, people, and the gateway itself.
-fn rest() -> Vec<Named> {
+/// Objects and people.
+fn touched() -> Vec<Named> {
     let each = || object([("name", text()), ("count", number()), ("first", text()), ("last", text())]);
     vec![
+        ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
+        ("Ended", object([("ended", number())])),
         ("Objects", object([("items", list(object([("table", text()), ("count", number())])))])),
         ("Users", object([("items", list(object([("user", text()), ("count", number())])))])),
         (
@@ -410,7 +429,52 @@ fn rest() -> Vec<Named> {
                 ("counts", ObjectBuilder::new().additional_properties(Some(counts())).into()),
             ]),
         ),
-        ("Head", object([("seq", number()), ("frames", number()), ("digest", text()), ("time", text())])),
+    ]
+}
+
+/// The log and its proofs.
+fn log() -> Vec<Named> {
+    vec![
+        (
+            "Head",
+            object([
+                ("seq", number()),
+                ("frames", number()),
+                ("digest", text()),
+                ("time", text()),
+                ("checkpoint", text()),
+                ("key", text()),
+            ]),
+        ),
+        (
+            "RecordProof",
+            object([
+                ("id", text()),
+                ("seq", number()),
+                ("final", flag()),
+                ("key", text()),
+                ("checkpoint", text()),
+                ("leaves", list(anything())),
+            ]),
+        ),
+        (
+            "Consistency",
+            object([
+                ("from", number()),
+                ("from_root", text()),
+                ("to", number()),
+                ("to_root", text()),
+                ("proof", list(text())),
+                ("checkpoint", text()),
+                ("key", text()),
+            ]),
+        ),
+    ]
+}
+
+/// Who asks, and how the gateway is.
+fn about() -> Vec<Named> {
+    vec![
         (
             "Me",
             object([

@@ -16,36 +16,44 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Api;
-use super::api::{Answer, blocking, failed};
+use super::api::{Answer, failed, searching};
 use super::audit::{self, Reading, Repeated};
 use super::auth::Caller;
 use super::params::Params;
 use super::problem::Problem;
 
+/// Parameters of a proof of consistency.
+pub(super) const CONSISTENCY: &[&str] = &["from", "to"];
+
 /// `GET /log/head`: the journal's head, and the last checkpoint with the key that signed it.
 pub(super) async fn head(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
     Params::from_url(query.as_deref(), &[])?;
+    Ok(Json(whole_head(&api)))
+}
+
+/// The same for whoever keeps it beside something else.
+pub(super) fn whole_head(api: &Api) -> Value {
     let mut head = api.witness.head();
     if let Some(head) = head.as_object_mut() {
         let checkpoint = api.proofs.reader().published().map(|published| published.note.to_string());
         head.insert("checkpoint".into(), checkpoint.into());
         head.insert("key".into(), api.proofs.key().to_string().into());
     }
-    Ok(Json(head))
+    head
 }
 
 /// `GET /log/consistency`: `from` and `to` are sizes of trees; `to` is the signed one if it is left out.
 pub(super) async fn consistency(
     State(api): State<Arc<Api>>,
-    _caller: Caller,
+    caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let params = Params::from_url(query.as_deref(), &["from", "to"])?;
+    let params = Params::from_url(query.as_deref(), CONSISTENCY)?;
     let signed = api.proofs.reader().published().map_or(0, |published| published.tree.size);
     let from = params.number("from", 0, u64::MAX)?;
     let from = from.ok_or_else(|| Problem::bad_request("from must be the size of an earlier tree"))?;
     let to = params.number("to", 0, u64::MAX)?.unwrap_or(signed);
-    blocking(&api, move |api| {
+    searching(&api, &caller.clone(), move |api| {
         let proof = api.proofs.reader().consistency(from, to).map_err(|error| unproven(&error))?;
         let proof = proof.ok_or_else(|| {
             Problem::bad_request(format!(
@@ -75,7 +83,7 @@ pub(super) async fn record(
     Params::from_url(query.as_deref(), &[])?;
     let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found())?;
     let began = Instant::now();
-    blocking(&api, move |api| {
+    searching(&api, &caller.clone(), move |api| {
         let item = api.search.get(id, &caller.scope()).map_err(|error| failed(&error))?;
         let seq = item.as_ref().and_then(|item| item.get("seq")?.as_u64()).ok_or_else(Problem::not_found)?;
         let proof = api.proofs.reader().record(Seq(seq)).map_err(|error| unproven(&error))?;

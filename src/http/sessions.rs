@@ -120,7 +120,7 @@ pub(super) async fn events(
     RawQuery(query): RawQuery,
 ) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::SEARCH)?;
-    let ask = Ask::read(&params)?.of_session(&id)?;
+    let ask = Ask::read(&api, &params)?.of_session(&id)?;
     search(api, caller, ask).await
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn tail(
     let params = Params::from_url(query.as_deref(), PARAMS)?;
     let resumed = last_event_id(&headers)?;
     let after = resumed.or(params.number("after", 0, u64::MAX)?);
-    let ask = Ask::read(&params.without("after"))?;
+    let ask = Ask::read(&api, &params.without("after"))?;
     let place = api.limits.tail(&caller.share)?;
     let reading = Reading {
         event: Event::AuditSearch,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 
+import psycopg
 import pytest
 
 from support.gateway import email, link_and_code, program
@@ -177,3 +178,16 @@ def test_the_index_is_built_again_only_while_the_gateway_is_away(own_gateway):
     assert int(done.stdout.split()[0]) >= count
     gateway.start()
     assert len(gateway.api("carol").all()) >= count
+
+
+def test_a_session_is_ended_by_whose_it_is(cli, connect, provider, gateway):
+    connection = connect()
+    [pid] = connection.execute("select pg_backend_pid()").fetchone()
+    token = provider.id_token("ann")
+    listed = json.loads(cli("sessions", PGWITNESS_TOKEN=token).stdout)["items"]
+    [session] = [item["session"] for item in listed if item["pid"] == pid]
+    assert cli("sessions", "kill", session, PGWITNESS_TOKEN=provider.id_token("bob")).returncode == 1
+    done = cli("sessions", "kill", session, PGWITNESS_TOKEN=token)
+    assert (done.returncode, done.stdout) == (0, "1 sessions ended\n"), done.stderr
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("select 1")

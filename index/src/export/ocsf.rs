@@ -6,8 +6,8 @@
 //! | query, cancel, denied with a statement | Datastore Activity (6005) | by command: Query, Write, Update, Delete, Create, Read, Other |
 //! | session.start, session.end | Datastore Activity (6005) | Connect, Other (Disconnect) |
 //! | audit.search, audit.export | Datastore Activity (6005) on the access log itself | Query, Read |
-//! | login.*, denied without a statement | Authentication (3002) | Logon |
-//! | gap, config.reload, alert | Base Event (0) | Other |
+//! | login.*, denied without a statement | Authentication (3002) | Logon; Logoff of login.revoked, Other (Unlock) of login.unlocked |
+//! | all others (gap, config.reload, alert) | Base Event (0) | Other |
 //!
 //! What OCSF has no place for stands in `unmapped` under our own names, so that nothing is lost; OCSF
 //! counts time in milliseconds, and `metadata.original_time` keeps the microseconds. Pure.
@@ -68,11 +68,8 @@ impl Class {
             Some(Query | Cancel | Denied | SessionStart | SessionEnd | AuditSearch | AuditExport) => {
                 Class::Datastore
             }
-            Some(
-                LoginPrompted | LoginOk | LoginFailed | LoginDenied | LoginExpired | LoginLocked
-                | LoginUnlocked | LoginRefreshed | LoginRevoked,
-            ) => Class::Authentication,
-            Some(Gap | ConfigReload | Alert) | None => Class::Base,
+            Some(event) if event.as_str().starts_with("login.") => Class::Authentication,
+            _ => Class::Base,
         }
     }
 
@@ -124,7 +121,6 @@ fn activity(class: Class, kind: Option<Event>, view: &View) -> (u64, String) {
     let (id, name) = match (class, kind) {
         (Class::Authentication, Some(Event::LoginRevoked)) => (2, "Logoff"),
         (Class::Authentication, Some(Event::LoginUnlocked)) => (99, "Unlock"),
-        (Class::Authentication, Some(Event::LoginRefreshed)) => (99, "Refresh"),
         (Class::Authentication, _) => (1, "Logon"),
         (Class::Datastore, Some(Event::SessionStart)) => (3, "Connect"),
         (Class::Datastore, Some(Event::SessionEnd)) => (99, "Disconnect"),
@@ -408,6 +404,7 @@ mod tests {
         }
         check(json!({ "event": "login.prompted", "outcome": "ok" }), 3002, 1, 99);
         check(json!({ "event": "login.failed", "outcome": "error" }), 3002, 1, 2);
+        check(json!({ "event": "login.revoked", "outcome": "ok" }), 3002, 2, 1);
         check(
             json!({ "event": "denied", "outcome": "denied", "sql": "drop table t", "command": "DROP TABLE" }),
             6005,

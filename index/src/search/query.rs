@@ -51,7 +51,17 @@ pub struct QueryError {
 impl Query {
     /// Understands a query; relative times count from `now`.
     pub fn parse(text: &str, now: Timestamp) -> Result<Query, QueryError> {
-        Ok(Query { source: text.to_owned(), root: parse::parse(text, now)? })
+        Ok(Query { source: text.to_owned(), root: parse::parse(text, now, None)? })
+    }
+
+    /// The same where parameters are kept in another form (as keyed hashes): `kept_as` makes it of a value, and what
+    /// asks for a parameter, or for any word, finds both.
+    pub fn parse_kept(
+        text: &str,
+        now: Timestamp,
+        kept_as: &dyn Fn(&str) -> String,
+    ) -> Result<Query, QueryError> {
+        Ok(Query { source: text.to_owned(), root: parse::parse(text, now, Some(kept_as))? })
     }
 
     /// The query that every record answers.

@@ -80,17 +80,17 @@ impl Book {
         indexer.commit().unwrap();
     }
 
+    /// The last record's position.
+    pub(crate) fn head_seq(&self) -> u64 {
+        self.journal.lock().unwrap().head().seq.0
+    }
+
     /// Signs what was written.
     pub(crate) fn sign(&self) {
         let mut tree = self.tree.lock().unwrap();
         let all = Position { segment: u64::MAX, offset: u64::MAX };
         while !tree.step(all, 1000).unwrap() {}
         tree.publish(&sign_key()).unwrap();
-    }
-
-    /// The last record's position.
-    pub(crate) fn head_seq(&self) -> u64 {
-        self.journal.lock().unwrap().head().seq.0
     }
 
     /// From now on, nothing can be recorded; or it can again.
@@ -170,6 +170,7 @@ impl House {
             public_url: url.clone(),
             reach: Reach::PlainLoopback,
             warnings: Vec::new(),
+            hashed: None,
             witness: Arc::clone(&book) as Arc<dyn Witness>,
             proofs: book.proofs.clone(),
         });
