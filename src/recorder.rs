@@ -36,6 +36,9 @@ mod round;
 /// Ends wait at most this long, and `batch` syncs this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(5);
 
+/// What could not be done because the disk is full is tried again this often.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
 /// Ends that wait; beyond, they are written at once by whoever adds one.
 const MAX_WAITING: usize = 4096;
 
@@ -77,6 +80,8 @@ struct Durable {
 enum AppendError {
     /// For what the entries say: trying again is useless.
     Refused(JournalError),
+    /// The disk is full.
+    Full(RecordError),
     Other(RecordError),
 }
 
@@ -84,7 +89,7 @@ impl From<AppendError> for RecordError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Refused(error) => RecordError::Write(error.to_string()),
-            AppendError::Other(error) => error,
+            AppendError::Full(error) | AppendError::Other(error) => error,
         }
     }
 }
@@ -98,6 +103,8 @@ struct Shared {
     wanted: AtomicBool,
     /// Somebody waits for durability: sync now rather than at the next tick.
     urgent: AtomicBool,
+    /// The disk was full: what was set aside for then is to be set aside again.
+    reserve_used: AtomicBool,
     /// Position of the last write.
     written: AtomicU64,
     last_seq: AtomicU64,
@@ -130,8 +137,12 @@ impl Recorder {
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(journal: Journal, durability: Durability) -> std::io::Result<(Recorder, RecorderThread)> {
+    pub fn start(
+        mut journal: Journal,
+        durability: Durability,
+    ) -> std::io::Result<(Recorder, RecorderThread)> {
         let last_seq = journal.head().seq.0;
+        let whole = refill_reserve(&mut journal);
         // What an earlier process wrote was made durable when the journal was opened.
         let durable = Durable { end: Some(journal.position()), ..Durable::default() };
         let shared = Arc::new(Shared {
@@ -140,6 +151,7 @@ impl Recorder {
             running: AtomicI64::new(0),
             wanted: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
+            reserve_used: AtomicBool::new(!whole),
             written: AtomicU64::new(0),
             last_seq: AtomicU64::new(last_seq),
             closing: AtomicBool::new(false),
@@ -314,7 +326,11 @@ impl Shared {
         let Some(journal) = journal.as_mut() else {
             return Err(AppendError::Other(RecordError::Stopped("the journal is closed".into())));
         };
-        match journal.append(entries) {
+        let appended = match journal.append(entries) {
+            Err(error) if error.is_final() && self.resume(journal, &error) => journal.append(entries),
+            appended => appended,
+        };
+        match appended {
             Ok(appended) => {
                 self.written.store(appended.end, Ordering::Release);
                 Ok(appended)
@@ -329,9 +345,42 @@ impl Shared {
             }
             Err(error) => {
                 tracing::error!(%error, "could not write to the journal");
-                Err(AppendError::Other(RecordError::Write(error.to_string())))
+                let refused = RecordError::Write(error.to_string());
+                Err(if error.is_disk_full() {
+                    AppendError::Full(refused)
+                } else {
+                    AppendError::Other(refused)
+                })
             }
         }
+    }
+
+    /// After a failed sync: goes on in a new segment if all that was written is on the disk, and says so
+    /// loudly. If not, statements are refused until a restart.
+    fn resume(&self, journal: &mut Journal, error: &JournalError) -> bool {
+        match journal.resume() {
+            Ok(position) => {
+                tracing::error!(
+                    %error,
+                    "a sync of the journal failed. All that was written was found on the disk: the journal goes on \
+                     in a new file. Check the disk"
+                );
+                self.reached(position, journal.position());
+                true
+            }
+            Err(resumed) => {
+                self.fail(format!("{error}; {resumed}"));
+                false
+            }
+        }
+    }
+
+    /// All up to a position, and to a place in the files, is durable.
+    fn reached(&self, position: u64, end: Position) {
+        self.durable.send_modify(|durable| {
+            durable.position = durable.position.max(position);
+            durable.end = durable.end.max(Some(end));
+        });
     }
 
     /// Writes the ends that wait. If that fails they go on waiting: the database has answered, only
@@ -348,7 +397,7 @@ impl Shared {
         match self.append(journal, &entries) {
             Ok(_) => return true,
             Err(AppendError::Refused(_)) => {}
-            Err(AppendError::Other(_)) => {
+            Err(AppendError::Full(_) | AppendError::Other(_)) => {
                 self.put_back(entries);
                 return false;
             }
@@ -360,7 +409,7 @@ impl Shared {
                 Err(AppendError::Refused(error)) => {
                     tracing::error!(%error, "an end was dropped: this is a defect, report it");
                 }
-                Err(AppendError::Other(_)) => {
+                Err(AppendError::Full(_) | AppendError::Other(_)) => {
                     entries.extend(later);
                     self.put_back(entries);
                     return false;
@@ -389,22 +438,46 @@ impl Shared {
         }
     }
 
-    fn sync(&self) -> Result<(), JournalError> {
-        let Ok(journal) = self.journal() else { return Ok(()) };
+    fn sync(&self) {
+        let Ok(journal) = self.journal() else { return };
         let (task, end) = match &*journal {
             Some(journal) if self.durable.borrow().position < self.written.load(Ordering::Acquire) => {
                 (journal.sync_task(), journal.position())
             }
-            _ => return Ok(()),
+            _ => return,
         };
         drop(journal);
-        let position = task.run()?;
-        self.durable.send_modify(|durable| {
-            durable.position = durable.position.max(position);
-            durable.end = durable.end.max(Some(end));
-        });
-        Ok(())
+        match task.run() {
+            Ok(position) => self.reached(position, end),
+            Err(error) => {
+                let Ok(mut journal) = self.journal() else { return };
+                if let Some(journal) = journal.as_mut() {
+                    // Does nothing if a session that wrote meanwhile has done it.
+                    self.resume(journal, &error);
+                }
+            }
+        }
     }
+
+    /// Sets the reserve aside again once it was used; whether there is no more to do.
+    fn restore_reserve(&self) -> bool {
+        if !self.reserve_used.load(Ordering::Acquire) {
+            return true;
+        }
+        let Ok(mut journal) = self.journal() else { return true };
+        let Some(journal) = journal.as_mut() else { return true };
+        let whole = refill_reserve(journal);
+        self.reserve_used.store(!whole, Ordering::Release);
+        whole
+    }
+}
+
+/// Whether the reserve is whole. Trouble with it stops nothing.
+fn refill_reserve(journal: &mut Journal) -> bool {
+    journal.refill_reserve().unwrap_or_else(|error| {
+        tracing::warn!(%error, "no space is set aside for refusals when the disk is full");
+        false
+    })
 }
 
 /// Refuses statements once the journal thread is gone, however it went.
@@ -430,16 +503,14 @@ fn run(shared: &Shared) {
         shared.urgent.swap(false, Ordering::AcqRel);
         shared.wanted.swap(false, Ordering::AcqRel);
         let flushed = shared.flush();
-        if let Err(error) = shared.sync() {
-            shared.fail(error.to_string());
-        }
+        shared.sync();
         if shared.closing.load(Ordering::Acquire) {
             close(shared);
             return;
         }
-        if !flushed && shared.durable.borrow().failed.is_none() {
-            // Try again at the next tick, for as long as it takes.
-            thread::sleep(FLUSH_EVERY * 20);
+        if !(flushed && shared.restore_reserve()) && shared.durable.borrow().failed.is_none() {
+            // Try again later, for as long as it takes.
+            thread::sleep(RETRY_EVERY);
             shared.wanted.store(true, Ordering::Release);
         }
     }

@@ -138,7 +138,7 @@ def half_rate(given, sides: dict[str, Side], bench: Bench, known: list[dict], gr
 
 def churn(given, sides: dict[str, Side], bench: Bench) -> list[dict]:
     """A connection for each transaction: a pool of none."""
-    names = [name for name in given.sides if name in sides and name not in ("pgaudit", "pgwitness-held")]
+    names = [name for name in given.sides if name in sides and name not in ("pgaudit", "pgwitness-held", "pgwitness-strict")]
     results = []
     groups = [(clients, tls) for tls in given.tls for clients in given.churn_clients]
     for number, (clients, tls), name in turns(given.rounds, names, groups):

@@ -21,9 +21,9 @@ SETTLE_SECONDS_MAX = 60
 QUIET_SECONDS = 0.25
 QUIET_CPU_SECONDS = 0.01
 
-# Everything that a part can compare; `pgwitness-held` only when asked for.
+# Everything that a part can compare; the other durabilities only when asked for.
 SIDES = ["direct", "pgbouncer", "pgwitness-paused", "pgwitness", "pgaudit"]
-OPTIONAL = ["pgwitness-held", "haproxy"]
+OPTIONAL = ["pgwitness-held", "pgwitness-strict", "haproxy"]
 
 
 class Side:
@@ -194,7 +194,7 @@ def pgwitness(name: str, cluster: Cluster, provider: Provider, folder: pathlib.P
         folder, cluster, provider,
         listen={"tls": "allow", "tls_cert": TLS / "server.crt", "tls_key_file": TLS / "server.key",
                 "max_clients": clients + 50},
-        log={"durability": "held" if name.endswith("-held") else "batch"},
+        log={"durability": next((mode for mode in ("held", "strict") if name.endswith(mode)), "batch")},
         # Written only where needed: an older binary, which cannot pause, can still be measured.
         index={"paused": True} if name.endswith("-paused") else {}).start()
     secret = gateway.pair("ann", user=ROLE, dbname=DATABASE)

@@ -24,6 +24,9 @@ pub trait Storage: Send + Sync {
     fn append(&self, name: &str) -> io::Result<Arc<dyn AppendFile>>;
     /// Opens a file for reading.
     fn read(&self, name: &str) -> io::Result<Arc<dyn ReadFile>>;
+    /// Opens a file for reading what the disk holds of it, not what the system remembers: after a
+    /// failed sync these may differ.
+    fn read_back(&self, name: &str) -> io::Result<Arc<dyn ReadFile>>;
     /// Creates or replaces a small file atomically (write aside, sync, rename, sync the folder).
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
     /// Removes a file.

@@ -5,12 +5,17 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use pgwitness_index::journal::{Appended, Journal};
-use pgwitness_index::record::{Entry, Record, Seq};
+use pgwitness_index::record::{Completion, Entry, Outcome, Record, Seq, TxnOutcome};
 
 use super::{AppendError, Receipt, RecordError, Shared, lock};
 
 /// Lists of this many items are kept for the next round, larger ones given back.
 const KEEP_MAX: usize = 1024;
+
+/// io_error: what a client is told (PostgreSQL's appendix A).
+const SQLSTATE: &str = "58030";
+/// What the record of a refused statement says.
+const REFUSED: &str = "could not write to the access log";
 
 /// Records that are admitted together, or not at all.
 #[derive(Debug, Default)]
@@ -200,11 +205,31 @@ impl Shared {
                 lock(&self.waiting).told.extend(told);
             }
             Err(error) => {
-                round.entries.truncate(round.ends);
+                let records = round.entries.split_off(round.ends);
                 self.put_back(round.entries);
+                if matches!(error, AppendError::Full(_)) {
+                    self.record_refusals(journal, records);
+                }
                 let error = RecordError::from(error);
                 let told = round.batches.iter().map(|(ticket, _)| (*ticket, Err(error.clone())));
                 lock(&self.waiting).told.extend(told);
+            }
+        }
+    }
+
+    /// On a full disk: what is refused now is recorded as refused, in space that was set aside.
+    fn record_refusals(&self, journal: &mut Option<Journal>, records: Vec<Entry>) {
+        let refusals: Vec<_> = records.into_iter().filter_map(refusal).collect();
+        let Some(journal) = journal.as_mut().filter(|_| !refusals.is_empty()) else { return };
+        self.reserve_used.store(true, Ordering::Release);
+        match journal.append_reserved(&refusals) {
+            Ok(appended) => {
+                self.written.store(appended.end, Ordering::Release);
+                self.last_seq.store(appended.first.0 + refusals.len() as u64 - 1, Ordering::Release);
+            }
+            Err(error) => {
+                let count = refusals.len();
+                tracing::error!(%error, count, "refused statements could not be recorded either");
             }
         }
     }
@@ -236,4 +261,19 @@ impl Shared {
         }
         self.last_seq.store(first.saturating_sub(1), Ordering::Release);
     }
+}
+
+/// The record of a statement that is refused because the disk is full. Of things that are over only
+/// those that were refused anyway are left: the others did not happen.
+fn refusal(entry: Entry) -> Option<Entry> {
+    let Entry::Record(mut record) = entry else { return None };
+    match &record.done {
+        Some(done) if done.outcome != Outcome::Denied => return None,
+        Some(_) => {}
+        None => {
+            let end = Completion::new(Outcome::Denied, TxnOutcome::None);
+            record.done = Some(Completion { sqlstate: SQLSTATE.into(), error: REFUSED.into(), ..end });
+        }
+    }
+    Some(Entry::Record(record))
 }

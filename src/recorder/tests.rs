@@ -1,8 +1,8 @@
 //! The gate to the journal, on a memory that fails on demand.
 
-use pgwitness_index::journal::Options;
+use pgwitness_index::journal::{Options, Reader};
 use pgwitness_index::record::{Event, Outcome, TxnOutcome, Who};
-use pgwitness_index::storage::{Faults, FaultyMemory, WriteFault};
+use pgwitness_index::storage::{Faults, FaultyMemory, Storage, WriteFault};
 
 use super::*;
 use crate::clock;
@@ -81,6 +81,54 @@ async fn a_full_disk_refuses_and_with_space_all_goes_on() {
     let second = recorder.admit(&mut record().into()).await.unwrap().first();
     assert_eq!(second, Seq(2));
     assert_eq!(open_after(thread, &disk), [second]);
+}
+
+/// What is recorded on `disk`.
+fn recorded(disk: &FaultyMemory) -> Vec<Record> {
+    let mut reader = Reader::open(Arc::new(disk.clone()), None).unwrap();
+    let mut records = Vec::new();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        for (_, entry) in frame.entries {
+            if let Entry::Record(record) = entry {
+                records.push(*record);
+            }
+        }
+    }
+    records
+}
+
+#[tokio::test]
+async fn on_a_full_disk_statements_are_refused_and_recorded_as_refused() {
+    let (recorder, thread, disk) = start(Durability::Held);
+    let first = recorder.admit(&mut record().into()).await.unwrap().first();
+    let used = disk.list().unwrap().iter().map(|name| disk.content(name).unwrap().len() as u64).sum();
+    disk.set_faults(Faults { capacity: Some(used), ..Faults::default() });
+    let asked = record();
+    let refused = recorder.admit(&mut asked.clone().into()).await.unwrap_err();
+    assert!(matches!(refused, RecordError::Write(_)), "{refused}");
+    assert_eq!((recorder.last_seq(), recorder.failure()), (Seq(2), None));
+    disk.set_faults(Faults::default());
+    let third = recorder.admit(&mut record().into()).await.unwrap().first();
+    let records = recorded(&disk);
+    assert_eq!(open_after(thread, &disk), [first, third]);
+    assert_eq!((records.len(), records[1].id), (3, asked.id));
+    let end = records[1].done.as_ref().unwrap();
+    assert_eq!((end.outcome, end.sqlstate.as_str()), (Outcome::Denied, "58030"));
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_survived_where_the_disk_has_everything() {
+    for durability in [Durability::Strict, Durability::Held, Durability::Batch] {
+        let (recorder, thread, disk) = start(durability);
+        disk.set_faults(Faults { sync: Some(1), sync_works: true, ..Faults::default() });
+        let first = recorder.admit(&mut record().into()).await.unwrap();
+        recorder.released(&first).await.unwrap();
+        let second = recorder.admit(&mut record().into()).await.unwrap();
+        recorder.released(&second).await.unwrap();
+        assert_eq!(recorder.failure(), None);
+        assert_eq!(recorded(&disk.crashed(0)).len(), 2);
+        assert_eq!(open_after(thread, &disk), [first.first(), second.first()]);
+    }
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ def start_workers(gateway, secret, mark):
     return workers
 
 
-@pytest.mark.parametrize("durability", ["batch", "held"])
+@pytest.mark.parametrize("durability", ["batch", "held", "strict"])
 def test_after_kill_9_every_executed_statement_is_in_the_log(own_gateway, cluster, mark, durability):
     gateway = own_gateway(log={"durability": durability})
     secret = gateway.pair("ann")

@@ -132,7 +132,7 @@ def fill(folder: pathlib.Path) -> pathlib.Path:
     return filler
 
 
-@pytest.mark.parametrize("durability", ["batch", "held"])
+@pytest.mark.parametrize("durability", ["batch", "held", "strict"])
 def test_a_full_disk_refuses_statements_until_there_is_space(own_gateway, small_disk, cluster, mark, durability):
     gateway = own_gateway(log={"dir": small_disk / "log", "durability": durability})
     secret = gateway.pair("ann")
@@ -171,6 +171,8 @@ def test_a_full_disk_refuses_statements_until_there_is_space(own_gateway, small_
     assert api.wait(f"{mark} after")
     full = api.all(f"event:query {mark} full")
     assert len([record for record in full if record["outcome"] != "denied"]) == ran
+    # The refusal itself is recorded, in space that was set aside.
+    assert "58030" in [record["sqlstate"] for record in full if record["outcome"] == "denied"]
     checked = gateway.verify()
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::decode::{Definitions, Origin, RawDefinitions, items};
+use super::decode::{Definitions, Origin, Payload};
 use super::error::{Flaw, JournalError, io_error};
 use super::find;
+use super::frame::Fields;
 use super::generations::{Bounds, Generations};
 use super::payload::{FromFile, ReadError, Unpacker, read_frame};
 use super::reader::entries_of;
@@ -99,7 +100,33 @@ impl Archive {
         Ok(frame)
     }
 
-    /// The frame of record `seq`, and its place among the frame's entries; `None` if there is no such
+    /// One entry of the frame that begins at `at`, by its index in [`super::ReadFrame::entries`]; a
+    /// record with its number. Reads no more than what the entry names.
+    ///
+    /// # Errors
+    /// There is no such entry, it is damaged, or reading failed.
+    pub fn entry(&self, at: Position, index: usize) -> Result<(Option<Seq>, Entry), JournalError> {
+        let none = JournalError::NoSuchPosition { at, why: "its frame has not so many entries" };
+        if let Some(frame) = self.known().frames.get(&at) {
+            return frame.entries.get(index).cloned().ok_or(none);
+        }
+        let segment = self.segment(at.segment)?;
+        let Format::V2(base) = &segment.format else {
+            return self.frame(at)?.entries.get(index).cloned().ok_or(none);
+        };
+        let read = self.decode(&segment, base, at, |payload, definitions, from| {
+            payload.item(index, at.segment, definitions, from)
+        })?;
+        match read {
+            (fields, Some((Item::Entry(entry), before)), _) => {
+                let seq = Seq(fields.first.0.saturating_add(before));
+                Ok((matches!(entry, Entry::Record(_)).then_some(seq), entry))
+            }
+            _ => Err(none),
+        }
+    }
+
+    /// The frame of record `seq`, and its index among the frame's entries; `None` if there is no such
     /// record (yet).
     ///
     /// # Errors
@@ -107,16 +134,16 @@ impl Archive {
     pub fn find(&self, seq: Seq) -> Result<Option<(Position, usize)>, JournalError> {
         let Some(number) = self.segment_of(seq)? else { return Ok(None) };
         let segment = self.segment(number)?;
-        let Format::V2(_) = &segment.format else { return self.walk_for(number, seq) };
+        let Format::V2(base) = &segment.format else { return self.walk_for(number, seq) };
         let found = find::frame_of(&*segment.file, &segment.format, seq);
         let Some(offset) = found.map_err(io_error("read", file_name(number)))? else { return Ok(None) };
         let at = Position { segment: number, offset };
-        let frame = match self.frame(at) {
+        match self.decode(&segment, base, at, |payload, _, _| Ok(payload.index_of(seq)?)) {
+            Ok((_, index, _)) => Ok(index.map(|index| (at, index))),
             // The last frame is still being written.
-            Err(JournalError::NoSuchPosition { .. }) => return Ok(None),
-            frame => frame?,
-        };
-        Ok(frame.entries.iter().position(|(number, _)| *number == Some(seq)).map(|index| (at, index)))
+            Err(JournalError::NoSuchPosition { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -152,6 +179,23 @@ impl Archive {
         base: &Base,
         at: Position,
     ) -> Result<(StoredFrame, usize), JournalError> {
+        let (fields, items, size) = self.decode(segment, base, at, |payload, definitions, from| {
+            payload.items(at.segment, definitions, from)
+        })?;
+        let next = Position { offset: at.offset + fields.frame_len(), ..at };
+        // The opening of a segment, and a clean end, have no entries.
+        let entries = entries_of(fields.first, items);
+        Ok((StoredFrame { at, next, entries, salt: fields.salt }, size))
+    }
+
+    /// Reads the frame of version 2 at `at`, and what is wanted of its payload; also its plain size.
+    fn decode<T>(
+        &self,
+        segment: &Segment,
+        base: &Base,
+        at: Position,
+        wanted: impl FnOnce(&Payload<'_>, &mut Definitions, &mut FromFile<'_>) -> Result<T, ReadError>,
+    ) -> Result<(Fields, T, usize), JournalError> {
         let missing = |why| JournalError::NoSuchPosition { at, why };
         let offset = u32::try_from(at.offset).map_err(|_| missing("it is beyond what a segment holds"))?;
         let (fields, bytes) = match read_frame(&*segment.file, &segment.format, at.offset) {
@@ -162,17 +206,15 @@ impl Archive {
         };
         let mut known = self.known();
         let Known { definitions, unpacker, .. } = &mut *known;
-        let mut decode = || -> Result<(Vec<Item>, usize), ReadError> {
-            let payload = unpacker.plain(&fields, bytes.get(fields.len..).unwrap_or_default())?;
-            let (raw, entries) = RawDefinitions::read(&payload, offset)?;
+        let decode = || -> Result<(T, usize), ReadError> {
+            let plain = unpacker.plain(&fields, bytes.get(fields.len..).unwrap_or_default())?;
+            let payload = Payload::read(&plain, offset, Origin { first: fields.first, time: base.time })?;
             let mut from = FromFile { file: &*segment.file, format: &segment.format, unpacker };
-            let table = definitions.resolve(at.segment, offset, &raw, &mut from)?;
-            Ok((items(entries, &table, Origin { first: fields.first, time: base.time })?, payload.len()))
+            Ok((wanted(&payload, definitions, &mut from)?, plain.len()))
         };
-        let (items, size) =
-            decode().map_err(|error| failed(error, at, Seq(fields.first.0.saturating_sub(1))))?;
-        let next = Position { offset: at.offset + fields.frame_len(), ..at };
-        Ok((StoredFrame { at, next, entries: entries_of(fields.first, items), salt: fields.salt }, size))
+        let after = Seq(fields.first.0.saturating_sub(1));
+        let (read, size) = decode().map_err(|error| failed(error, at, after))?;
+        Ok((fields, read, size))
     }
 
     /// Walks through a segment of version 1 until `at`.

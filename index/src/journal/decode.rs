@@ -2,19 +2,22 @@
 //! are errors, and so are names of what was not defined.
 //!
 //! ```text
-//! payload     length of the definitions | definitions | entries
-//! definition  IMPORT: bytes back to the frame that defines it | its number there
-//!             or WHO, SHAPE, STATEMENT: the value
+//! payload     time | length of the definitions | definitions | entries
+//! definition  IMPORT: bytes back to the frame that defines it | its byte among the definitions there
+//!             or WHO, SHAPE, STATEMENT: the value (a statement says in the same way where its shape is)
+//! entry       kind | length | RECORD, COMPLETION, SETTLEMENT, CARRY, END
 //! ```
 //! Definitions are numbered within their frame, imports among them; entries name them by number. So a
-//! frame is read with the help of no more than those frames that it names.
+//! frame is read with the help of no more than those frames that it names, and an entry alone with the
+//! help of those that it names. Times are counted from that of the frame, which is counted from that of
+//! the segment.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::cut;
-use super::encode::{COMMANDS, Place, definition, item, part};
+use super::encode::{COMMANDS, Place, definition, item as entry, part};
 use super::fields::{Carry, SETTLEMENT_SEQS_MAX, code, one_param, shape, who};
 use super::generations::{DEFINITIONS, Generations};
 use super::wire::{Input, Malformed};
@@ -58,57 +61,110 @@ enum Raw {
     Import(Place),
     Who(Arc<Who>),
     Shape(Arc<Shape>),
-    /// With the number of its shape in the frame.
-    Statement(Text, Option<usize>),
+    Statement(Text, Option<Place>),
 }
 
-/// The definitions of one frame.
+/// A payload whose definitions are read and whose entries are not.
 #[derive(Debug)]
-pub(super) struct RawDefinitions(Vec<(Raw, usize)>);
+pub(super) struct Payload<'a> {
+    /// Each with its byte, and its size.
+    definitions: Vec<(Raw, u32, usize)>,
+    entries: Input<'a>,
+    origin: Origin,
+    offset: u32,
+}
 
-impl RawDefinitions {
-    /// Reads the definitions at the beginning of the payload of the frame at `offset`, and what is
-    /// behind them: the entries.
-    pub(super) fn read(payload: &[u8], offset: u32) -> Result<(Self, Input<'_>), Malformed> {
+impl<'a> Payload<'a> {
+    /// Reads the payload of the frame at `offset`; `origin` is of the frame's number and the segment's time.
+    pub(super) fn read(payload: &'a [u8], offset: u32, origin: Origin) -> Result<Self, Malformed> {
         let mut entries = Input(payload);
+        let time = Timestamp(origin.time.0.wrapping_add(entries.i64()?));
         let mut input = Input(entries.bytes()?);
-        let mut definitions = Vec::new();
+        let (whole, mut definitions) = (input.0.len(), Vec::new());
         while !input.is_empty() {
-            let before = input.0.len();
+            let byte = whole - input.0.len();
             let raw = raw(&mut input, offset)?;
-            definitions.push((raw, before - input.0.len()));
+            definitions.push((raw, byte as u32, whole - byte - input.0.len()));
         }
-        Ok((Self(definitions), entries))
+        Ok(Self { definitions, entries, origin: Origin { time, ..origin }, offset })
     }
 
-    fn shape(&self, number: usize) -> Result<ShapeAt, Malformed> {
-        match self.0.get(number) {
-            Some((Raw::Shape(shape), _)) => Ok(ShapeAt::Here(shape.clone())),
-            Some((Raw::Import(place), _)) => Ok(ShapeAt::There(*place)),
-            _ => Err(Malformed("a statement names something that is no shape")),
+    /// The items of the payload.
+    pub(super) fn items<L: Load>(
+        &self,
+        segment: u64,
+        known: &mut Definitions,
+        from: &mut L,
+    ) -> Result<Vec<Item>, L::Error> {
+        let mut table = Vec::with_capacity(self.definitions.len());
+        for number in 0..self.definitions.len() {
+            table.push(known.numbered(segment, self, number, from)?);
         }
+        let (mut items, mut rest) = (Vec::new(), self.entries);
+        let mut names = Table(&table);
+        while let Some((kind, mut input)) = next_entry(&mut rest)? {
+            items.push(item(kind, &mut input, &mut names, self.origin)?);
+        }
+        Ok(items)
+    }
+
+    /// One item alone, and how many records are before it; `None` if there are not so many.
+    pub(super) fn item<L: Load>(
+        &self,
+        index: usize,
+        segment: u64,
+        known: &mut Definitions,
+        from: &mut L,
+    ) -> Result<Option<(Item, u64)>, L::Error> {
+        let (mut rest, mut records) = (self.entries, 0);
+        for _ in 0..index {
+            match next_entry(&mut rest)? {
+                None => return Ok(None),
+                Some((kind, _)) => records += u64::from(kind == entry::RECORD),
+            }
+        }
+        let Some((kind, mut input)) = next_entry(&mut rest)? else { return Ok(None) };
+        let mut names = Lazy { payload: self, segment, known, from };
+        Ok(Some((item(kind, &mut input, &mut names, self.origin)?, records)))
+    }
+
+    /// The index of record `seq` among the entries.
+    pub(super) fn index_of(&self, seq: Seq) -> Result<Option<usize>, Malformed> {
+        let (mut rest, mut next, mut index) = (self.entries, self.origin.first, 0);
+        while let Some((kind, _)) = next_entry(&mut rest)? {
+            if kind == entry::RECORD {
+                if next == seq {
+                    return Ok(Some(index));
+                }
+                next.0 = next.0.wrapping_add(1);
+            }
+            index += 1;
+        }
+        Ok(None)
     }
 }
 
-enum ShapeAt {
-    Here(Arc<Shape>),
-    There(Place),
+/// The kind and the bytes of the next entry.
+fn next_entry<'a>(rest: &mut Input<'a>) -> Result<Option<(u8, Input<'a>)>, Malformed> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((rest.u8()?, Input(rest.bytes()?))))
 }
 
 fn raw(input: &mut Input<'_>, offset: u32) -> Result<Raw, Malformed> {
     Ok(match input.u8()? {
-        definition::IMPORT => {
-            let back = u32::try_from(input.u64()?).ok().filter(|back| *back > 0);
-            let from = back.and_then(|back| offset.checked_sub(back));
-            let from = from.ok_or(Malformed("a definition is said to be outside of the segment"))?;
-            let number = u32::try_from(input.u64()?).map_err(|_| Malformed("a number is too large"))?;
-            Raw::Import(Place { offset: from, number })
-        }
+        definition::IMPORT => match place(input, offset)? {
+            place if place.offset < offset => Raw::Import(place),
+            _ => return Err(Malformed("a frame imports from itself")),
+        },
         definition::WHO => Raw::Who(Arc::new(who(input)?)),
         definition::SHAPE => Raw::Shape(Arc::new(shape(input)?)),
         definition::STATEMENT => {
-            let shape = input.u64()?.checked_sub(1).map(usize::try_from);
-            let shape = shape.transpose().map_err(|_| Malformed("a number is too large"))?;
+            let shape = match input.u64()? {
+                0 => None,
+                back => Some(place_back(back - 1, input, offset)?),
+            };
             let template = cut::template(input)?;
             let text = if template.holes().is_empty() {
                 Text::Whole(template.text().into())
@@ -121,10 +177,22 @@ fn raw(input: &mut Input<'_>, offset: u32) -> Result<Raw, Malformed> {
     })
 }
 
-/// Loads the definitions of the frame at an offset.
+fn place(input: &mut Input<'_>, offset: u32) -> Result<Place, Malformed> {
+    let back = input.u64()?;
+    place_back(back, input, offset)
+}
+
+fn place_back(back: u64, input: &mut Input<'_>, offset: u32) -> Result<Place, Malformed> {
+    let from = u32::try_from(back).ok().and_then(|back| offset.checked_sub(back));
+    let offset = from.ok_or(Malformed("a definition is said to be outside of the segment"))?;
+    let byte = u32::try_from(input.u64()?).map_err(|_| Malformed("a number is too large"))?;
+    Ok(Place { offset, byte })
+}
+
+/// Loads the plain payload of the frame at an offset.
 pub(super) trait Load {
     type Error: From<Malformed>;
-    fn load(&mut self, offset: u32) -> Result<RawDefinitions, Self::Error>;
+    fn load(&mut self, offset: u32) -> Result<Vec<u8>, Self::Error>;
 }
 
 /// The definitions that were met last, by segment and place: what is missing is loaded again.
@@ -135,58 +203,46 @@ impl Definitions {
         Self(Generations::new(DEFINITIONS))
     }
 
-    /// The definitions of the frame at `offset`, ready for its entries.
-    pub(super) fn resolve<L: Load>(
+    /// What has a number in a frame.
+    fn numbered<L: Load>(
         &mut self,
         segment: u64,
-        offset: u32,
-        raw: &RawDefinitions,
+        payload: &Payload<'_>,
+        number: usize,
         from: &mut L,
-    ) -> Result<Vec<Definition>, L::Error> {
-        let mut table = Vec::with_capacity(raw.0.len());
-        for (number, (one, size)) in raw.0.iter().enumerate() {
-            let place = Place { offset, number: number as u32 };
-            let resolved = match one {
-                Raw::Import(place) => self.at(segment, *place, from)?,
-                _ => self.define(segment, place, raw, one, *size, from)?,
-            };
-            table.push(resolved);
+    ) -> Result<Definition, L::Error> {
+        match payload.definitions.get(number) {
+            None => Err(Malformed("a record names something that was not defined").into()),
+            Some((Raw::Import(place), ..)) => self.at(segment, *place, from),
+            Some((raw, byte, size)) => {
+                let place = Place { offset: payload.offset, byte: *byte };
+                self.define(segment, place, raw, *size, from)
+            }
         }
-        Ok(table)
     }
 
     fn at<L: Load>(&mut self, segment: u64, place: Place, from: &mut L) -> Result<Definition, L::Error> {
         if let Some(known) = self.0.get(&(segment, place)) {
             return Ok(known.clone());
         }
-        let raw = from.load(place.offset)?;
-        match raw.0.get(place.number as usize) {
-            None => Err(Malformed("a definition is not where it is said to be").into()),
-            Some((Raw::Import(_), _)) => Err(Malformed("a definition is said to be where it is not").into()),
-            Some((one, size)) => self.define(segment, place, &raw, one, *size, from),
-        }
+        let (raw, size) = load(place, from)?;
+        self.define(segment, place, &raw, size, from)
     }
 
     fn define<L: Load>(
         &mut self,
         segment: u64,
         place: Place,
-        raw: &RawDefinitions,
-        one: &Raw,
+        raw: &Raw,
         size: usize,
         from: &mut L,
     ) -> Result<Definition, L::Error> {
-        let definition = match one {
-            Raw::Import(place) => return self.at(segment, *place, from),
+        let definition = match raw {
+            Raw::Import(_) => return Err(Malformed("a definition is said to be where it is not").into()),
             Raw::Who(who) => Definition::Who(who.clone()),
             Raw::Shape(shape) => Definition::Shape(shape.clone()),
             Raw::Statement(text, shape) => {
-                let shape = shape.map(|number| raw.shape(number)).transpose()?;
-                let shape = match shape {
-                    None => None,
-                    Some(ShapeAt::Here(shape)) => Some(shape),
-                    Some(ShapeAt::There(place)) => Some(self.shape_at(segment, place, from)?),
-                };
+                let shape = shape.map(|place| self.shape(segment, place, from)).transpose()?;
                 Definition::Statement(Statement { text: text.clone(), shape })
             }
         };
@@ -194,22 +250,61 @@ impl Definitions {
         Ok(definition)
     }
 
-    /// A shape in another frame. It names nothing itself, so this ends here.
-    fn shape_at<L: Load>(
-        &mut self,
-        segment: u64,
-        place: Place,
-        from: &mut L,
-    ) -> Result<Arc<Shape>, L::Error> {
+    /// The shape of a statement. It names nothing itself, so this ends here.
+    fn shape<L: Load>(&mut self, segment: u64, place: Place, from: &mut L) -> Result<Arc<Shape>, L::Error> {
         if let Some(Definition::Shape(shape)) = self.0.get(&(segment, place)) {
             return Ok(shape.clone());
         }
-        let raw = from.load(place.offset)?;
-        let Some((Raw::Shape(shape), size)) = raw.0.get(place.number as usize) else {
+        let (Raw::Shape(shape), size) = load(place, from)? else {
             return Err(Malformed("a shape is not where it is said to be").into());
         };
-        self.0.insert((segment, place), Definition::Shape(shape.clone()), *size);
-        Ok(shape.clone())
+        self.0.insert((segment, place), Definition::Shape(shape.clone()), size);
+        Ok(shape)
+    }
+}
+
+/// Loads one definition.
+fn load<L: Load>(place: Place, from: &mut L) -> Result<(Raw, usize), L::Error> {
+    let payload = from.load(place.offset)?;
+    let mut input = Input(&payload);
+    input.i64()?;
+    let definitions = input.bytes()?;
+    let rest = definitions.get(place.byte as usize..).unwrap_or_default();
+    let mut input = Input(rest);
+    let raw = raw(&mut input, place.offset)?;
+    Ok((raw, rest.len() - input.0.len()))
+}
+
+/// What numbers mean.
+trait Names {
+    type Error: From<Malformed>;
+    fn named(&mut self, number: usize) -> Result<Definition, Self::Error>;
+}
+
+/// Everything that the frame defines.
+struct Table<'a>(&'a [Definition]);
+
+impl Names for Table<'_> {
+    type Error = Malformed;
+
+    fn named(&mut self, number: usize) -> Result<Definition, Malformed> {
+        self.0.get(number).cloned().ok_or(Malformed("a record names something that was not defined"))
+    }
+}
+
+/// Only what is asked for.
+struct Lazy<'a, L> {
+    payload: &'a Payload<'a>,
+    segment: u64,
+    known: &'a mut Definitions,
+    from: &'a mut L,
+}
+
+impl<L: Load> Names for Lazy<'_, L> {
+    type Error = L::Error;
+
+    fn named(&mut self, number: usize) -> Result<Definition, L::Error> {
+        self.known.numbered(self.segment, self.payload, number, self.from)
     }
 }
 
@@ -220,84 +315,69 @@ pub(super) struct Origin {
     pub(super) time: Timestamp,
 }
 
-/// Reads the entries of a frame.
-pub(super) fn items(
-    mut input: Input<'_>,
-    table: &[Definition],
-    origin: Origin,
-) -> Result<Vec<Item>, Malformed> {
-    let (mut items, mut time) = (Vec::new(), origin.time);
-    while !input.is_empty() {
-        items.push(match input.u8()? {
-            item::RECORD => {
-                let record = record(&mut input, table, time)?;
-                time = record.time;
-                Item::Entry(Entry::Record(Box::new(record)))
-            }
-            item::COMPLETION => {
-                let seq = Seq(origin.first.0.wrapping_add_signed(input.i64()?));
-                Item::Entry(Entry::Completion(end(&mut input, seq)?))
-            }
-            item::SETTLEMENT => Item::Entry(Entry::Settlement(settlement(&mut input, origin.first)?)),
-            item::CARRY => Item::Carry(Carry::get(&mut input)?),
-            item::END => Item::End,
-            _ => return Err(Malformed("an entry is of an unknown kind")),
-        });
-    }
-    Ok(items)
+fn item<N: Names>(kind: u8, input: &mut Input<'_>, names: &mut N, origin: Origin) -> Result<Item, N::Error> {
+    let item = match kind {
+        entry::RECORD => Item::Entry(Entry::Record(Box::new(record(input, names, origin.time)?))),
+        entry::COMPLETION => {
+            let seq = Seq(origin.first.0.wrapping_add_signed(input.i64()?));
+            Item::Entry(Entry::Completion(end(input, seq)?))
+        }
+        entry::SETTLEMENT => Item::Entry(Entry::Settlement(settlement(input, origin.first)?)),
+        entry::CARRY => Item::Carry(Carry::get(input)?),
+        entry::END => Item::End,
+        _ => return Err(Malformed("an entry is of an unknown kind").into()),
+    };
+    if input.is_empty() { Ok(item) } else { Err(Malformed("an entry has bytes left over").into()) }
 }
 
-fn named<'a>(input: &mut Input<'_>, table: &'a [Definition]) -> Result<&'a Definition, Malformed> {
-    let number = usize::try_from(input.u64()?).ok();
-    number
-        .and_then(|number| table.get(number))
-        .ok_or(Malformed("a record names something that was not defined"))
+fn named<N: Names>(input: &mut Input<'_>, names: &mut N) -> Result<Definition, N::Error> {
+    let number = usize::try_from(input.u64()?).map_err(|_| Malformed("a number is too large"))?;
+    names.named(number)
 }
 
-fn record(input: &mut Input<'_>, table: &[Definition], before: Timestamp) -> Result<Record, Malformed> {
+fn record<N: Names>(input: &mut Input<'_>, names: &mut N, first: Timestamp) -> Result<Record, N::Error> {
     let parts = input.u8()?;
     let event = match parts & part::QUERY {
         0 => code(input, Event::from_code, "a record has an unknown event")?,
         _ => Event::Query,
     };
-    let time = Timestamp(before.0.wrapping_add(input.i64()?));
+    let time = Timestamp(first.0.wrapping_add(input.i64()?));
     let id = match parts & part::ID_OF_TIME {
         0 => Uuid::from_bytes(input.array()?),
         _ => id_of(time, input.array()?),
     };
-    let Definition::Who(who) = named(input, table)? else {
-        return Err(Malformed("a record names something that is no session"));
+    let Definition::Who(who) = named(input, names)? else {
+        return Err(Malformed("a record names something that is no session").into());
     };
     let (sql, mut shape) = match parts & part::SQL {
         part::SQL_NONE => (None, None),
         part::SQL_RAW => (Some(Sql::Once(input.bytes()?.into())), None),
-        part::SQL_STATEMENT => statement(input, table)?,
-        _ => return Err(Malformed("a record has unknown parts")),
+        part::SQL_STATEMENT => statement(input, names)?,
+        _ => return Err(Malformed("a record has unknown parts").into()),
     };
     if parts & part::SHAPE != 0 {
-        let Definition::Shape(named) = named(input, table)? else {
-            return Err(Malformed("a record names something that is no shape"));
+        let Definition::Shape(named) = named(input, names)? else {
+            return Err(Malformed("a record names something that is no shape").into());
         };
-        shape = Some(named.clone());
+        shape = Some(named);
     }
     let params = if parts & part::PARAMS != 0 { input.list(one_param)? } else { Vec::new() };
     let detail = if parts & part::DETAIL != 0 { input.string()? } else { String::new() };
     let done = if parts & part::DONE != 0 { Some(end(input, Seq(0))?) } else { None };
-    Ok(Record { id, time, event, who: who.clone(), sql, shape, params, detail, done })
+    Ok(Record { id, time, event, who, sql, shape, params, detail, done })
 }
 
-fn statement(
-    input: &mut Input<'_>,
-    table: &[Definition],
-) -> Result<(Option<Sql>, Option<Arc<Shape>>), Malformed> {
-    let Definition::Statement(Statement { text, shape }) = named(input, table)? else {
-        return Err(Malformed("a record names something that is no statement"));
+type Said = (Option<Sql>, Option<Arc<Shape>>);
+
+fn statement<N: Names>(input: &mut Input<'_>, names: &mut N) -> Result<Said, N::Error> {
+    let Definition::Statement(Statement { text, shape }) = named(input, names)? else {
+        return Err(Malformed("a record names something that is no statement").into());
     };
     let sql = match text {
-        Text::Whole(text) => Sql::Shared(text.clone()),
-        Text::Cut(template) => Sql::Spliced(cut::spliced(template, input)?),
+        Text::Whole(text) => Sql::Shared(text),
+        Text::Cut(template) => Sql::Spliced(cut::spliced(&template, input)?),
     };
-    Ok((Some(sql), shape.clone()))
+    Ok((Some(sql), shape))
 }
 
 /// A UUIDv7 of a moment (RFC 9562, 5.7): its first 48 bits are the milliseconds.
@@ -371,17 +451,21 @@ mod tests {
     impl Load for Frames {
         type Error = Malformed;
 
-        fn load(&mut self, offset: u32) -> Result<RawDefinitions, Malformed> {
-            let frame =
-                self.0.iter().find(|(at, _)| *at == offset).ok_or(Malformed("there is no such frame"))?;
-            Ok(RawDefinitions::read(&frame.1, offset)?.0)
+        fn load(&mut self, offset: u32) -> Result<Vec<u8>, Malformed> {
+            let frame = self.0.iter().find(|(at, _)| *at == offset);
+            frame.map(|(_, payload)| payload.clone()).ok_or(Malformed("there is no such frame"))
         }
     }
 
     fn read(payload: &[u8], offset: u32, from: &mut Frames) -> Result<Vec<Item>, Malformed> {
-        let (raw, entries) = RawDefinitions::read(payload, offset)?;
-        let table = Definitions::new().resolve(1, offset, &raw, from)?;
-        items(entries, &table, ORIGIN)
+        let read = Payload::read(payload, offset, ORIGIN)?;
+        let items = read.items(1, &mut Definitions::new(), from)?;
+        for (index, item) in items.iter().enumerate() {
+            let alone = read.item(index, 1, &mut Definitions::new(), from)?;
+            assert_eq!(alone.map(|(item, _)| item).as_ref(), Some(item));
+        }
+        assert_eq!(read.item(items.len(), 1, &mut Definitions::new(), from)?, None);
+        Ok(items)
     }
 
     fn shape() -> Shape {
@@ -427,10 +511,9 @@ mod tests {
         let mut dictionary = Dictionary::new();
         let mut payload = |offset| {
             dictionary.begin(offset);
-            let mut time = ORIGIN.time;
-            entries.iter().for_each(|entry| dictionary.put_entry(entry, ORIGIN.first, &mut time));
+            entries.iter().for_each(|entry| dictionary.put_entry(entry, ORIGIN));
             let mut payload = Vec::new();
-            dictionary.finish(&mut payload);
+            dictionary.finish(&mut payload, ORIGIN);
             payload
         };
         let (first, second) = (payload(100), payload(1000));
@@ -443,7 +526,7 @@ mod tests {
         let (mut from, whole, items) = frames();
         assert_eq!(read(&whole, 1000, &mut from).as_ref(), Ok(&items));
         let first = from.0[0].1.clone();
-        assert_eq!(read(&first, 100, &mut Frames::default()).as_ref(), Ok(&items));
+        assert_eq!(read(&first, 100, &mut from).as_ref(), Ok(&items));
         for end in 0..whole.len() {
             assert_ne!(read(&whole[..end], 1000, &mut from).as_ref(), Ok(&items), "{end}");
         }
@@ -455,8 +538,8 @@ mod tests {
     fn imports_of_imports_and_of_later_frames_are_refused() {
         let (mut from, whole, _) = frames();
         from.0.push((1000, whole));
-        // Who, as number 0 of the frame at 1000, where it is an import itself.
-        let import = |back: u8| vec![3, definition::IMPORT, back, 0, item::RECORD, part::QUERY, 0];
+        // What is at byte 0 of the frame at 1000 is an import itself.
+        let import = |back: u8| vec![0, 3, definition::IMPORT, back, 0];
         assert!(read(&import(100), 1100, &mut from).is_err());
         for back in [0, 101] {
             assert!(read(&import(back), 100, &mut from).is_err());
@@ -466,7 +549,7 @@ mod tests {
     #[test]
     fn lying_lengths_are_refused_without_being_believed() {
         for kind in 0..=u8::MAX {
-            for head in [&[0, kind][..], &[40, kind]] {
+            for head in [&[0, 0, kind][..], &[0, 40, kind]] {
                 let mut lie = head.to_vec();
                 lie.extend_from_slice(&[0xff; 9]);
                 lie.push(0x01);

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::cut::Cut;
-use super::decode::millis;
+use super::decode::{Origin, millis};
 use super::fields::{SETTLEMENT_SEQS_MAX, put_param, put_shape, put_who};
 use super::generations::{DEFINITIONS, Generations};
 use super::wire::{put_bytes, put_i64, put_strings, put_u64};
@@ -82,11 +82,11 @@ const KEEP_MAX: usize = 1 << 20;
 /// Literals of a prepared text beyond this many bytes are not repeated with each execution.
 const SHARED_LITERALS_MAX: usize = 64;
 
-/// Where a definition is: its frame in the segment, and its number among those of the frame.
+/// Where a definition is: its frame in the segment, and its byte among the frame's definitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) offset: u32,
-    pub(super) number: u32,
+    pub(super) byte: u32,
 }
 
 /// What the writer has defined in the current segment. It may forget: then it defines again.
@@ -152,6 +152,8 @@ struct Building {
     /// Counts frames, also those that could not be written.
     frame: u64,
     offset: u32,
+    /// Times are counted from that of the frame's first record.
+    time: Option<Timestamp>,
     definitions: Vec<u8>,
     numbers: u32,
     /// It defines something, rather than import.
@@ -162,11 +164,11 @@ struct Building {
 impl Building {
     /// A new definition; its kind and value are to be put behind those before it.
     fn define(&mut self, kind: u8) -> Definition {
+        let place = Place { offset: self.offset, byte: self.definitions.len() as u32 };
         self.definitions.push(kind);
         self.defines = true;
-        let place = Place { offset: self.offset, number: self.numbers };
         self.numbers += 1;
-        Definition { place, frame: self.frame, number: place.number }
+        Definition { place, frame: self.frame, number: self.numbers - 1 }
     }
 
     /// Puts the value of the definition that was made last; how many bytes that took.
@@ -181,7 +183,7 @@ impl Building {
         if known.frame != self.frame {
             self.definitions.push(definition::IMPORT);
             put_u64(&mut self.definitions, u64::from(self.offset - known.place.offset));
-            put_u64(&mut self.definitions, u64::from(known.place.number));
+            put_u64(&mut self.definitions, u64::from(known.place.byte));
             (known.frame, known.number) = (self.frame, self.numbers);
             self.numbers += 1;
         }
@@ -226,35 +228,42 @@ impl Dictionary {
         definitions.clear();
         entries.clear();
         (*frame, *numbers, *defines) = (*frame + 1, 0, false);
-        self.frame.offset = offset;
+        (self.frame.offset, self.frame.time) = (offset, None);
     }
 
     /// Puts the frame's payload behind `out`.
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>, origin: Origin) {
+        let time = self.frame.time.unwrap_or(origin.time);
+        put_i64(out, time.0.wrapping_sub(origin.time.0));
         put_bytes(out, &self.frame.definitions);
         out.extend_from_slice(&self.frame.entries);
         self.frame.definitions.shrink_to(KEEP_MAX);
         self.frame.entries.shrink_to(KEEP_MAX);
     }
 
-    /// Adds an entry. `time` is that of the record before, and becomes that of this one.
-    pub(super) fn put_entry(&mut self, entry: &Entry, first: Seq, time: &mut Timestamp) {
+    /// Adds an entry.
+    pub(super) fn put_entry(&mut self, entry: &Entry, origin: Origin) {
+        let kind = match entry {
+            Entry::Record(_) => item::RECORD,
+            Entry::Completion(_) => item::COMPLETION,
+            Entry::Settlement(_) => item::SETTLEMENT,
+        };
+        self.frame.entries.extend_from_slice(&[kind, 0]);
+        let start = self.frame.entries.len();
         let out = &mut self.frame.entries;
         match entry {
-            Entry::Record(record) => {
-                self.put_record(record, *time);
-                *time = record.time;
-            }
+            Entry::Record(record) => self.put_record(record),
             Entry::Completion(completion) => {
-                out.push(item::COMPLETION);
-                put_i64(out, completion.seq.0.wrapping_sub(first.0) as i64);
+                put_i64(out, completion.seq.0.wrapping_sub(origin.first.0) as i64);
                 put_end(out, completion);
             }
-            Entry::Settlement(settlement) => put_settlement(out, settlement, first),
+            Entry::Settlement(settlement) => put_settlement(out, settlement, origin.first),
         }
+        put_length(&mut self.frame.entries, start);
     }
 
-    fn put_record(&mut self, record: &Record, before: Timestamp) {
+    fn put_record(&mut self, record: &Record) {
+        let time = *self.frame.time.get_or_insert(record.time);
         let who = self.who(&record.who);
         let sql = self.sql(record);
         let shape = match (&sql, &record.shape) {
@@ -278,11 +287,11 @@ impl Dictionary {
             | bit(record.event == Event::Query, part::QUERY);
 
         let out = &mut self.frame.entries;
-        out.extend_from_slice(&[item::RECORD, parts]);
+        out.push(parts);
         if record.event != Event::Query {
             out.push(record.event.code());
         }
-        put_i64(out, record.time.0.wrapping_sub(before.0));
+        put_i64(out, record.time.0.wrapping_sub(time.0));
         out.extend_from_slice(if id_of_time { &id[6..] } else { id });
         put_u64(out, u64::from(who));
         match sql {
@@ -320,14 +329,21 @@ impl Dictionary {
     }
 
     fn shape(&mut self, shape: &Arc<Shape>) -> u32 {
+        self.define_shape(shape);
+        let known = self.shapes.get(&Arc::as_ptr(shape).addr());
+        known.map_or(0, |shared| self.frame.number(&mut shared.known))
+    }
+
+    /// Where the shape is defined: in this frame, if it was not yet.
+    fn define_shape(&mut self, shape: &Arc<Shape>) -> Place {
         let address = Arc::as_ptr(shape).addr();
         if let Some(shared) = self.shapes.get(&address) {
-            return self.frame.number(&mut shared.known);
+            return shared.known.place;
         }
         let known = self.frame.define(definition::SHAPE);
         let size = self.frame.put(|out| put_shape(out, shape));
         self.shapes.insert(address, Shared { _value: shape.clone(), known }, size);
-        known.number
+        known.place
     }
 
     fn sql(&mut self, record: &Record) -> Text {
@@ -374,10 +390,14 @@ impl Dictionary {
             self.frame.number(&mut known.definition);
             return known.definition;
         }
-        let number = shape.map_or(0, |shape| u64::from(self.shape(shape)) + 1);
+        let shape_at = shape.map(|shape| self.define_shape(shape));
+        let back = shape_at.map_or(0, |place| u64::from(self.frame.offset - place.offset) + 1);
         let definition = self.frame.define(definition::STATEMENT);
         let size = self.frame.put(|out| {
-            put_u64(out, number);
+            put_u64(out, back);
+            if let Some(place) = shape_at {
+                put_u64(out, u64::from(place.byte));
+            }
             out.extend_from_slice(&self.template);
         });
         let template = self.template.as_slice().into();
@@ -388,9 +408,25 @@ impl Dictionary {
 
 /// The payload of a frame that holds no entries, but one item.
 pub(super) fn put_single(out: &mut Vec<u8>, kind: u8, put: impl FnOnce(&mut Vec<u8>)) {
-    put_u64(out, 0);
-    out.push(kind);
+    // No time, no definitions.
+    out.extend_from_slice(&[0, 0, kind, 0]);
+    let start = out.len();
     put(out);
+    put_length(out, start);
+}
+
+/// Puts the length of what stands from `start` on before it, where one byte was left for it.
+fn put_length(out: &mut Vec<u8>, start: usize) {
+    let length = out.len() - start;
+    if length < 0x80 {
+        if let Some(byte) = out.get_mut(start - 1) {
+            *byte = length as u8;
+        }
+    } else {
+        let mut bytes = Vec::new();
+        put_u64(&mut bytes, length as u64);
+        out.splice(start - 1..start, bytes);
+    }
 }
 
 /// An end without its number.
@@ -418,7 +454,7 @@ fn put_end(out: &mut Vec<u8>, end: &Completion) {
 
 /// Numbers as runs: how far from the end of the last run, and how many more follow.
 fn put_settlement(out: &mut Vec<u8>, settlement: &Settlement, first: Seq) {
-    out.extend_from_slice(&[item::SETTLEMENT, settlement.txn_outcome.code()]);
+    out.push(settlement.txn_outcome.code());
     put_u64(out, settlement.seqs.len() as u64);
     let mut end = first.0;
     let mut rest = settlement.seqs.as_slice();

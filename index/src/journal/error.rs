@@ -131,7 +131,7 @@ pub enum JournalError {
         /// Why not.
         source: io::Error,
     },
-    /// Bytes could not be made durable. Final: which of them are on disk is not known.
+    /// Bytes could not be made durable. Final, unless [`super::Journal::resume`] finds them on the disk.
     #[error(
         "could not sync segment {segment} of the journal: {source}. What is on disk is not known. \
          Check the disk, then restart the gateway"
@@ -141,6 +141,17 @@ pub enum JournalError {
         segment: u64,
         /// Why not.
         source: io::Error,
+    },
+    /// After a failed sync, what was written is not on the disk.
+    #[error("a sync of the journal failed, and what was written to segment {} is missing on the disk from byte {} \
+         on, after record {after}: {flaw}. Check the disk, then restart the gateway", at.segment, at.offset)]
+    Lost {
+        /// Where.
+        at: Position,
+        /// The last record before it.
+        after: Seq,
+        /// What is there.
+        flaw: Flaw,
     },
     /// An earlier failure was final for this process.
     #[error("the journal takes no more entries: {why}. Check the disk, then restart the gateway")]
@@ -186,7 +197,14 @@ impl JournalError {
     /// Whether the process must end (or at least the journal be opened anew) before anything can be
     /// written again.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Sync { .. } | Self::Finished { .. } | Self::Damaged { .. } | Self::Locked)
+        matches!(
+            self,
+            Self::Sync { .. }
+                | Self::Lost { .. }
+                | Self::Finished { .. }
+                | Self::Damaged { .. }
+                | Self::Locked
+        )
     }
 
     /// Whether the disk (or a quota) is full: writing may succeed later.

@@ -29,6 +29,7 @@ mod payload;
 mod random;
 mod reader;
 mod recovery;
+mod reserve;
 mod scan;
 mod segment;
 mod seqs;

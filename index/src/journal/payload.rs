@@ -6,7 +6,7 @@ use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::decode::{Load, RawDefinitions};
+use super::decode::Load;
 use super::error::Flaw;
 use super::frame::{Fields, PAYLOAD_MAX};
 use super::segment::Format;
@@ -157,14 +157,13 @@ pub(super) struct FromFile<'a> {
 impl Load for FromFile<'_> {
     type Error = ReadError;
 
-    fn load(&mut self, offset: u32) -> Result<RawDefinitions, ReadError> {
+    fn load(&mut self, offset: u32) -> Result<Vec<u8>, ReadError> {
         let place = || Malformed("a definition is in an entry that cannot be read");
         let (fields, bytes) = match read_frame(self.file, self.format, u64::from(offset)) {
             Err(ReadError::Flaw(_)) => return Err(place().into()),
             read => read?,
         };
         let payload = bytes.get(fields.len..).unwrap_or_default();
-        let plain = self.unpacker.plain(&fields, payload)?;
-        Ok(RawDefinitions::read(&plain, offset)?.0)
+        Ok(self.unpacker.plain(&fields, payload)?.into_owned())
     }
 }

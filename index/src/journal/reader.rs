@@ -101,6 +101,7 @@ impl Reader {
             self.scan = Some(scan);
             return if at_start { Ok(()) } else { Err(lost("it lies within the segment's header")) };
         }
+        scan.pass(from.offset).map_err(io_error("read", file_name(from.segment)))?;
         while scan.position() < from {
             match step(&mut scan)? {
                 Step::Frame(_) => {}

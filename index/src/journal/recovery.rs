@@ -175,6 +175,33 @@ fn take(found: &mut Found, frame: &Frame) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// Reads a segment as the disk holds it, past what the system remembers of it: it must be whole up to
+/// `end`, where the journal's digest is `digest`.
+pub(super) fn read_back(storage: &dyn Storage, end: Position, digest: Digest) -> Result<(), JournalError> {
+    let name = file_name(end.segment);
+    let failed = |error| io_error("read back", &name)(error);
+    let file = storage.read_back(&name).map_err(failed)?;
+    let lost = |at, after, flaw| Err(JournalError::Lost { at, after, flaw });
+    let mut scan = match Scan::open(file, end.segment).map_err(failed)? {
+        Ok((scan, ..)) => scan,
+        Err(BadOpening { flaw, .. }) => return lost(Position { offset: 0, ..end }, Seq(0), flaw),
+    };
+    while scan.position() < end {
+        let (at, after) = (scan.position(), Seq(scan.next_seq().0 - 1));
+        match scan.step().map_err(failed)? {
+            Step::Frame(_) => {}
+            Step::End => return lost(at, after, Flaw::PayloadCut),
+            Step::Bad(flaw) => return lost(at, after, flaw),
+        }
+    }
+    let (at, after) = (scan.position(), Seq(scan.next_seq().0 - 1));
+    if at == end && scan.digest() == digest {
+        Ok(())
+    } else {
+        lost(at, after, Flaw::Link { expected: digest })
+    }
+}
+
 /// Copies everything from `at` to a file of its own, then cuts it off.
 fn move_aside(storage: &dyn Storage, at: Position, len: u64) -> Result<(), JournalError> {
     let name = file_name(at.segment);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Position;
 use super::crash::crash_possible;
-use super::decode::{Definitions, Item, Origin, RawDefinitions, items};
+use super::decode::{Definitions, Item, Origin, Payload};
 use super::error::{CrashPossible, Flaw};
 use super::fields::Carry;
 use super::frame::{self, Fields, Salt};
@@ -40,6 +40,14 @@ pub(crate) enum Step {
     /// The file ends exactly here.
     End,
     /// No whole frame. The scan has not moved.
+    Bad(Flaw),
+}
+
+/// What is at the present place, before it is checked.
+enum Here {
+    /// A frame: its fields, where it begins in the buffer, and its length.
+    Frame(Fields, usize, usize),
+    End,
     Bad(Flaw),
 }
 
@@ -173,27 +181,60 @@ impl Scan {
         self.step_buffered()
     }
 
-    fn step_buffered(&mut self) -> io::Result<Step> {
-        let fields_len = Fields::len_in(&self.format);
-        let start = match self.fill(fields_len)? {
-            Some(start) => start,
-            None if self.file.len()? == self.offset => return Ok(Step::End),
-            None => return Ok(Step::Bad(Flaw::FrameHeaderCut)),
-        };
-        let fields = match Fields::read(&self.format, self.buffer.get(start..).unwrap_or_default()) {
-            Ok(fields) => fields,
-            Err(flaw) => return Ok(Step::Bad(flaw)),
-        };
-        if self.offset + fields.frame_len() > self.file.len()? {
-            return Ok(Step::Bad(Flaw::PayloadCut));
+    /// Passes over frames that end before `offset`, checking their checksums and the chain but not
+    /// what they hold. Stops before the first that cannot be passed so; [`Scan::step`] tells why.
+    pub(crate) fn pass(&mut self, offset: u64) -> io::Result<()> {
+        // What version 1 defines must be read.
+        while self.format != Format::V1 {
+            let Here::Frame(fields, start, frame_len) = self.look()? else { return Ok(()) };
+            // The number after this frame is told by the next, or by what this one holds.
+            self.next = fields.first;
+            let Some(bytes) = self.buffer.get(start..start + frame_len) else { return Ok(()) };
+            let (head, payload) = bytes.split_at(fields.len);
+            let end = self.offset + frame_len as u64;
+            let good = fields.payload_is_whole(payload) && fields.continues(self.digest).is_ok();
+            if end >= offset || !good {
+                return Ok(());
+            }
+            self.digest = frame::digest(&self.format, false, self.digest, head, payload);
+            self.offset = end;
         }
-        let frame_len = fields_len + fields.payload_len as usize;
-        let Some(start) = self.fill(frame_len)? else { return Ok(Step::Bad(Flaw::PayloadCut)) };
+        Ok(())
+    }
+
+    fn step_buffered(&mut self) -> io::Result<Step> {
+        let (fields, start, frame_len) = match self.look()? {
+            Here::Frame(fields, start, frame_len) => (fields, start, frame_len),
+            Here::End => return Ok(Step::End),
+            Here::Bad(flaw) => return Ok(Step::Bad(flaw)),
+        };
         match self.frame(&fields, start, frame_len) {
             Ok(frame) => Ok(Step::Frame(frame)),
             Err(ReadError::Flaw(flaw)) => Ok(Step::Bad(flaw)),
             Err(ReadError::Io(error)) => Err(error),
         }
+    }
+
+    /// Brings the frame at the present place into the buffer.
+    fn look(&mut self) -> io::Result<Here> {
+        let fields_len = Fields::len_in(&self.format);
+        let start = match self.fill(fields_len)? {
+            Some(start) => start,
+            None if self.file.len()? == self.offset => return Ok(Here::End),
+            None => return Ok(Here::Bad(Flaw::FrameHeaderCut)),
+        };
+        let fields = match Fields::read(&self.format, self.buffer.get(start..).unwrap_or_default()) {
+            Ok(fields) => fields,
+            Err(flaw) => return Ok(Here::Bad(flaw)),
+        };
+        if self.offset + fields.frame_len() > self.file.len()? {
+            return Ok(Here::Bad(Flaw::PayloadCut));
+        }
+        let frame_len = fields_len + fields.payload_len as usize;
+        Ok(match self.fill(frame_len)? {
+            Some(start) => Here::Frame(fields, start, frame_len),
+            None => Here::Bad(Flaw::PayloadCut),
+        })
     }
 
     /// Checks and decodes the frame in the buffer, and moves behind it.
@@ -215,10 +256,9 @@ impl Scan {
                 let offset =
                     u32::try_from(self.offset).map_err(|_| Flaw::Malformed("the segment is too large"))?;
                 let payload = unpacker.plain(fields, payload)?;
-                let (raw, entries) = RawDefinitions::read(&payload, offset)?;
+                let origin = Origin { first: fields.first, time: base.time };
                 let mut from = FromFile { file: &*self.file, format: &self.format, unpacker };
-                let table = definitions.resolve(self.segment, offset, &raw, &mut from)?;
-                items(entries, &table, Origin { first: fields.first, time: base.time })?
+                Payload::read(&payload, offset, origin)?.items(self.segment, definitions, &mut from)?
             }
             (Decoder::V1(definitions), _) => definitions.items(payload)?,
             (Decoder::V2(..), Format::V1) => return Err(Flaw::SegmentHeader.into()),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::decode::Origin;
 use super::encode::{Dictionary, item, last_time, oversized_settlement, put_single};
 use super::error::{JournalError, io_error};
 use super::fields::{Carry, SETTLEMENT_SEQS_MAX};
@@ -11,6 +12,7 @@ use super::head::Head;
 use super::ledger::Ledger;
 use super::payload::Packer;
 use super::random::Random;
+use super::reserve::Reserve;
 use super::segment::{Base, Format, file_name};
 use super::{Position, recovery};
 use crate::record::{Digest, Entry, Seq, Timestamp};
@@ -86,6 +88,7 @@ pub struct Journal {
     dictionary: Dictionary,
     packer: Packer,
     random: Random,
+    reserve: Reserve,
     buffer: Vec<u8>,
     /// Shared with every [`SyncTask`].
     sync_failed: Arc<AtomicBool>,
@@ -152,6 +155,7 @@ impl Journal {
             dictionary: Dictionary::new(),
             packer: Packer::new(),
             random: Random::new(),
+            reserve: Reserve::default(),
             buffer: Vec::new(),
             sync_failed: Arc::new(AtomicBool::new(false)),
             tail_unknown: false,
@@ -195,6 +199,66 @@ impl Journal {
             self.last_time = last_time(entries).or(self.last_time);
         }
         Ok(Appended { first, end: self.frames, head: self.digest })
+    }
+
+    /// Sets space aside on the disk (1 MiB), or fills up what was set aside; whether it is whole. To be
+    /// called when the journal was opened, and from time to time after the disk was full.
+    ///
+    /// # Errors
+    /// Another trouble than a full disk. The journal goes on without.
+    pub fn refill_reserve(&mut self) -> Result<bool, JournalError> {
+        let filled = self.reserve.refill(&*self.storage, &mut self.random);
+        filled.map_err(io_error("set space aside in", "the journal's directory"))
+    }
+
+    /// Like [`Journal::append`], but when the disk is full it takes what was set aside: for the last
+    /// things that must be written then.
+    ///
+    /// # Errors
+    /// As for [`Journal::append`]; the disk is full and nothing is left of the reserve.
+    pub fn append_reserved(&mut self, entries: &[Entry]) -> Result<Appended, JournalError> {
+        let appended = loop {
+            match self.append(entries) {
+                Err(error) if error.is_disk_full() => {
+                    let given = self.reserve.give(self.buffer.len() as u64);
+                    if !given.map_err(io_error("take space from", "the journal's reserve"))? {
+                        return Err(error);
+                    }
+                }
+                appended => break appended?,
+            }
+        };
+        // What is left of the space is for the next time, not for what is written meanwhile. If it
+        // cannot be set aside again now, the owner will try.
+        let _ = self.reserve.refill(&*self.storage, &mut self.random);
+        Ok(appended)
+    }
+
+    /// After a failed sync: reads back what is really on the disk, and if all that was appended is
+    /// there, goes on in a new segment; the file is not written any more. Returns how many frames are
+    /// durable: all of them (compare with [`Appended::end`]). Does nothing if no sync failed.
+    ///
+    /// # Errors
+    /// Something is missing on the disk, or it fails again. The journal stays finished.
+    pub fn resume(&mut self) -> Result<u64, JournalError> {
+        if self.tail_unknown {
+            return Err(JournalError::Finished { why: "a failed write could not be taken back" });
+        }
+        if !self.sync_failed.load(Ordering::Acquire) {
+            return self.sync_task().run();
+        }
+        recovery::read_back(&*self.storage, self.position(), self.digest)?;
+        let name = file_name(self.segment);
+        let file = self.storage.append(&name).map_err(io_error("open", &name))?;
+        // Tasks that were made before keep the old mark, and fail.
+        self.sync_failed = Arc::new(AtomicBool::new(false));
+        self.file = Tail::new(file, 0);
+        self.storage.sync_names().map_err(|source| {
+            self.sync_failed.store(true, Ordering::Release);
+            JournalError::Sync { segment: self.segment, source }
+        })?;
+        self.write_opening(self.segment + 1)?;
+        Ok(self.frames)
     }
 
     /// A handle that makes durable what was appended so far, to be run without holding the journal.
@@ -242,14 +306,14 @@ impl Journal {
     fn append_frame(&mut self, first: Seq, entries: &[Entry]) -> Result<(), JournalError> {
         let offset = u32::try_from(self.offset).map_err(|_| self.too_large())?;
         self.dictionary.begin(offset);
-        let mut time = self.base.time;
+        let origin = Origin { first, time: self.base.time };
         for entry in entries {
             self.ledger.apply(entry)?;
-            self.dictionary.put_entry(entry, first, &mut time);
+            self.dictionary.put_entry(entry, origin);
         }
         self.buffer.clear();
         frame::begin(&mut self.buffer);
-        self.dictionary.finish(&mut self.buffer);
+        self.dictionary.finish(&mut self.buffer, origin);
         if self.buffer.len() > FIELDS_LEN_V2 + PAYLOAD_MAX {
             return Err(self.too_large());
         }
@@ -330,17 +394,17 @@ impl Journal {
             let _ = file.truncate(0);
             return Err(JournalError::Write { segment, source });
         }
-        let synced = file.sync().and_then(|()| self.storage.sync_names());
-        if let Err(source) = synced {
-            self.sync_failed.store(true, Ordering::Release);
-            return Err(JournalError::Sync { segment, source });
-        }
+        // From here on this is the last segment, whether it becomes durable or not.
         let len = buffer.len() as u64;
-        self.file = Tail::new(file, len);
+        self.file = Tail::new(file, 0);
         (self.segment, self.base, self.offset, self.used) = (segment, base, len, false);
         (self.frames, self.digest) = (self.frames + 1, digest);
         self.dictionary.clear();
-        Ok(())
+        self.sync_task().run()?;
+        self.storage.sync_names().map_err(|source| {
+            self.sync_failed.store(true, Ordering::Release);
+            JournalError::Sync { segment, source }
+        })
     }
 }
 

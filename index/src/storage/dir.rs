@@ -82,6 +82,14 @@ impl Storage for DirStorage {
         Ok(Arc::new(DiskFile(File::open(self.at(name)?)?)))
     }
 
+    fn read_back(&self, name: &str) -> io::Result<Arc<dyn ReadFile>> {
+        let file = File::open(self.at(name)?)?;
+        // After a failed sync Linux takes the pages for clean, so that they can be dropped.
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let (target, aside) = (self.at(name)?, self.at(&format!("{name}{ASIDE_SUFFIX}"))?);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;

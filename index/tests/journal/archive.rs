@@ -51,7 +51,11 @@ fn check(storage: &FaultyMemory) {
             assert_eq!((stored.at, stored.next, stored.salt), (frame.at, frame.next, frame.salt));
             assert_eq!(stored.entries, frame.entries);
         }
+        let beyond = archive.entry(frame.at, frame.entries.len());
+        assert!(matches!(beyond, Err(JournalError::NoSuchPosition { .. })));
         for (index, (seq, _)) in frame.entries.iter().enumerate() {
+            let alone = Archive::new(Arc::new(storage.clone())).entry(frame.at, index).unwrap();
+            assert_eq!((&alone, &archive.entry(frame.at, index).unwrap()), (&frame.entries[index], &alone));
             let Some(seq) = *seq else { continue };
             assert_eq!(archive.find(seq).unwrap(), Some((frame.at, index)), "record {seq}");
             last = last.max(seq.0);

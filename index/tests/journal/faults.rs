@@ -38,10 +38,31 @@ impl Told {
 
 /// Runs the script as the gateway would: a failed batch is tried once more unless the error is final.
 fn run(storage: &FaultyMemory, told: &mut Told) -> Result<(), JournalError> {
+    run_with(storage, told, |_, error| Err(error))
+}
+
+/// The same, but after a failed sync it goes on if it can.
+fn run_resuming(storage: &FaultyMemory, told: &mut Told) -> Result<(), JournalError> {
+    run_with(storage, told, |journal, error| match error {
+        JournalError::Sync { .. } => journal.resume(),
+        error => Err(error),
+    })
+}
+
+/// `failed` is what to do about a failed sync: the number of frames that are durable then.
+fn run_with(
+    storage: &FaultyMemory,
+    told: &mut Told,
+    failed: impl Fn(&mut Journal, JournalError) -> Result<u64, JournalError>,
+) -> Result<(), JournalError> {
     let mut journal = open(storage, small_segments())?.0;
     for (index, batch) in script().into_iter().enumerate() {
         let appended = match journal.append(&batch) {
             Err(error) if !error.is_final() => journal.append(&batch),
+            Err(error @ JournalError::Sync { .. }) => match failed(&mut journal, error) {
+                Ok(_) => journal.append(&batch),
+                Err(error) => Err(error),
+            },
             result => result,
         };
         match appended {
@@ -55,13 +76,19 @@ fn run(storage: &FaultyMemory, told: &mut Told) -> Result<(), JournalError> {
             }
         }
         if index % 3 != 0 {
-            let frames = journal.sync_task().run()?;
+            let frames = match journal.sync_task().run() {
+                Err(error) => failed(&mut journal, error)?,
+                synced => synced?,
+            };
             told.covered(frames);
         }
     }
-    journal.close()?;
+    match journal.sync_task().run() {
+        Err(error) => _ = failed(&mut journal, error)?,
+        synced => _ = synced?,
+    }
     told.durable = told.written.len();
-    Ok(())
+    journal.close()
 }
 
 /// Opens what is left on `disk` and compares it with what the caller was told.
@@ -124,6 +151,94 @@ fn whichever_sync_fails_nothing_acknowledged_is_lost_and_the_writer_stops() {
         }
         assert!(matches!(result, Err(JournalError::Sync { .. })), "sync {nth}");
         check_all(&storage, &told, &format!("sync {nth} fails"));
+    }
+}
+
+#[test]
+fn whichever_sync_fails_the_writer_goes_on_if_and_only_if_all_is_on_the_disk() {
+    for sync_works in [true, false] {
+        let (mut resumed, mut stopped) = (0, 0);
+        for nth in 4.. {
+            let (storage, mut told) = (FaultyMemory::new(), Told::default());
+            storage.set_faults(Faults { sync: Some(nth), sync_works, ..Faults::default() });
+            let result = run_resuming(&storage, &mut told);
+            if storage.counts().1 < nth {
+                result.unwrap();
+                break;
+            }
+            match result {
+                Ok(()) => resumed += 1,
+                Err(JournalError::Lost { .. }) if !sync_works => stopped += 1,
+                // The last one, at the close: nothing comes behind it.
+                Err(JournalError::Sync { .. }) if storage.counts().1 == nth => {}
+                Err(error) => panic!("sync {nth}: {error}"),
+            }
+            check_all(&storage, &told, &format!("sync {nth} fails, works: {sync_works}"));
+        }
+        assert!(resumed > 0 && (sync_works == (stopped == 0)), "{resumed} {stopped}");
+    }
+}
+
+#[test]
+fn after_a_failed_sync_the_old_file_is_not_written_any_more() {
+    let storage = FaultyMemory::new();
+    let mut journal = open(&storage, Options::default()).unwrap().0;
+    journal.append(&[started(1)]).unwrap();
+    let old = journal.sync_task();
+    storage.set_faults(Faults { sync: Some(1), sync_works: true, ..Faults::default() });
+    assert!(matches!(journal.sync_task().run(), Err(JournalError::Sync { segment: 1, .. })));
+    assert_eq!(journal.resume().unwrap(), 3);
+    let names = segment_files(&storage);
+    let before = storage.content(&names[0]).unwrap();
+    journal.append(&[started(2)]).unwrap();
+    assert!(matches!(old.run(), Err(JournalError::Finished { .. })));
+    journal.close().unwrap();
+    assert_eq!((names.len(), storage.content(&names[0]).unwrap()), (2, before));
+    assert_eq!(read_all(&storage), numbered(&[vec![started(1)], vec![started(2)]]));
+    assert!(verify(&storage.crashed(0), None, None).unwrap().intact);
+}
+
+#[test]
+fn on_a_full_disk_the_reserve_takes_the_last_words() {
+    let storage = FaultyMemory::new();
+    let mut journal = open(&storage, Options::default()).unwrap().0;
+    assert!(journal.refill_reserve().unwrap());
+    let used =
+        || storage.list().unwrap().iter().map(|name| storage.content(name).unwrap().len()).sum::<usize>();
+    storage.set_faults(Faults { capacity: Some(used() as u64 + 10), ..Faults::default() });
+    let (mut batches, mut refused) = (Vec::new(), 0);
+    for number in 1.. {
+        let batch = vec![over(number, TxnOutcome::None)];
+        if let Err(error) = journal.append(&batch) {
+            assert!(error.is_disk_full(), "{error}");
+            refused += 1;
+            if let Err(error) = journal.append_reserved(&batch) {
+                assert!(error.is_disk_full(), "{error}");
+                break;
+            }
+        }
+        batches.push(batch);
+    }
+    // What is left of a piece is smaller than a block.
+    assert!(refused > 200 && batches.len() > 5000, "{refused} of {}", batches.len());
+    assert!(!journal.refill_reserve().unwrap());
+    storage.set_faults(Faults::default());
+    assert!(journal.refill_reserve().unwrap());
+    batches.push(vec![over(1, TxnOutcome::None)]);
+    journal.append(batches.last().unwrap()).unwrap();
+    journal.close().unwrap();
+    assert_eq!(read_all(&storage), numbered(&batches));
+    assert!(verify(&storage, None, None).unwrap().intact);
+}
+
+#[test]
+fn a_reserve_is_found_again_at_the_next_start() {
+    let storage = FaultyMemory::new();
+    for _ in 0..2 {
+        let mut journal = open(&storage, Options::default()).unwrap().0;
+        assert!(journal.refill_reserve().unwrap());
+        assert_eq!(storage.content("journal.reserve").unwrap().len(), 1 << 20);
+        journal.close().unwrap();
     }
 }
 

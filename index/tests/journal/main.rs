@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod archive;
+mod disk;
 mod faults;
 mod follow;
 mod golden;
+mod kill;
 mod records;
 mod round_trip;
 mod tamper;
