@@ -10,6 +10,7 @@
 //! - [`grammar`]: PostgreSQL's own parser, in a process of its own.
 //! - [`catalog`]: what names mean in a database.
 //! - [`policy`]: may they.
+//! - [`proving`]: signs the log, and keeps its heads elsewhere.
 //! - [`recorder`]: no record, no query: hands out receipts.
 //! - [`service`]: the running gateway, put together.
 //! - [`http`]: the API and the page.
@@ -27,6 +28,7 @@ pub mod http;
 pub mod identity;
 mod indexing;
 pub mod policy;
+pub mod proving;
 pub mod recorder;
 pub mod service;
 pub mod sql;

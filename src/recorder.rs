@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use pgwitness_index::journal::{Appended, Head, Journal, JournalError};
+use pgwitness_index::journal::{Appended, Head, Journal, JournalError, Position};
 use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
 use tokio::sync::watch;
 
@@ -68,6 +68,8 @@ pub enum RecordError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Durable {
     position: u64,
+    /// The end of the journal as it was then.
+    end: Option<Position>,
     failed: Option<String>,
 }
 
@@ -130,6 +132,8 @@ impl Recorder {
     /// The thread could not be started.
     pub fn start(journal: Journal, durability: Durability) -> std::io::Result<(Recorder, RecorderThread)> {
         let last_seq = journal.head().seq.0;
+        // What an earlier process wrote was made durable when the journal was opened.
+        let durable = Durable { end: Some(journal.position()), ..Durable::default() };
         let shared = Arc::new(Shared {
             journal: Mutex::new(Some(journal)),
             waiting: Mutex::default(),
@@ -140,7 +144,7 @@ impl Recorder {
             last_seq: AtomicU64::new(last_seq),
             closing: AtomicBool::new(false),
             durability,
-            durable: watch::Sender::new(Durable::default()),
+            durable: watch::Sender::new(durable),
         });
         let thread_shared = shared.clone();
         let handle = thread::Builder::new().name("journal".into()).spawn(move || {
@@ -252,6 +256,11 @@ impl Recorder {
     /// The journal's head: how many records, and the digest over all of them.
     pub fn head(&self) -> Option<Head> {
         lock(&self.shared.journal).as_ref().map(Journal::head)
+    }
+
+    /// The end of what is durable: a boundary in the journal.
+    pub fn durable_to(&self) -> Position {
+        self.shared.durable.borrow().end.unwrap_or(Position { segment: 0, offset: 0 })
     }
 
     /// Why the journal no longer works, if so.
@@ -382,15 +391,18 @@ impl Shared {
 
     fn sync(&self) -> Result<(), JournalError> {
         let Ok(journal) = self.journal() else { return Ok(()) };
-        let task = match &*journal {
+        let (task, end) = match &*journal {
             Some(journal) if self.durable.borrow().position < self.written.load(Ordering::Acquire) => {
-                journal.sync_task()
+                (journal.sync_task(), journal.position())
             }
             _ => return Ok(()),
         };
         drop(journal);
         let position = task.run()?;
-        self.durable.send_modify(|durable| durable.position = durable.position.max(position));
+        self.durable.send_modify(|durable| {
+            durable.position = durable.position.max(position);
+            durable.end = durable.end.max(Some(end));
+        });
         Ok(())
     }
 }
@@ -436,10 +448,11 @@ fn run(shared: &Shared) {
 fn close(shared: &Shared) {
     // After a panic in the middle of a write the end is not marked as clean: the next start looks.
     let Ok(mut journal) = shared.journal() else { return };
-    if let Some(journal) = journal.take()
-        && let Err(error) = journal.close()
-    {
-        tracing::error!(%error, "could not close the journal in order");
+    let Some(journal) = journal.take() else { return };
+    let end = journal.position();
+    match journal.close() {
+        Ok(()) => shared.durable.send_modify(|durable| durable.end = durable.end.max(Some(end))),
+        Err(error) => tracing::error!(%error, "could not close the journal in order"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The running gateway: `run` and `demo` start the same parts in the same order.
 //!
 //! Journal first (what was open when the last process ended becomes `unknown`, a `gap` record says
-//! that we were away), then search, then identity, then the doors. At the end the other way round.
+//! that we were away), then its proof, then search, then identity, then the doors. At the end the other way round.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::OptionFuture;
 use pgwitness_index::journal::{self, Journal, Recovery};
 use pgwitness_index::record::{Completion, Entry, Event, Outcome, Record, Settlement, TxnOutcome, Who};
 use pgwitness_index::storage::{DirStorage, Storage};
+use pgwitness_index::view::format_time;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -24,6 +27,7 @@ use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
 use crate::identity::{MintedTokens, Pairings, Provider, Services};
 use crate::indexing::Indexing;
+use crate::proving::{Anchors, Proofs, Proving};
 use crate::recorder::{Recorder, RecorderThread};
 use crate::tls::{Door, Entrance, TlsError};
 
@@ -71,6 +75,8 @@ pub struct Service {
     recorder: Recorder,
     recorder_thread: RecorderThread,
     indexing: Indexing,
+    proving: Proving,
+    anchoring: Option<JoinHandle<Anchors>>,
     minted: MintedTokens,
     provider: Provider,
     tracker: TaskTracker,
@@ -100,6 +106,9 @@ impl Service {
         let tracker = TaskTracker::new();
         let (journal, storage) = open_journal(&config.log.dir)?;
         let (recorder, recorder_thread) = Recorder::start(journal, config.log.durability)?;
+        let (proving, proofs) =
+            Proving::start(&config.log, log_host(&config), storage.clone(), recorder.clone())?;
+        let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage)?;
         let provider =
             Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins);
@@ -118,7 +127,8 @@ impl Service {
             tracker: tracker.clone(),
             stop: stop.clone(),
         })?;
-        let witness = Arc::new(House { recorder: recorder.clone(), gateway: gateway.clone() });
+        let witness =
+            Arc::new(House { recorder: recorder.clone(), gateway: gateway.clone(), proofs: proofs.clone() });
         let public_url = public_url(&config, &doors.http)?;
         let reach = if is_plain_loopback(&public_url) { Reach::PlainLoopback } else { Reach::Https };
         let api = Api::new(http::Parts {
@@ -130,18 +140,12 @@ impl Service {
             reach,
             warnings: indexing.warnings(),
             witness: witness.clone(),
+            proofs,
+            hashed: gateway::as_kept(&config.capture),
         });
         let router = http::router(api);
         let page_tls = config.http.tls.clone().map(page_entrance).transpose()?;
-        match &page_tls {
-            None => {
-                tracker.spawn(http::serve(doors.http, router, tracker.clone(), stop.clone()));
-            }
-            Some(entrance) => {
-                let acceptor = tokio_rustls::TlsAcceptor::from(entrance.now());
-                tracker.spawn(http::serve_tls(doors.http, acceptor, router, tracker.clone(), stop.clone()));
-            }
-        }
+        serve_page(doors.http, page_tls.as_ref(), router, &tracker, &stop);
         if let Some(admin) = doors.admin {
             tracker.spawn(http::serve(admin, http::health(witness), tracker.clone(), stop.clone()));
         }
@@ -153,6 +157,8 @@ impl Service {
             recorder,
             recorder_thread,
             indexing,
+            proving,
+            anchoring,
             minted,
             provider,
             tracker,
@@ -191,15 +197,56 @@ impl Service {
         if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
             tracing::warn!(left = self.tracker.len(), "sessions did not end in time");
         }
-        let Self { recorder_thread, indexing, .. } = self;
+        let Self { recorder_thread, indexing, proving, anchoring, .. } = self;
         let closed = tokio::task::spawn_blocking(move || {
             recorder_thread.close();
+            proving.stop();
             indexing.stop();
         });
         if closed.await.is_err() {
             tracing::error!("could not close the journal in order");
         }
+        if let Some(Ok(mut anchors)) = OptionFuture::from(anchoring).await
+            && tokio::time::timeout(LAST_MOMENTS, anchors.keep()).await.is_err()
+        {
+            tracing::warn!("the log's last head was not anchored everywhere in time");
+        }
     }
+}
+
+fn serve_page(
+    door: TcpListener,
+    tls: Option<&Entrance>,
+    router: axum::Router,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    match tls {
+        None => {
+            tracker.spawn(http::serve(door, router, tracker.clone(), stop.clone()));
+        }
+        Some(entrance) => {
+            let acceptor = tokio_rustls::TlsAcceptor::from(entrance.now());
+            tracker.spawn(http::serve_tls(door, acceptor, router, tracker.clone(), stop.clone()));
+        }
+    }
+}
+
+/// Keeps heads elsewhere, if the configuration says where.
+fn anchoring(
+    config: &Config,
+    proofs: &Proofs,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<JoinHandle<Anchors>>> {
+    let Some(anchor) = &config.log.anchor else { return Ok(None) };
+    let anchors = Anchors::new(anchor, proofs.clone())?;
+    Ok(Some(tracker.spawn(anchors.run(stop.clone()))))
+}
+
+/// What a new log is called after.
+fn log_host(config: &Config) -> &str {
+    config.http.public_url.as_ref().and_then(Url::host_str).unwrap_or("pgwitness.local")
 }
 
 fn page_entrance(files: TlsFiles) -> Result<Entrance, TlsError> {
@@ -289,6 +336,7 @@ fn is_plain_loopback(url: &Url) -> bool {
 struct House {
     recorder: Recorder,
     gateway: Arc<Gateway>,
+    proofs: Proofs,
 }
 
 impl Witness for House {
@@ -307,6 +355,7 @@ impl Witness for House {
             "log_seq": self.recorder.last_seq().0,
             "sessions": self.gateway.live_sessions().list().len(),
             "accuracy": self.gateway.accuracy(),
+            "proof": self.proofs.status(),
         })
     }
 
@@ -317,7 +366,7 @@ impl Witness for House {
                 "session": who.session, "user": who.user, "role": who.role, "db": who.db,
                 "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
                 "sub": who.sub, "iss": who.iss, "login": who.login,
-                "since_us": live.since.0,
+                "since": format_time(live.since), "since_us": live.since.0,
             })
         };
         self.gateway.live_sessions().list().iter().map(session).collect()

@@ -1,6 +1,6 @@
 /*
  * What PostgreSQL's own parse analysis says of each statement of a client: a module for
- * shared_preload_libraries of PostgreSQL 15. Each statement gets one JSON line in truth/PID.jsonl of the
+ * shared_preload_libraries of PostgreSQL 15 to 18. Each statement gets one JSON line in truth/PID.jsonl of the
  * data directory: its text, and the permissions that its query asks for, as written and after rewriting.
  *
  * What functions and triggers run is left out: their analysis happens under an error context.
@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "nodes/params.h"
 #include "parser/analyze.h"
 #include "parser/parse_node.h"
 #include "rewrite/rewriteHandler.h"
@@ -27,7 +28,12 @@
 #include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
+#if PG_VERSION_NUM >= 160000
+#include "nodes/queryjumble.h"
+#include "parser/parse_relation.h"
+#else
 #include "utils/queryjumble.h"
+#endif
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
@@ -70,13 +76,22 @@ typedef struct Asks
 	const char *target;			/* of CREATE TABLE AS and CREATE VIEW */
 } Asks;
 
+/* Since 16 what is asked for stands apart from the range table. */
+#if PG_VERSION_NUM >= 160000
+typedef RTEPermissionInfo Entry;
+#define NAMES_RELATION(entry) true
+#else
+typedef RangeTblEntry Entry;
+#define NAMES_RELATION(entry) ((entry)->rtekind == RTE_RELATION)
+#endif
+
 static void
-ask(Asks *asks, RangeTblEntry *entry)
+ask(Asks *asks, Entry *entry)
 {
 	ListCell   *cell;
 	Asked	   *found = NULL;
 
-	if (entry->rtekind != RTE_RELATION || entry->requiredPerms == 0)
+	if (!NAMES_RELATION(entry) || entry->requiredPerms == 0)
 		return;
 	foreach(cell, asks->relations)
 		if (((Asked *) lfirst(cell))->relation == entry->relid)
@@ -110,7 +125,9 @@ walk(Node *node, Asks *asks)
 	switch (nodeTag(node))
 	{
 		case T_RangeTblEntry:
+#if PG_VERSION_NUM < 160000
 			ask(asks, (RangeTblEntry *) node);
+#endif
 			return false;
 		case T_FuncExpr:
 			asks->functions = list_append_unique_oid(asks->functions, ((FuncExpr *) node)->funcid);
@@ -122,6 +139,14 @@ walk(Node *node, Asks *asks)
 			asks->functions = list_append_unique_oid(asks->functions, ((WindowFunc *) node)->winfnoid);
 			break;
 		case T_Query:
+#if PG_VERSION_NUM >= 160000
+			{
+				ListCell   *cell;
+
+				foreach(cell, ((Query *) node)->rteperminfos)
+					ask(asks, lfirst(cell));
+			}
+#endif
 			return query_tree_walker((Query *) node, walk, asks, QTW_EXAMINE_RTES_BEFORE);
 		default:
 			break;
@@ -339,13 +364,17 @@ analyzed(ParseState *pstate, Query *query, JumbleState *jumble)
 		next_analyze(pstate, query, jumble);
 	if (label == NULL)
 		label = strdup(application_name ? application_name : "");
-	if (error_context_stack != NULL || depth > 1 || MyProcPort == NULL || label == NULL)
+	/* A prepared statement that is bound is analysed again, if what it names may have changed. */
+	if (error_context_stack != NULL &&
+		(error_context_stack->callback != ParamsErrorCallback || error_context_stack->previous != NULL))
+		return;
+	if (depth > 1 || MyProcPort == NULL || label == NULL)
 		return;
 	if (depth == 1)
 	{
 		/* Of utilities these analyse a query of the client's text. */
 		if (outer == NULL || !(IsA(outer->utilityStmt, PrepareStmt) || IsA(outer->utilityStmt, CopyStmt) ||
-							   IsA(outer->utilityStmt, ViewStmt)))
+							   IsA(outer->utilityStmt, ViewStmt) || IsA(outer->utilityStmt, ExecuteStmt)))
 			return;
 		if (IsA(outer->utilityStmt, ViewStmt))
 			asks.target = ((ViewStmt *) outer->utilityStmt)->view->relname;
@@ -364,7 +393,11 @@ analyzed(ParseState *pstate, Query *query, JumbleState *jumble)
 
 /* COPY of a table passes no analysis, but its permissions are checked. */
 static bool
+#if PG_VERSION_NUM >= 160000
+checked(List *relations, List *entries, bool complain)
+#else
 checked(List *entries, bool complain)
+#endif
 {
 	if (depth == 1 && outer && IsA(outer->utilityStmt, CopyStmt) && error_context_stack == NULL &&
 		((CopyStmt *) outer->utilityStmt)->relation != NULL)
@@ -376,7 +409,11 @@ checked(List *entries, bool complain)
 			ask(&asks, lfirst(cell));
 		report(outer_text, outer->stmt_location, outer->stmt_len, CMD_UTILITY, nodeTag(outer->utilityStmt), &asks, NULL, false);
 	}
+#if PG_VERSION_NUM >= 160000
+	return next_check ? next_check(relations, entries, complain) : true;
+#else
 	return next_check ? next_check(entries, complain) : true;
+#endif
 }
 
 static void
@@ -406,12 +443,20 @@ utility(PlannedStmt *statement, const char *text, bool keep, ProcessUtilityConte
 }
 
 static void
+#if PG_VERSION_NUM >= 180000
+run(QueryDesc *query, ScanDirection direction, uint64 count)
+#else
 run(QueryDesc *query, ScanDirection direction, uint64 count, bool once)
+#endif
 {
 	depth++;
 	PG_TRY();
 	{
+#if PG_VERSION_NUM >= 180000
+		(next_run ? next_run : standard_ExecutorRun) (query, direction, count);
+#else
 		(next_run ? next_run : standard_ExecutorRun) (query, direction, count, once);
+#endif
 	}
 	PG_FINALLY();
 	{

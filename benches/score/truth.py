@@ -12,13 +12,14 @@ from log import plain
 
 HERE = pathlib.Path(__file__).resolve().parent
 SESSION_PREFIX = 18
+SLACK_US = 5_000
 # The gateway's label of a session: {app} {session}.
 LABEL = "{app} {session}"
 
 
-def module(folder: pathlib.Path) -> pathlib.Path:
-    """Compiles the module into a folder that the server can read."""
-    include = subprocess.run(["pg_config", "--includedir-server"], capture_output=True, text=True, check=True).stdout
+def module(folder: pathlib.Path, programs: pathlib.Path) -> pathlib.Path:
+    """Compiles the module for the server of these programs into a folder that it can read."""
+    include = subprocess.run([str(programs / "pg_config"), "--includedir-server"], capture_output=True, text=True, check=True).stdout
     made = folder / "truth.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", f"-I{include.strip()}", "-o", str(made),
                     str(HERE / "truth.c")], check=True)
@@ -105,9 +106,12 @@ def match(records: list[dict], truths: dict[tuple[str, str], list[Truth]]):
         if len(said) == len(group):
             yield from zip(group, said)
             continue
-        for record in group:
-            begun = microseconds(record["time"])
-            before = [truth for truth in said if truth.time_us <= begun + (record.get("duration_us") or 0)]
+        times = [microseconds(record["time"]) for record in group]
+        for record, begun, next_begun in zip(group, times, [*times[1:], float("inf")]):
+            end = begun + (record.get("duration_us") or 0)
+            # A duration begins a little after the time that the record tells.
+            end = max(end, min(end + SLACK_US, next_begun))
+            before = [truth for truth in said if truth.time_us <= end]
             if before and (record["outcome"] == "ok" or before[-1].time_us >= begun):
                 yield record, before[-1]
 

@@ -119,6 +119,8 @@ words! {
         LoginRevoked = "login.revoked",
         /// Somebody who had failed too often logged in.
         LoginUnlocked = "login.unlocked",
+        /// The provider told of changes in a login.
+        LoginRefreshed = "login.refreshed",
     }
 }
 

@@ -13,9 +13,10 @@ use std::sync::Arc;
 pub use dir::DirStorage;
 pub use memory::{Faults, FaultyMemory, WriteFault};
 
-/// A flat folder of append-only files.
+/// A folder of append-only files.
 ///
-/// Names have no path separators. Every method may fail as the disk may.
+/// Names have no path separators; a folder inside is a storage of its own. Every method may fail as the
+/// disk may.
 pub trait Storage: Send + Sync {
     /// Names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
@@ -27,6 +28,12 @@ pub trait Storage: Send + Sync {
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// The folder of this name inside; fails with [`io::ErrorKind::NotFound`] if there is none.
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Storage>>;
+    /// The folder of this name inside, made if missing.
+    fn make_folder(&self, name: &str) -> io::Result<Arc<dyn Storage>>;
+    /// Names of the folders inside, sorted.
+    fn folders(&self) -> io::Result<Vec<String>>;
     /// Makes created names durable (sync of the folder).
     fn sync_names(&self) -> io::Result<()>;
     /// Takes the folder's only writer's lock, held until the value is dropped; fails with

@@ -116,6 +116,14 @@ pub fn is_open(view: &View) -> bool {
     word(view, "txn_outcome") == TxnOutcome::Open.as_str()
 }
 
+/// The asked fields of a record, in the asked order; all, if none were asked.
+pub fn chosen(mut view: View, fields: &[String]) -> View {
+    if fields.is_empty() {
+        return view;
+    }
+    fields.iter().filter_map(|name| Some((name.clone(), view.remove(name)?))).collect()
+}
+
 /// RFC 3339 in UTC with microseconds. Times outside the years 0 to 9999 are clamped to them.
 pub fn format_time(at: Timestamp) -> String {
     let Ok(when) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(clamped(at).0) * 1_000) else {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::header::ACCEPT;
-use reqwest::{Response, StatusCode};
+use reqwest::header::{ACCEPT, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::{Host, Url};
@@ -30,6 +30,10 @@ pub const UNREACHABLE: u8 = 3;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One answer; between two pieces of an export.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a question is asked again that was asked too often.
+const WAITS_MAX: u32 = 10;
+/// Longest wait for that.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Largest answer read whole, bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Largest file with a token, bytes.
@@ -267,18 +271,52 @@ impl Client {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
-        let mut request = self.http.get(url).header(ACCEPT, "application/json");
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.reveal());
-        }
-        let response = request.send().await.map_err(|error| unreachable(&self.base, &error))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let body = whole(response).await?;
-        Err(refused(status, &serde_json::from_slice(&body).unwrap_or(Value::Null), params))
+        self.answered(|| self.http.get(url.clone()), params).await
     }
+
+    /// Sends a JSON document; the answer is one, too.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let mut url = self.base.clone();
+        url.set_path(path);
+        let answer = self.answered(|| self.http.post(url.clone()).json(body), &[]).await?;
+        serde_json::from_slice(&whole(answer).await?).map_err(|_| not_ours(&self.base))
+    }
+
+    /// The answer to a request, which is made again if it came too early.
+    async fn answered(
+        &self,
+        make: impl Fn() -> RequestBuilder,
+        params: &[(&str, Option<&str>)],
+    ) -> Result<Response, ClientError> {
+        let mut waits = 0;
+        loop {
+            let mut request = make().header(ACCEPT, "application/json");
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token.reveal());
+            }
+            let response = request.send().await.map_err(|error| unreachable(&self.base, &error))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            if let Some(wait) = come_again(&response).filter(|_| waits < WAITS_MAX) {
+                waits += 1;
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            let body = whole(response).await?;
+            return Err(refused(status, &serde_json::from_slice(&body).unwrap_or(Value::Null), params));
+        }
+    }
+}
+
+/// How long to wait before the same question may be asked again, if that is all.
+fn come_again(response: &Response) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|wait| *wait <= WAIT_MAX)
 }
 
 /// An HTTP client that follows no redirects and waits for nothing without end.

@@ -217,7 +217,12 @@ impl Running {
                 max_sql: 1 << 20,
                 tags,
             },
-            log: Log { dir: place.path().join("journal"), durability: Durability::Held },
+            log: Log {
+                dir: place.path().join("journal"),
+                durability: Durability::Held,
+                sign_key_file: place.path().join("sign.key"),
+                anchor: None,
+            },
             index: Index {
                 dir: place.path().join("index"),
                 commit_every: Duration::from_millis(250),

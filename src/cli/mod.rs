@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 negative answer, 2 usage, 3 cannot connect or authenticate, 78 bad
 //! configuration at `run`.
 
+pub mod access;
 #[cfg(feature = "demo")]
 mod approve;
 pub mod client;
@@ -12,7 +13,10 @@ mod database;
 mod demo;
 mod explain;
 pub mod export;
+mod index;
 pub mod login;
+pub mod play;
+mod proof;
 mod run;
 pub mod search;
 pub mod show;
@@ -27,7 +31,8 @@ mod tests;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 /// Names the filter of the gateway's own log, in `tracing` syntax.
@@ -67,16 +72,27 @@ enum Command {
     Show(show::ShowArgs),
     /// Who touched a table or column
     Who(who::WhoArgs),
+    /// What one session did, in order
+    Play(play::PlayArgs),
+    /// Which tables a person touched
+    Access(access::AccessArgs),
     /// Export records
     Export(export::ExportArgs),
     /// Which tables and columns would be recorded for a statement
     Explain(explain::ExplainArgs),
     /// Verify the journal, offline
     Verify(verify::VerifyArgs),
+    /// The search index
+    Index(index::IndexArgs),
     /// How the gateway is doing
     Status(status::StatusArgs),
     /// The sessions that are open now
     Sessions(status::SessionsArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
     /// Print the version
     Version,
     /// Read statements by PostgreSQL's own grammar, for the gateway
@@ -122,7 +138,14 @@ async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Who(args) => who::run(args).await,
+        Command::Play(args) => play::run(args).await,
+        Command::Access(args) => access::run(args).await,
         Command::Export(args) => export::run(args).await,
+        Command::Index(args) => index::run(args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pgwitness", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Explain(args) => explain::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Status(args) => status::run(args).await,

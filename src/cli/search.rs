@@ -137,6 +137,7 @@ async fn search(args: &SearchArgs) -> Result<ExitCode, ClientError> {
 
 /// A search to be asked page by page.
 pub(super) struct Question {
+    path: String,
     query: String,
     from: Option<String>,
     to: Option<String>,
@@ -168,6 +169,7 @@ impl Answer {
 impl Question {
     pub(super) fn new(words: &[String], range: &Range, fields: &[String]) -> Self {
         Self {
+            path: "/api/v1/events".to_owned(),
             query: words.join(" "),
             from: range.from(),
             to: range.to.clone(),
@@ -175,6 +177,12 @@ impl Question {
             after: None,
             cursor: None,
         }
+    }
+
+    /// All of one session.
+    pub(super) fn of_session(id: &str) -> Self {
+        let path = format!("/api/v1/sessions/{id}/events");
+        Self { path, ..Self::new(&[], &Range::default(), &[]) }
     }
 
     /// One page of the answer.
@@ -189,7 +197,7 @@ impl Question {
             ("cursor", self.cursor.as_deref()),
             ("limit", Some(&limit)),
         ];
-        let mut answer = client.get("/api/v1/events", &params).await?;
+        let mut answer = client.get(&self.path, &params).await?;
         let Value::Array(items) = answer["items"].take() else {
             return Err(ClientError::Unreachable(format!(
                 "what answers at {} is not a pgwitness API",

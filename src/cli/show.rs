@@ -1,6 +1,7 @@
 //! `pgwitness show`: one record in full.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,6 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::client::{Client, ClientError, Connection, finish};
+use super::proof;
 use super::search::{Question, Range};
 use super::table::{cell, duration, json_pretty, printable, printable_lines};
 
@@ -51,6 +53,12 @@ pub struct ShowArgs {
     /// The record's id, or its position
     #[arg(value_name = "ID")]
     pub id: String,
+    /// Prove that the record is in the signed log, in place of showing it
+    #[arg(long)]
+    pub proof: bool,
+    /// Write the proof there too, as files for other tools (c2sp.org/tlog-proof)
+    #[arg(long, value_name = "DIR", requires = "proof")]
+    pub proof_dir: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -79,12 +87,21 @@ async fn show(args: &ShowArgs) -> Result<ExitCode, ClientError> {
             )));
         }
     };
+    if args.proof {
+        let id = record.get("id").and_then(Value::as_str).unwrap_or_default();
+        let answer = proof::ask(&client, id).await?;
+        let told = proof::tell(answer.clone(), args.proof_dir.as_deref())?;
+        print(&if args.json { json_pretty(&answer) + "\n" } else { told })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let text = if args.json { json_pretty(&Value::Object(record)) + "\n" } else { text(&record) };
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(ClientError::local("write the output"))?;
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::local("write the output"))
 }
 
 async fn by_position(client: &Client, seq: u64) -> Result<Map<String, Value>, ClientError> {

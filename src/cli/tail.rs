@@ -1,25 +1,25 @@
 //! `pgwitness tail`: records as they come, oldest first, until interrupted.
 //!
-//! A statement that still runs is held back for a moment, so that one line says how it ended.
+//! The gateway sends them as server-sent events; after a broken connection the tail goes on where it
+//! stood, and what comes twice is shown once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
+use reqwest::Response;
 use serde_json::{Map, Value};
 
-use super::client::{Client, ClientError, Connection, finish};
-use super::search::{Answer, PAGE_MAX, Printer, Question, Range, Shape};
+use super::client::{Client, ClientError, Connection, finish, unreachable};
+use super::search::{PAGE_MAX, Printer, Question, Range, Shape};
 
-/// Between two looks.
-const POLL: Duration = Duration::from_millis(500);
-/// A running statement is shown after this time, ended or not.
-const HOLD: Duration = Duration::from_secs(5);
-/// Pages read at one look; what came beyond that is counted, not shown.
-const PAGES_MAX: usize = 20;
-/// Failed looks in a row before giving up.
+/// Between two attempts to connect.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Failed attempts in a row before giving up.
 const FAILURES_MAX: u32 = 20;
+/// Largest event, bytes.
+const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// `pgwitness tail`
 #[derive(Debug, Args)]
@@ -53,142 +53,178 @@ async fn follow(args: &TailArgs) -> Result<ExitCode, ClientError> {
     }
     let client = Client::find(&args.connection)?;
     let mut printer = Printer::new(&args.shape);
-    // All fields are asked for: whether a record is new, and still runs, is seen by others than the shown.
-    let mut question = Question::new(&args.query, &Range::default(), &[]);
+    // All fields are asked for: whether a record came before is seen by others than the shown.
+    let question = Question::new(&args.query, &Range::default(), &[]);
     let first = question.ask(&client, args.lines.max(1)).await?;
     first.say_warnings();
-    let mut place = Place { low: first.indexed_seq, ..Place::default() };
     let mut before = first.items;
     before.truncate(args.lines);
     before.reverse();
     printer.print(&before)?;
+    let mut place = Place { after: first.indexed_seq, ..Place::default() };
+    let query = args.query.join(" ");
     let mut failures = 0;
     loop {
-        tokio::time::sleep(POLL).await;
-        question.after = Some(place.low);
-        match look(&client, &mut question).await {
-            Ok((items, indexed)) => {
-                failures = 0;
-                printer.print(&place.ready(items, indexed, Instant::now()))?;
-            }
-            Err(error @ ClientError::Unreachable(_)) if failures < FAILURES_MAX => {
+        match listen(&client, &query, &mut place, &mut printer, &mut failures).await {
+            ClientError::Unreachable(why) if failures < FAILURES_MAX => {
                 if failures == 0 {
-                    eprintln!("pgwitness: {error}. Trying again");
+                    eprintln!("pgwitness: {why}. Trying again");
                 }
-                failures += 1;
             }
-            Err(error) => return Err(error),
+            error => return Err(error),
         }
+        failures += 1;
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
-/// What came since, oldest first, and how far the log is searchable.
-async fn look(
+/// Shows what comes, until the connection ends, and says why it did.
+async fn listen(
     client: &Client,
-    question: &mut Question,
-) -> Result<(Vec<Map<String, Value>>, u64), ClientError> {
-    let mut all = Vec::new();
-    let mut indexed = None;
-    question.cursor = None;
-    for page in 1.. {
-        let Answer { items, next_cursor, indexed_seq, .. } = question.ask(client, PAGE_MAX).await?;
-        // Later pages may know more than the first; that comes with the next look.
-        indexed.get_or_insert(indexed_seq);
-        all.extend(items);
-        question.cursor = next_cursor;
-        if question.cursor.is_none() {
-            break;
-        }
-        if page == PAGES_MAX {
-            eprintln!(
-                "pgwitness: more than {} records came at once; older ones of them are not shown",
-                all.len()
-            );
-            break;
-        }
+    query: &str,
+    place: &mut Place,
+    printer: &mut Printer,
+    failures: &mut u32,
+) -> ClientError {
+    match heard(client, query, place, printer, failures).await {
+        Ok(()) => ClientError::Unreachable("the gateway ended the tail".into()),
+        Err(error) => error,
     }
-    question.cursor = None;
-    all.sort_by_key(seq);
-    Ok((all, indexed.unwrap_or(0)))
+}
+
+async fn heard(
+    client: &Client,
+    query: &str,
+    place: &mut Place,
+    printer: &mut Printer,
+    failures: &mut u32,
+) -> Result<(), ClientError> {
+    let after = place.after.to_string();
+    let params = [("q", Some(query)), ("after", Some(after.as_str()))];
+    let mut response: Response = client.send("/api/v1/events/tail", &params).await?;
+    let url = response.url().clone();
+    let mut events = Events::default();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&url, &error))? {
+        *failures = 0;
+        let fresh: Vec<Map<String, Value>> =
+            events.push(&chunk)?.into_iter().filter_map(|event| place.fresh(event)).collect();
+        printer.print(&fresh)?;
+    }
+    Ok(())
 }
 
 /// How far the log was shown.
 #[derive(Default)]
 struct Place {
     /// Everything up to here is done with.
-    low: u64,
-    /// Shown beyond that.
-    shown: BTreeSet<u64>,
-    /// Held back since.
-    held: HashMap<u64, Instant>,
+    after: u64,
+    /// Shown beyond that: position, and whether it still ran.
+    shown: BTreeSet<(u64, bool)>,
 }
 
 impl Place {
-    /// Those of the records that are to be shown now.
-    fn ready(
-        &mut self,
-        items: Vec<Map<String, Value>>,
-        indexed: u64,
-        now: Instant,
-    ) -> Vec<Map<String, Value>> {
-        let mut ready = Vec::new();
-        let mut waiting = HashMap::new();
-        for item in items {
-            let seq = seq(&item);
-            if seq <= self.low || self.shown.contains(&seq) {
-                continue;
-            }
-            let since = self.held.get(&seq).copied().unwrap_or(now);
-            let running = item.get("running").and_then(Value::as_bool).unwrap_or(false);
-            if running && now.duration_since(since) < HOLD {
-                waiting.insert(seq, since);
-            } else {
-                self.shown.insert(seq);
-                ready.push(item);
-            }
+    /// The record of an event, unless it was shown.
+    fn fresh(&mut self, event: Event) -> Option<Map<String, Value>> {
+        let record = self.unseen(&event);
+        if let Some(after) = event.id.parse().ok().filter(|after| *after >= self.after) {
+            self.after = after;
+            // What is done with does not come again.
+            self.shown = self.shown.split_off(&(after + 1, false));
         }
-        let last = self.shown.last().copied().unwrap_or(0).max(indexed).max(self.low);
-        self.low = waiting.keys().min().map_or(last, |first| first.saturating_sub(1).max(self.low));
-        self.shown = self.shown.split_off(&(self.low + 1));
-        self.held = waiting;
-        ready
+        record
+    }
+
+    fn unseen(&mut self, event: &Event) -> Option<Map<String, Value>> {
+        if event.kind != "record" {
+            return None;
+        }
+        let record: Map<String, Value> = serde_json::from_str(&event.data).ok()?;
+        let seq = record.get("seq").and_then(Value::as_u64)?;
+        let running = record.get("running").and_then(Value::as_bool).unwrap_or(false);
+        self.shown.insert((seq, running)).then_some(record)
     }
 }
 
-fn seq(item: &Map<String, Value>) -> u64 {
-    item.get("seq").and_then(Value::as_u64).unwrap_or(0)
+/// One server-sent event.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Event {
+    id: String,
+    kind: String,
+    data: String,
+}
+
+/// Server-sent events out of pieces (WHATWG HTML, section 9.2.6; of ours, lines end with LF).
+#[derive(Default)]
+struct Events {
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// Takes a piece; returns the events that are whole.
+    fn push(&mut self, piece: &[u8]) -> Result<Vec<Event>, ClientError> {
+        // The end of an event may lie across two pieces.
+        let mut from = self.buffer.len().saturating_sub(1);
+        self.buffer.extend_from_slice(piece);
+        let (mut events, mut start) = (Vec::new(), 0);
+        while let Some(at) = self.buffer[from..].windows(2).position(|pair| pair == b"\n\n") {
+            events.extend(event(&self.buffer[start..from + at]));
+            (start, from) = (from + at + 2, from + at + 2);
+        }
+        self.buffer.drain(..start);
+        if self.buffer.len() > EVENT_BYTES_MAX {
+            return Err(ClientError::Unreachable("what comes is too large for a record".into()));
+        }
+        Ok(events)
+    }
+}
+
+/// An event's lines; none for comments alone.
+fn event(lines: &[u8]) -> Option<Event> {
+    let text = String::from_utf8_lossy(lines);
+    let mut event = Event::default();
+    for line in text.lines() {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match name {
+            "id" => value.clone_into(&mut event.id),
+            "event" => value.clone_into(&mut event.kind),
+            "data" => event.data.push_str(value),
+            _ => {}
+        }
+    }
+    (event != Event::default()).then_some(event)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn items(list: &[(u64, bool)]) -> Vec<Map<String, Value>> {
-        let one = |&(seq, running): &(u64, bool)| serde_json::json!({ "seq": seq, "running": running });
-        list.iter().map(one).filter_map(|item| item.as_object().cloned()).collect()
-    }
-
-    fn seqs(items: &[Map<String, Value>]) -> Vec<u64> {
-        items.iter().map(seq).collect()
+    #[test]
+    fn events_are_read_wherever_the_pieces_end() {
+        let stream = "id: 7\nevent: record\ndata: {\"seq\":8}\n\n:\n\nid: 9\nevent: end\ndata: {}\n\n";
+        let one =
+            |id: &str, kind: &str, data: &str| Event { id: id.into(), kind: kind.into(), data: data.into() };
+        for size in 1..=stream.len() {
+            let mut events = Events::default();
+            let found: Vec<Event> =
+                stream.as_bytes().chunks(size).flat_map(|piece| events.push(piece).unwrap()).collect();
+            assert_eq!(found, [one("7", "record", "{\"seq\":8}"), one("9", "end", "{}")], "{size}");
+            assert!(events.buffer.is_empty());
+        }
     }
 
     #[test]
-    fn each_record_is_shown_once_and_a_running_one_when_it_ended() {
-        let mut place = Place { low: 10, ..Place::default() };
-        let now = Instant::now();
-        assert_eq!(seqs(&place.ready(items(&[(11, false), (12, true), (13, false)]), 13, now)), [11, 13]);
-        assert_eq!(place.low, 11);
-        assert!(place.ready(items(&[(12, true), (13, false)]), 13, now).is_empty());
-        assert_eq!(seqs(&place.ready(items(&[(12, false), (13, false), (14, false)]), 14, now)), [12, 14]);
-        assert_eq!((place.low, place.shown.len()), (14, 0));
-    }
-
-    #[test]
-    fn a_statement_that_runs_long_is_shown_running() {
-        let mut place = Place::default();
-        let now = Instant::now();
-        assert!(place.ready(items(&[(1, true)]), 1, now).is_empty());
-        assert_eq!(seqs(&place.ready(items(&[(1, true)]), 1, now + HOLD)), [1]);
-        assert_eq!(place.low, 1);
+    fn a_record_is_shown_once_as_it_runs_and_once_as_it_ended() {
+        let mut place = Place { after: 10, ..Place::default() };
+        let mut show = |id: u64, seq: u64, running: bool| {
+            let data = serde_json::json!({ "seq": seq, "running": running }).to_string();
+            place.fresh(Event { id: id.to_string(), kind: "record".into(), data }).is_some()
+        };
+        assert!(show(10, 12, false));
+        assert!(!show(10, 12, false), "it came again after a broken connection");
+        assert!(show(10, 11, true));
+        assert!(show(12, 11, false));
+        assert!(show(13, 13, false));
+        assert_eq!((place.after, place.shown.len()), (13, 0));
     }
 }

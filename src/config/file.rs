@@ -3,6 +3,7 @@
 //! Unknown keys are refused. [`read`] tells every mistake it finds, not only the first.
 
 mod capture;
+mod log;
 mod login;
 mod upstream;
 
@@ -12,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use capture::CaptureTable;
+use log::LogTable;
 use login::{LoginTable, ServiceTable};
 use serde::Deserialize;
 use upstream::UpstreamTable;
 use url::Url;
 
 use super::{
-    Access, ClientCertificates, Config, Durability, Http, Index, Limits, Listen, ListenTls, Log, Oidc,
-    ReplicationRule, RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
+    Access, ClientCertificates, Config, Http, Index, Limits, Listen, ListenTls, Oidc, ReplicationRule,
+    RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -104,6 +106,8 @@ struct OidcTable {
     #[serde(default)]
     require_acr: Vec<String>,
     session_max_age: Option<String>,
+    refresh_every: Option<String>,
+    outage_grace: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -139,14 +143,6 @@ struct AccessTable {
     auditor: Vec<String>,
     #[serde(default)]
     admin: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogTable {
-    dir: PathBuf,
-    durability: Option<String>,
-    on_failure: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -462,6 +458,10 @@ impl Reading {
             self.wrong("oidc.issuer", format_args!("{:?} is not a URL", table.issuer));
         }
         let client_secret = self.secret("oidc.client_secret", table.client_secret, table.client_secret_file);
+        const MINUTE: Duration = Duration::from_secs(60);
+        let refresh_every =
+            self.duration("oidc.refresh_every", table.refresh_every.as_deref(), 5 * MINUTE).max(MINUTE / 6);
+        let outage_grace = self.duration("oidc.outage_grace", table.outage_grace.as_deref(), 15 * MINUTE);
         let session_max_age = self.duration(
             "oidc.session_max_age",
             table.session_max_age.as_deref(),
@@ -478,6 +478,8 @@ impl Reading {
             group_claim: table.group_claim.unwrap_or_else(|| "groups".into()),
             require_acr: table.require_acr,
             session_max_age,
+            refresh_every,
+            outage_grace,
         }
     }
 
@@ -499,14 +501,6 @@ impl Reading {
             self.wrong("replication", "name groups or users (users = [\"*\"] means everybody)");
         }
         ReplicationRule { groups, users, databases, roles }
-    }
-
-    fn log(&mut self, table: LogTable) -> Log {
-        let modes =
-            [("held", Durability::Held), ("strict", Durability::Strict), ("batch", Durability::Batch)];
-        let durability = self.word("log.durability", table.durability.as_deref(), &modes, Durability::Held);
-        self.word("log.on_failure", table.on_failure.as_deref(), &[("refuse", ())], ());
-        Log { dir: self.path(table.dir), durability }
     }
 
     fn index(&mut self, table: IndexTable, log: &Path) -> Index {
@@ -558,7 +552,7 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SslMode;
+    use crate::config::{Durability, SslMode};
 
     const MINIMAL: &str = r#"
 [listen]
@@ -622,6 +616,30 @@ dir = "journal"
     #[test]
     fn an_unknown_key_is_refused_with_its_name() {
         assert!(mistakes(&MINIMAL.replace("client_id", "client_name")).contains("client_name"));
+    }
+
+    #[test]
+    fn heads_are_kept_in_files_and_sent_by_https_alone() {
+        let log = |lines: &str| MINIMAL.replace("dir = \"journal\"", &format!("dir = \"journal\"\n{lines}"));
+        let read = |lines: &str| parse(&log(lines), Path::new("/etc"), std::iter::empty()).unwrap().log;
+        assert_eq!(read("").sign_key_file, Path::new("/etc/journal/sign.key"));
+        assert_eq!(read("sign_key_file = \"k\"").sign_key_file, Path::new("/etc/k"));
+        let anchor = read("anchor = { every = \"5m\", to = [\"heads\", \"https://w.example/s3cret\"] }")
+            .anchor
+            .unwrap();
+        assert_eq!(anchor.every, Duration::from_secs(300));
+        let places: Vec<String> = anchor.to.iter().map(ToString::to_string).collect();
+        assert_eq!(places, ["/etc/heads", "the webhook at w.example"]);
+        assert_eq!(read("anchor = { to = \"http://127.0.0.1:1/x\" }").anchor.unwrap().to.len(), 1);
+        for (lines, told) in [
+            ("anchor = {}", "names no place"),
+            ("anchor = { every = \"10ms\", to = \"heads\" }", "at least one second"),
+            ("anchor = { to = \"http://w.example/s3cret\" }", "https://"),
+            ("anchor = { to = \"ftp://w.example/s3cret\" }", "https://"),
+        ] {
+            let mistakes = mistakes(&log(lines));
+            assert!(mistakes.contains(told) && !mistakes.contains("s3cret"), "{lines}: {mistakes}");
+        }
     }
 
     #[test]

@@ -163,6 +163,10 @@ pub struct Oidc {
     pub require_acr: Vec<String>,
     /// A login ends after this.
     pub session_max_age: Duration,
+    /// How often the provider is asked whether a login still stands, where it gave a refresh token.
+    pub refresh_every: Duration,
+    /// While the provider is away, a login's secrets open sessions for this long.
+    pub outage_grace: Duration,
 }
 
 /// One `[[upstream]]`
@@ -327,6 +331,40 @@ pub struct Log {
     pub dir: PathBuf,
     /// When a statement passes, and when its result does.
     pub durability: Durability,
+    /// The key that signs heads; made if it is missing and nothing was signed before.
+    pub sign_key_file: PathBuf,
+    /// Where else heads are kept.
+    pub anchor: Option<Anchor>,
+}
+
+/// `log.anchor`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// How often.
+    pub every: Duration,
+    /// Where.
+    pub to: Vec<AnchorTo>,
+}
+
+/// A place for signed heads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnchorTo {
+    /// Appended to a file.
+    File(PathBuf),
+    /// Sent by POST. The address may be a secret.
+    Webhook(Secret),
+}
+
+impl std::fmt::Display for AnchorTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Webhook(url) => {
+                let url = Url::parse(url.reveal()).ok();
+                write!(f, "the webhook at {}", url.as_ref().and_then(Url::host_str).unwrap_or("?"))
+            }
+        }
+    }
 }
 
 /// `log.durability`

@@ -1,6 +1,7 @@
 //! How much of texts, values and errors goes into a record: `[capture]`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
 use pgwitness_index::record::{Param, Sql};
@@ -54,6 +55,15 @@ impl Capture {
         let repeats = REPEATING.iter().any(|class| sqlstate.starts_with(class));
         if self.sql == CaptureSql::Full || !repeats || message.is_empty() { message } else { WITHHELD.into() }
     }
+}
+
+/// Gives a value the form in which it is kept.
+pub type AsKept = dyn Fn(&str) -> String + Send + Sync;
+
+/// How a parameter's value stands in the record, where only keyed hashes are kept.
+pub fn as_kept(capture: &Capture) -> Option<Arc<AsKept>> {
+    let CaptureParameters::Hmac(key) = capture.parameters.clone() else { return None };
+    Some(Arc::new(move |value| hashed(key.reveal().as_bytes(), value.as_bytes())))
 }
 
 /// `hmac:` and the first 16 bytes of HMAC-SHA-256 in hexadecimal digits.

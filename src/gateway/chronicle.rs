@@ -17,6 +17,7 @@ use rustc_hash::FxBuildHasher;
 use super::Gateway;
 use super::databases::{Catalog, Sight};
 use super::params;
+use super::plans::Plans;
 use super::reading::{Context, Reading, Readings, Redefines};
 use super::state::{Settings, State};
 use super::transaction::{Ends, Transaction};
@@ -70,6 +71,13 @@ struct Asked {
 /// A prepared text and its reading.
 type Prepared = (Arc<[u8]>, Arc<Reading>);
 
+/// Whether the server may keep a statement's plan from one execution to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    Kept,
+    Once,
+}
+
 /// Instead of an error that may repeat a password.
 const WITHHELD: &str = "[withheld: the statement holds a password]";
 
@@ -92,6 +100,7 @@ pub(super) struct Chronicle {
     /// Readings of prepared texts under the present context, by address; the `Arc` keeps the
     /// address from being used again.
     recent: HashMap<usize, Prepared, FxBuildHasher>,
+    plans: Plans,
     /// Readings under the present context by the keys of their statements, newest last.
     memo: VecDeque<(Box<[u8]>, Arc<Reading>)>,
     batch: Batch,
@@ -135,6 +144,7 @@ impl Chronicle {
             looked: None,
             context,
             recent: HashMap::default(),
+            plans: Plans::default(),
             memo: VecDeque::new(),
             batch: Batch::default(),
             batch_bytes: 0,
@@ -260,14 +270,15 @@ impl Chronicle {
             // Made by SQL: a cursor has a portal of its name, PREPARE a statement.
             let statement = execution.bind().map(|bind| String::from_utf8_lossy(bind.statement).into_owned());
             let known = match &statement {
-                Some(name) => self.state.prepared(name).cloned(),
+                Some(name) => self.read_named(name),
                 None => self.state.cursor(&portal).cloned(),
             };
             let note = "executed by a name that was not seen being made";
             let reading = known.unwrap_or_else(|| Readings::unknown("EXECUTE", note));
             return Some(self.add(None, reading, Vec::new(), statement.unwrap_or(portal)));
         };
-        let reading = self.read_prepared(&prepared.text)?;
+        let plan = if prepared.name.is_empty() { Plan::Once } else { Plan::Kept };
+        let reading = self.read_prepared(&prepared.text, plan)?;
         if self.gateway.accuracy.compare(&reading, &prepared.origins, &self.context) {
             self.catalog.changed();
         }
@@ -277,14 +288,28 @@ impl Chronicle {
         Some(self.add_sql(sql, reading, params.unwrap_or_default(), name, conversation))
     }
 
-    fn read_prepared(&mut self, text: &Arc<[u8]>) -> Option<Arc<Reading>> {
+    /// A statement that SQL prepared, as it is read now: the server finds what its names mean when it runs.
+    fn read_named(&mut self, name: &str) -> Option<Arc<Reading>> {
+        let prepared = self.state.prepared(name)?.clone();
+        let again = prepared.inner_text().and_then(|text| self.read_prepared(text, Plan::Kept));
+        Some(again.unwrap_or_else(|| {
+            Arc::new(
+                prepared.inner().doubted("read when it was prepared, and too long to keep", prepared.inner()),
+            )
+        }))
+    }
+
+    fn read_prepared(&mut self, text: &Arc<[u8]>, plan: Plan) -> Option<Arc<Reading>> {
         if let Some((_, reading)) = self.recent.get(&text.as_ptr().addr()) {
             return Some(reading.clone());
         }
         let scan = self.context.scan(text);
         let (_, key) = scan.iter().next()?;
-        let reading = self.read(text, key);
+        let mut reading = self.read(text, key);
         if text.len() <= MAX_RECENT_TEXT {
+            if plan == Plan::Kept {
+                reading = self.plans.follow(text, reading, &self.context);
+            }
             if self.recent.len() >= MAX_RECENT {
                 self.recent.clear();
             }
@@ -336,8 +361,8 @@ impl Chronicle {
         let reading = match &reading.effect {
             Effect::ExecutePrepared { name } => {
                 let prepared = conversation.statement(name.as_bytes()).map(|prepared| prepared.text.clone());
-                let known = prepared.and_then(|text| self.read_prepared(&text));
-                Readings::leaning(&reading, known.as_ref().or(self.state.prepared(name)))
+                let known = prepared.and_then(|text| self.read_prepared(&text, Plan::Kept));
+                Readings::leaning(&reading, known.or_else(|| self.read_named(name)).as_ref())
             }
             Effect::Fetch { cursor } => Readings::leaning(&reading, self.state.cursor(cursor)),
             _ => reading,

@@ -26,7 +26,8 @@ pub struct Explaining {
     grammar: Processes,
     state: State,
     in_transaction: bool,
-    prepared: HashMap<String, Analysis>,
+    /// Their texts.
+    prepared: HashMap<String, String>,
     cursors: HashMap<String, Analysis>,
 }
 
@@ -75,12 +76,14 @@ impl Explaining {
         let reading = Arc::new(Reading::explained(&analysis));
         self.name_it(text, &analysis);
         let on = match &analysis.effect {
-            Effect::ExecutePrepared { name } => self.prepared.get(name),
-            Effect::Fetch { cursor } => self.cursors.get(cursor),
+            Effect::ExecutePrepared { name } => {
+                self.prepared.get(name).map(|text| self.read(text, self.state.settings()))
+            }
+            Effect::Fetch { cursor } => self.cursors.get(cursor).cloned(),
             _ => None,
         };
         if let Some(on) = on {
-            analysis = Analysis { command: analysis.command, effect: analysis.effect, ..on.clone() };
+            analysis = Analysis { command: analysis.command, effect: analysis.effect, ..on };
         }
         if analysis.certainty != Certainty::Exact {
             let alone = self.read(text, &self.login);
@@ -95,7 +98,7 @@ impl Explaining {
     fn name_it(&mut self, text: &str, analysis: &Analysis) {
         match &analysis.effect {
             Effect::Prepare { name, text: inside } if self.prepared.len() < MAX_NAMED => {
-                let inner = text.get(inside.clone()).map(|inner| self.read(inner, self.state.settings()));
+                let inner = text.get(inside.clone()).map(str::to_owned);
                 self.prepared.extend(inner.map(|inner| (name.clone(), inner)));
             }
             Effect::Declare { cursor, .. } if self.cursors.len() < MAX_NAMED => {

@@ -17,10 +17,12 @@ mod listener;
 mod live;
 mod lockout;
 mod params;
+mod plans;
 mod proof;
 mod reading;
 mod refusals;
 mod relay;
+mod renewing;
 mod session;
 mod startup;
 mod state;
@@ -51,7 +53,9 @@ use drain::Drain;
 use lockout::Lockout;
 use reading::Readings;
 use refusals::Refusals;
+use renewing::Renewing;
 
+pub use capture::{AsKept, as_kept};
 pub use databases::{Looked, look_up};
 pub use explaining::Explaining;
 pub use listener::serve;
@@ -73,6 +77,7 @@ pub struct Gateway {
     refusals: Refusals,
     live: LiveSessions,
     lockout: Lockout,
+    renewing: Renewing,
     tls: Option<Entrance>,
     /// One for each client that may be there at a time.
     places: Semaphore,
@@ -141,6 +146,7 @@ impl Gateway {
             refusals: Refusals::default(),
             live: LiveSessions::default(),
             lockout: Lockout::default(),
+            renewing: Renewing::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
             recorder,
@@ -169,6 +175,14 @@ impl Gateway {
     /// Ends sessions, and what could open more of them: for a login or a person also paired secrets and minted tokens.
     /// Says how many sessions there were.
     pub fn end_sessions(&self, whose: &Whose) -> usize {
+        self.revoke(whose);
+        let words = Say::new(Severity::Fatal, "57P01", "this session was ended by an administrator")
+            .hint("Connect again to log in, if you may.");
+        self.live.end(whose, &words)
+    }
+
+    /// What could open more sessions ends.
+    fn revoke(&self, whose: &Whose) {
         let meant = |principal: &Principal| match whose {
             Whose::Session(_) => false,
             Whose::Login(login) => principal.login() == login,
@@ -176,9 +190,6 @@ impl Gateway {
         };
         self.pairings.revoke(meant);
         self.minted.revoke_all(meant);
-        let words = Say::new(Severity::Fatal, "57P01", "this session was ended by an administrator")
-            .hint("Connect again to log in, if you may.");
-        self.live.end(whose, &words)
     }
 
     /// Reads the certificates again, and records that, with the mistakes found here or by the caller. What

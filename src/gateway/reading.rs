@@ -15,7 +15,7 @@ use super::databases::Sight;
 use super::state::Settings;
 use super::transaction::Control;
 use super::walsender;
-use crate::catalog::Schema;
+use crate::catalog::{Relation, Schema};
 use crate::grammar::Processes;
 use crate::sql::{self, Analysis, Change, Effect, Key, Own, Scan};
 
@@ -38,8 +38,19 @@ pub(super) struct Reading {
     /// Compared with the server's word.
     pub(super) check: Check,
     /// For PREPARE: the statement inside.
-    inner: Option<Arc<Reading>>,
+    inner: Option<Inner>,
 }
+
+/// A statement inside another: how it is read here, and its text, to read it again where names mean something else.
+#[derive(Debug, Clone)]
+struct Inner {
+    reading: Arc<Reading>,
+    /// None beyond `MAX_INNER_TEXT`.
+    text: Option<Arc<[u8]>>,
+}
+
+/// The longest text of a prepared statement that is kept to be read again, bytes.
+const MAX_INNER_TEXT: usize = 16 * 1024;
 
 /// Whether a statement may change what the catalog says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +95,41 @@ impl Redefines {
 impl Reading {
     /// The statement that PREPARE names; else the statement itself.
     pub(super) fn inner(self: &Arc<Self>) -> &Arc<Reading> {
-        self.inner.as_ref().unwrap_or(self)
+        self.inner.as_ref().map_or(self, |inner| &inner.reading)
+    }
+
+    /// The text of the statement that PREPARE names, if it is kept.
+    pub(super) fn inner_text(&self) -> Option<&Arc<[u8]>> {
+        self.inner.as_ref()?.text.as_ref()
+    }
+
+    /// The same, but not sure: it may touch what another reading of it tells instead.
+    pub(super) fn doubted(&self, note: &str, instead: &Self) -> Self {
+        let (mut shape, other) = ((*self.shape).clone(), &instead.shape);
+        for (names, more) in [
+            (&mut shape.tables, &other.tables),
+            (&mut shape.reads, &other.reads),
+            (&mut shape.filters, &other.filters),
+            (&mut shape.writes, &other.writes),
+            (&mut shape.via, &other.via),
+        ] {
+            names.extend_from_slice(more);
+            names.sort_unstable();
+            names.dedup();
+        }
+        if shape.analysis == Certainty::Exact {
+            shape.analysis = Certainty::Partial;
+        }
+        shape.analysis_notes.push(note.to_owned());
+        Self {
+            shape: Arc::new(shape),
+            effect: self.effect.clone(),
+            control: self.control.clone(),
+            changes: self.changes.clone(),
+            check: Check::default(),
+            inner: self.inner.clone(),
+            ..*self
+        }
     }
 
     /// What a statement that nobody runs would do to its session. No catalog will tell of what it commits.
@@ -166,7 +211,8 @@ impl Reading {
         let shape = &self.shape;
         let names =
             [&shape.tables, &shape.reads, &shape.filters, &shape.writes, &shape.via, &shape.analysis_notes];
-        let bytes: usize = names.into_iter().flatten().map(|name| name.len() + 24).sum();
+        let inner = self.inner_text().map_or(0, |text| text.len());
+        let bytes: usize = inner + names.into_iter().flatten().map(|name| name.len() + 24).sum::<usize>();
         u32::try_from(bytes + 512).unwrap_or(u32::MAX)
     }
 }
@@ -266,6 +312,19 @@ impl Context {
             role,
             replica: settings.replica,
         }
+    }
+
+    /// The schemas searched, in order.
+    pub(super) fn path(&self) -> Option<&[String]> {
+        self.path.as_deref()
+    }
+
+    /// Whether a relation of this full name is there.
+    pub(super) fn has_relation(&self, full: &str) -> bool {
+        let kept = |relation: &Relation| !self.own.is_gone(&relation.schema, &relation.name);
+        let mut known = self.sight.schema.iter().flat_map(|schema| schema.relations());
+        self.own.relations().any(|relation| relation.full_name() == full)
+            || known.any(|relation| relation.full_name() == full && kept(relation))
     }
 
     /// A column by what the server calls it; none that only the server knows.
@@ -400,7 +459,8 @@ impl Readings {
             Effect::Prepare { text: inside, .. } => text.get(inside.clone()).and_then(|inside| {
                 let scan = Scan::whole(inside, key.strings_standard());
                 let (_, key) = scan.iter().next()?;
-                Some(self.read(inside, key, context))
+                let text = (inside.len() <= MAX_INNER_TEXT).then(|| inside.into());
+                Some(Inner { reading: self.read(inside, key, context), text })
             }),
             _ => None,
         };

@@ -234,6 +234,7 @@ impl Accepted {
             self.note(Event::LoginUnlocked, Outcome::Ok, self.wanted.user.clone(), String::new())?;
         }
         let granted = self.grant(&principal)?;
+        self.gateway.follow(&principal);
         self.may_replicate(&principal, &granted)?;
         self.note(Event::LoginOk, Outcome::Ok, principal.mode().as_str().to_owned(), String::new())?;
         self.who.session = Uuid::to_string(&clock::new_id(clock::now()));

@@ -263,7 +263,7 @@ impl View {
                 self.prepared = Named::default();
                 self.cursors = Named::default();
             }
-            Effect::Prepare { name, .. } => name_it(&mut self.prepared, name, reading.inner()),
+            Effect::Prepare { name, .. } => name_it(&mut self.prepared, name, reading),
             Effect::Deallocate { name: None } => self.prepared = Named::default(),
             Effect::Deallocate { name: Some(name) } => {
                 Arc::make_mut(&mut self.prepared).remove(name);
@@ -374,11 +374,12 @@ impl State {
         &self.expected.now
     }
 
-    /// What an SQL-prepared statement, or a cursor, of this name touches.
+    /// The PREPARE that made the statement of this name.
     pub(super) fn prepared(&self, name: &str) -> Option<&Arc<Reading>> {
         self.expected.prepared.get(name)
     }
 
+    /// What a cursor of this name touches.
     pub(super) fn cursor(&self, name: &str) -> Option<&Arc<Reading>> {
         self.expected.cursors.get(name)
     }

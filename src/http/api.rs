@@ -10,16 +10,16 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use pgwitness_index::record::Event;
 use pgwitness_index::search::{Field, Page, SearchError};
-use pgwitness_index::view::{View, format_time};
+use pgwitness_index::view::{chosen, format_time};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::ask::{self, Ask};
+use super::ask::{self, Ask, Place};
 use super::audit::{self, Reading, Repeated};
 use super::auth::{self, Caller};
 use super::params::Params;
 use super::problem::Problem;
-use super::{Api, export, when};
+use super::{Api, access, context, export, openapi, proof, sessions, suggest, tail, when};
 
 /// A search waits this long for a free place.
 const SEARCH_WAIT: Duration = Duration::from_secs(2);
@@ -32,29 +32,6 @@ const FACET_DEFAULT: u64 = 10;
 /// Most values of one field.
 const FACET_MAX: u64 = 1_000;
 
-/// What of an open session everybody may know of their own, and an administrator of all: no text.
-const SESSION_FIELDS: &[&str] = &[
-    "session",
-    "id",
-    "login",
-    "user",
-    "sub",
-    "iss",
-    "role",
-    "db",
-    "upstream",
-    "ip",
-    "app",
-    "device",
-    "started",
-    "since",
-    "state",
-    "time",
-    "statements",
-    "pid",
-    "idle_us",
-];
-
 pub(super) type Answer = Result<Json<Value>, Problem>;
 
 /// `/api/v1/…` and the description for clients that log in by themselves.
@@ -64,18 +41,31 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/events/search", post(events_search))
         .route("/api/v1/events/histogram", get(histogram))
         .route("/api/v1/events/facets", get(facets))
+        .route("/api/v1/events/tail", get(tail::tail))
         .route("/api/v1/events/{id}", get(event))
+        .route("/api/v1/events/{id}/context", get(context::context))
+        .route("/api/v1/suggest", get(suggest::suggest))
+        .route("/api/v1/openapi.json", get(openapi::openapi))
         .route("/api/v1/export", get(export::export))
-        .route("/api/v1/log/head", get(head))
+        .route("/api/v1/export/{id}/manifest", get(export::manifest))
+        .route("/api/v1/events/{id}/proof", get(proof::record))
+        .route("/api/v1/log/head", get(proof::head))
+        .route("/api/v1/log/consistency", get(proof::consistency))
         .route("/api/v1/me", get(me))
         .route("/api/v1/fields", get(fields))
         .route("/api/v1/status", get(status))
-        .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/sessions", get(sessions::sessions))
+        .route("/api/v1/sessions/{id}", get(sessions::session))
+        .route("/api/v1/sessions/{id}/events", get(sessions::events))
+        .route("/api/v1/objects", get(access::objects))
+        .route("/api/v1/objects/{table}/access", get(access::object))
+        .route("/api/v1/users", get(access::users))
+        .route("/api/v1/users/{id}/access", get(access::user))
         .route("/.well-known/oauth-protected-resource", get(resource))
 }
 
 async fn events(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    let ask = Ask::read(&Params::from_url(query.as_deref(), ask::SEARCH)?)?;
+    let ask = Ask::read(&api, &Params::from_url(query.as_deref(), ask::SEARCH)?)?;
     search(api, caller, ask).await
 }
 
@@ -86,12 +76,12 @@ async fn events_search(
     body: Bytes,
 ) -> Answer {
     auth::require_json(&headers)?;
-    let ask = Ask::read(&Params::from_json(&body, ask::SEARCH)?)?;
+    let ask = Ask::read(&api, &Params::from_json(&body, ask::SEARCH)?)?;
     search(api, caller, ask).await
 }
 
-async fn search(api: Arc<Api>, caller: Caller, ask: Ask) -> Answer {
-    blocking(&api, move |api| {
+pub(super) async fn search(api: Arc<Api>, caller: Caller, ask: Ask) -> Answer {
+    searching(&api, &caller.clone(), move |api| {
         // Before the search and the record about it: what the answer is complete up to.
         let log_seq = api.witness.head().get("seq").cloned().unwrap_or(Value::Null);
         let page = find(api, &caller, &ask)?;
@@ -122,7 +112,8 @@ fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     let mut answer = Map::new();
     let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
     answer.insert("items".into(), Value::Array(items));
-    answer.insert("next_cursor".into(), page.next_cursor.map(|cursor| cursor.to_string()).into());
+    let next = page.next_cursor.map(|cursor| Place { cursor, now: ask.now }.to_string());
+    answer.insert("next_cursor".into(), next.into());
     answer.insert("as_of".into(), json!({ "log_seq": log_seq, "indexed_seq": page.indexed_seq.0 }));
     if let Some(total) = page.total {
         answer.insert("total".into(), total.into());
@@ -131,14 +122,6 @@ fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     answer.insert("query".into(), ask.text.into());
     answer.insert("warnings".into(), json!(warnings));
     Value::Object(answer)
-}
-
-/// The asked fields of a record, in the asked order; all, if none were asked.
-pub(super) fn chosen(mut item: View, fields: &[String]) -> View {
-    if fields.is_empty() {
-        return item;
-    }
-    fields.iter().filter_map(|name| Some((name.clone(), item.remove(name)?))).collect()
 }
 
 async fn event(
@@ -150,7 +133,7 @@ async fn event(
     Params::from_url(query.as_deref(), &[])?;
     let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found())?;
     let began = Instant::now();
-    blocking(&api, move |api| {
+    searching(&api, &caller.clone(), move |api| {
         let item = api.search.get(id, &caller.scope()).map_err(|error| failed(&error))?;
         let item = item.ok_or_else(Problem::not_found)?;
         audit::read(
@@ -172,12 +155,12 @@ async fn event(
 async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::HISTOGRAM)?;
     let buckets = params.number("buckets", 1, BUCKETS_MAX)?.unwrap_or(BUCKETS_DEFAULT);
-    let mut ask = Ask::read(&params)?;
+    let mut ask = Ask::read(&api, &params)?;
     if ask.window.from.is_some() && ask.window.to.is_none() {
         // The bars of the last hour end now, not with the last record.
         ask.window.to = Some(when::now());
     }
-    blocking(&api, move |api| {
+    searching(&api, &caller.clone(), move |api| {
         let buckets = usize::try_from(buckets).unwrap_or(1);
         let bars = api
             .search
@@ -197,14 +180,14 @@ async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query):
 async fn facets(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
     let params = Params::from_url(query.as_deref(), ask::FACETS)?;
     let limit = params.number("limit", 1, FACET_MAX)?.unwrap_or(FACET_DEFAULT);
-    let ask = Ask::read(&params)?;
+    let ask = Ask::read(&api, &params)?;
     let fields: Vec<Field> = ask.fields.iter().filter_map(|name| Field::from_name(name)).collect();
     if fields.is_empty() {
         return Err(Problem::bad_request(
             "fields must name at least one field to count by, such as user,table",
         ));
     }
-    blocking(&api, move |api| {
+    searching(&api, &caller.clone(), move |api| {
         let limit = usize::try_from(limit).unwrap_or(1);
         let counted = api
             .search
@@ -231,11 +214,6 @@ fn summary_read(api: &Api, caller: &Caller, ask: &Ask) -> Result<(), Problem> {
         began: ask.began,
     };
     audit::read(api, caller, reading)
-}
-
-async fn head(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    Params::from_url(query.as_deref(), &[])?;
-    Ok(Json(api.witness.head()))
 }
 
 async fn me(caller: Caller, RawQuery(query): RawQuery) -> Answer {
@@ -269,24 +247,9 @@ async fn fields(_caller: Caller, RawQuery(query): RawQuery) -> Answer {
 
 async fn status(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): RawQuery) -> Answer {
     Params::from_url(query.as_deref(), &[])?;
-    Ok(Json(api.witness.status()))
-}
-
-/// Open sessions: an auditor sees all of each, an administrator all without text, others their own.
-async fn sessions(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
-    Params::from_url(query.as_deref(), &[])?;
-    let (iss, sub) = (caller.principal.iss(), caller.principal.sub());
-    let mut items = api.witness.sessions();
-    if !caller.access.reads_all() {
-        let own = |item: &Value| item["iss"] == iss && item["sub"] == sub;
-        items.retain(|item| caller.access.operates() || own(item));
-        for item in &mut items {
-            if let Some(object) = item.as_object_mut() {
-                object.retain(|name, _| SESSION_FIELDS.contains(&name.as_str()));
-            }
-        }
-    }
-    Ok(Json(json!({ "items": items })))
+    let mut status = api.witness.status();
+    status["indexed_seq"] = api.search.newest().0.into();
+    Ok(Json(status))
 }
 
 /// RFC 9728, so that a client finds the provider; the client id is ours to add.
@@ -300,9 +263,23 @@ async fn resource(State(api): State<Arc<Api>>) -> Json<Value> {
     }))
 }
 
+/// Runs a search of one caller, who has no more than a share of the places.
+pub(super) async fn searching<T: Send + 'static>(
+    api: &Arc<Api>,
+    caller: &Caller,
+    work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let own = caller.share.search().await?;
+    blocking(api, move |api| {
+        let _own = own;
+        work(api)
+    })
+    .await
+}
+
 /// Runs a search off the runtime's threads; its place is free again when the work has ended, not
 /// when the client has gone.
-pub(super) async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     api: &Arc<Api>,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -322,7 +299,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// The problem for a search that failed: the caller's mistakes by name, ours only in the log.
-fn failed(error: &SearchError) -> Problem {
+pub(super) fn failed(error: &SearchError) -> Problem {
     if let SearchError::BadCursor | SearchError::OtherCursor | SearchError::NoFacet(_) = error {
         return Problem::bad_request(error.to_string());
     }

@@ -1,10 +1,13 @@
 //! What a request asks for, read and checked: query, time range, place in the list, fields.
 
+use std::fmt;
 use std::time::Instant;
 
-use pgwitness_index::record::Timestamp;
+use pgwitness_index::record::{Seq, Timestamp};
 use pgwitness_index::search::{Count, Cursor, Field, Query, QueryError, SearchError, Window};
+use pgwitness_index::view::format_time;
 
+use super::Api;
 use super::audit::Repeated;
 use super::params::Params;
 use super::problem::Problem;
@@ -18,7 +21,7 @@ pub(super) const LIMIT_MAX: u64 = 1_000;
 const FIELDS_MAX: usize = 64;
 
 /// Fields of the record that a query cannot name.
-const SHOWN_ONLY: &[&str] = &["auth", "detail", "analysis_notes", "sql_hex", "running"];
+pub(super) const SHOWN_ONLY: &[&str] = &["auth", "detail", "analysis_notes", "sql_hex", "running"];
 
 /// Parameters of every search.
 pub(super) const SEARCH: &[&str] =
@@ -42,6 +45,8 @@ pub(super) struct Ask {
     pub(super) limit: usize,
     /// Where to go on.
     pub(super) cursor: Option<Cursor>,
+    /// What relative times count from.
+    pub(super) now: Timestamp,
     /// Which fields of each record; empty: all.
     pub(super) fields: Vec<String>,
     /// Whether to count all matches.
@@ -55,15 +60,17 @@ pub(super) struct Ask {
 
 impl Ask {
     /// Reads the parameters.
-    pub(super) fn read(params: &Params) -> Result<Self, Problem> {
-        let now = when::now();
+    pub(super) fn read(api: &Api, params: &Params) -> Result<Self, Problem> {
+        let place = params.get("cursor").map(Place::read).transpose()?;
+        let now = place.as_ref().map_or_else(when::now, |place| place.now);
         let text = params.get("q").unwrap_or_default().to_owned();
-        let mut query = Query::parse(&text, now).map_err(|error| refused(&error))?;
+        let query = match &api.hashed {
+            Some(hashed) => Query::parse_kept(&text, now, &|value| hashed(value)),
+            None => Query::parse(&text, now),
+        };
+        let mut query = query.map_err(|error| refused(&error))?;
         if let Some(after) = params.number("after", 0, u64::MAX)? {
-            // The text stands by itself, so brackets keep it together.
-            let later =
-                if text.trim().is_empty() { format!("seq>{after}") } else { format!("({text}) seq>{after}") };
-            query = Query::parse(&later, now).map_err(|error| refused(&error))?;
+            query = query.and(Query::between(Seq(after.saturating_add(1)), Seq(u64::MAX)));
         }
         only(params, "order", &["desc", "newest"], "the order is always newest first")?;
         only(params, "tz", &["UTC", "Z"], "days begin at midnight UTC here")?;
@@ -78,7 +85,8 @@ impl Ask {
             window,
             limit: usize::try_from(params.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT))
                 .unwrap_or(1),
-            cursor: params.get("cursor").map(cursor).transpose()?,
+            cursor: place.map(|place| place.cursor),
+            now,
             fields: fields(params)?,
             count: count(params)?,
             repeated: if params.get("after").is_some() { Repeated::Yes } else { Repeated::No },
@@ -86,6 +94,13 @@ impl Ask {
             asked: asked(&text, params),
             text,
         })
+    }
+
+    /// The same of one session alone.
+    pub(super) fn of_session(mut self, id: &str) -> Result<Self, Problem> {
+        self.query = self.query.and(exactly("session", id)?);
+        self.asked = format!("session:{id} {}", self.asked);
+        Ok(self)
     }
 
     /// What was asked, in words for the record about it.
@@ -123,8 +138,39 @@ fn only(params: &Params, name: &str, allowed: &[&str], why: &str) -> Result<(), 
     }
 }
 
-fn cursor(text: &str) -> Result<Cursor, Problem> {
-    text.parse().map_err(|error: SearchError| Problem::bad_request(error.to_string()))
+/// Where a page ended, and when the first was asked for: `-15m` means the same on every page.
+pub(super) struct Place {
+    pub(super) cursor: Cursor,
+    pub(super) now: Timestamp,
+}
+
+impl Place {
+    fn read(text: &str) -> Result<Self, Problem> {
+        let refused = |error: SearchError| Problem::bad_request(error.to_string());
+        let (cursor, now) = text.split_once('.').ok_or_else(|| refused(SearchError::BadCursor))?;
+        let now = i64::from_str_radix(now, 16).map_err(|_| refused(SearchError::BadCursor))?;
+        Ok(Self { cursor: cursor.parse().map_err(refused)?, now: Timestamp(now) })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:x}", self.cursor, self.now.0)
+    }
+}
+
+/// The records whose field is exactly a value, whatever characters it has.
+pub(super) fn exactly(field: &str, value: &str) -> Result<Query, Problem> {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    Query::parse(&format!("{field}:\"{value}\""), Timestamp(0)).map_err(|_| Problem::not_found())
+}
+
+/// The records of a time range.
+pub(super) fn during(window: &Window) -> Result<Query, Problem> {
+    let from = window.from.map(|from| format!("time:>={}", format_time(from)));
+    let to = window.to.map(|to| format!("time:<{}", format_time(to)));
+    let text: Vec<String> = from.into_iter().chain(to).collect();
+    Query::parse(&text.join(" "), Timestamp(0)).map_err(|error| refused(&error))
 }
 
 fn count(params: &Params) -> Result<Count, Problem> {

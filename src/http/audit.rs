@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
+use pgwitness_index::export::Summary;
 use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
 use uuid::Uuid;
 
@@ -71,18 +72,23 @@ pub(super) fn read(api: &Api, caller: &Caller, reading: Reading) -> Result<(), P
     Ok(())
 }
 
-/// Records an export, whoever's records it holds: they leave the house.
-pub(super) fn export(api: &Api, caller: &Caller, asked: String) -> Result<(), Problem> {
+/// Records the beginning of an export, or with a summary its end, whoever's records it holds: they
+/// leave the house. It may block. Returns the record's id.
+pub(super) fn export(
+    api: &Api,
+    caller: &Caller,
+    detail: String,
+    summary: Option<&Summary>,
+) -> Result<Uuid, Problem> {
     let who = who_of(&caller.principal, &caller.ip, &caller.agent);
-    record(
-        api,
-        entry(
-            Event::AuditExport,
-            who,
-            format!("exported {asked}"),
-            Completion::new(Outcome::Ok, TxnOutcome::None),
-        ),
-    )
+    let mut done = Completion::new(Outcome::Ok, TxnOutcome::None);
+    if let Some(summary) = summary {
+        (done.rows, done.bytes) = (Some(summary.rows), summary.bytes);
+    }
+    let entry = entry(Event::AuditExport, who, detail, done);
+    let id = entry.id;
+    record(api, entry)?;
+    Ok(id)
 }
 
 /// The record of something that a caller did.

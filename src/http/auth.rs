@@ -4,6 +4,7 @@
 //! requests that our own page or the address bar made.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use pgwitness_index::search::Scope;
 use url::Url;
 
+use super::limits::Share;
 use super::problem::Problem;
 use super::serve::Peer;
 use super::{Api, Reach};
@@ -29,6 +31,8 @@ pub(super) struct Caller {
     pub(super) access: LogAccess,
     pub(super) ip: String,
     pub(super) agent: String,
+    /// What of our work is theirs.
+    pub(super) share: Arc<Share>,
 }
 
 impl Caller {
@@ -50,8 +54,9 @@ impl FromRequestParts<Arc<Api>> for Caller {
             Some(token) => by_token(api, token).await?,
             None => by_cookie(api, parts)?,
         };
+        let share = api.limits.admit(&principal, Instant::now())?;
         let access = policy::log_access(&api.access, &principal);
-        Ok(Self { principal, access, ip: ip(parts), agent: agent(&parts.headers) })
+        Ok(Self { principal, access, ip: ip(parts), agent: agent(&parts.headers), share })
     }
 }
 

@@ -7,21 +7,31 @@
 //! - `api`: the routes below `/api/v1`.
 //! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
 //! - `audit`: the records about reading.
+//! - `proof`: the signed head, and proofs.
 //! - `page`: the embedded page and its content security policy.
 //! - `serve`: connections and their bounds.
 
+mod access;
 mod api;
 mod ask;
 mod audit;
 mod auth;
 mod browser;
+mod context;
 mod expiring;
 mod export;
+mod forward;
 mod health;
+mod limits;
+mod openapi;
 mod page;
 mod params;
 mod problem;
+mod proof;
 mod serve;
+mod sessions;
+mod suggest;
+mod tail;
 mod terminate;
 mod when;
 
@@ -40,6 +50,7 @@ use url::Url;
 
 use crate::config::Access;
 use crate::identity::{MintedTokens, Provider};
+use crate::proving::Proofs;
 
 pub use health::health;
 pub use problem::Problem;
@@ -98,10 +109,17 @@ pub struct Api {
     reach: Reach,
     warnings: Vec<String>,
     witness: Arc<dyn Witness>,
+    proofs: Proofs,
     browsers: browser::Browsers,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
+    manifests: export::Manifests,
+    limits: limits::Limits,
+    hashed: Option<Hashed>,
 }
+
+/// How a parameter's value is written where only keyed hashes are kept.
+pub type Hashed = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// What [`Api::new`] is made of.
 pub struct Parts {
@@ -121,6 +139,10 @@ pub struct Parts {
     pub warnings: Vec<String>,
     /// The gateway around us.
     pub witness: Arc<dyn Witness>,
+    /// The signed log.
+    pub proofs: Proofs,
+    /// How parameters are kept, if not as they are.
+    pub hashed: Option<Hashed>,
 }
 
 impl Api {
@@ -135,9 +157,13 @@ impl Api {
             reach: parts.reach,
             warnings: parts.warnings,
             witness: parts.witness,
+            proofs: parts.proofs,
             browsers: browser::Browsers::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
+            manifests: export::Manifests::new(),
+            limits: limits::Limits::new(),
+            hashed: parts.hashed,
         })
     }
 }

@@ -59,6 +59,11 @@ impl Params {
         Ok(Self(pairs))
     }
 
+    /// The others, for what reads them all.
+    pub(super) fn without(&self, name: &str) -> Self {
+        Self(self.0.iter().filter(|(known, _)| known != name).cloned().collect())
+    }
+
     /// The value of a parameter; an empty one counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0

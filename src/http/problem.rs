@@ -2,9 +2,15 @@
 //!
 //! A problem carries only text meant for the caller; never an internal error's own words.
 
+use std::num::NonZeroU16;
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+
+/// How long who is told that we cannot answer now should wait.
+const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
 
 /// One RFC 9457 problem: `type`, `title`, `status`, `detail`, and for queries `span`, `suggestion`.
 #[derive(Debug, Clone)]
@@ -13,12 +19,14 @@ pub struct Problem {
     kind: &'static str,
     detail: String,
     more: Map<String, Value>,
+    /// Seconds; small, because each answer carries the place of a problem.
+    retry_after: Option<NonZeroU16>,
 }
 
 impl Problem {
     /// A problem of a kind (the last part of its `type`), with a sentence for the caller.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), more: Map::new() }
+        Self { status, kind, detail: detail.into(), more: Map::new(), retry_after: None }
     }
 
     /// The request itself is wrong.
@@ -51,9 +59,18 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here that you may see")
     }
 
+    /// The caller has taken their share and may come again after `wait`.
+    pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail);
+        problem.retry_after = whole_seconds(wait);
+        problem
+    }
+
     /// Our side cannot answer now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        problem.retry_after = whole_seconds(UNAVAILABLE_FOR);
+        problem
     }
 
     /// Our side failed; the log says more.
@@ -76,6 +93,12 @@ impl Problem {
     }
 }
 
+/// Never too few, and at least one.
+fn whole_seconds(wait: Duration) -> Option<NonZeroU16> {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    NonZeroU16::new(u16::try_from(seconds.max(1)).unwrap_or(u16::MAX))
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut body = Map::new();
@@ -91,8 +114,8 @@ impl IntoResponse for Problem {
             let challenge = "Bearer resource_metadata=\"/.well-known/oauth-protected-resource\"";
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.get()));
         }
         response
     }

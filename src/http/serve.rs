@@ -50,6 +50,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
+/// Tells answers without an end that they must come to one, as an extension of each request.
+#[derive(Debug, Clone)]
+pub(super) struct Stopping(CancellationToken);
+
+impl Stopping {
+    /// Comes back when we stop; never, if nobody would say so. Cancel safe.
+    pub(super) async fn wait(stopping: Option<&Self>) {
+        match stopping {
+            Some(stopping) => stopping.0.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Adds the bounds of a request (body, work at once, time) to a router.
 pub(super) fn bounded(router: Router) -> Router {
     router
@@ -135,7 +149,7 @@ async fn converse<S>(stream: S, peer: SocketAddr, router: Router, cancel: Cancel
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let router = router.layer(axum::Extension(Peer(peer)));
+    let router = router.layer(axum::Extension(Peer(peer))).layer(axum::Extension(Stopping(cancel.clone())));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

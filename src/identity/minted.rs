@@ -76,6 +76,18 @@ impl MintedTokens {
         }
     }
 
+    /// Whether a token stands for a login.
+    pub fn knows(&self, login: &str) -> bool {
+        self.lock().values().any(|minted| minted.principal.login() == login)
+    }
+
+    /// The tokens of a login stand for the person as they are told of now.
+    pub fn update(&self, now: &Principal) {
+        for minted in self.lock().values_mut().filter(|minted| minted.principal.login() == now.login()) {
+            minted.principal = minted.principal.as_now(now);
+        }
+    }
+
     /// Ends all tokens of those who are meant.
     pub fn revoke_all(&self, is_meant: impl Fn(&Principal) -> bool) {
         self.lock().retain(|_, minted| !is_meant(&minted.principal));

@@ -21,6 +21,7 @@ mod minted;
 mod pairing;
 mod principal;
 mod provider;
+mod renewal;
 mod scram;
 mod service;
 #[cfg(test)]

@@ -132,6 +132,20 @@ impl Pairings {
         }
     }
 
+    /// Whether an approved secret stands for a login.
+    pub fn knows(&self, login: &str) -> bool {
+        self.0.lock().entries.values().any(|stage| stands_for(stage, login).is_some())
+    }
+
+    /// The secrets of a login stand for the person as they are told of now.
+    pub fn update(&self, now: &Principal) {
+        for stage in self.0.lock().entries.values_mut() {
+            if let Some(principal) = stands_for(stage, now.login()) {
+                *stage = watch::channel(Stage::Done(Ok(principal.as_now(now)))).1;
+            }
+        }
+    }
+
     /// Forgets the approved secrets of those who are meant: they start a login anew.
     pub fn revoke(&self, is_meant: impl Fn(&Principal) -> bool) {
         let meant = |stage: &watch::Receiver<Stage>| matches!(&*stage.borrow(), Stage::Done(Ok(who)) if is_meant(who));
@@ -256,6 +270,14 @@ impl Drop for Attempt {
         if !is_approved {
             self.pairings.0.lock().entries.remove(&self.key);
         }
+    }
+}
+
+/// The principal of an approved secret, if it is of that login.
+fn stands_for(stage: &watch::Receiver<Stage>, login: &str) -> Option<Principal> {
+    match &*stage.borrow() {
+        Stage::Done(Ok(principal)) if principal.login() == login => Some(principal.clone()),
+        _ => None,
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use crate::config::Secret;
+
 /// How a person logged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -69,12 +71,14 @@ struct Inner {
     mode: Mode,
     login: String,
     expires: SystemTime,
+    /// What the provider can be asked with whether the login still stands.
+    refresh: Option<Secret>,
 }
 
 impl Principal {
     pub(super) fn new(who: Verified, mode: Mode, expires: SystemTime) -> Self {
         let login = Uuid::now_v7().to_string();
-        Self(Arc::new(Inner { who, mode, login, expires }))
+        Self(Arc::new(Inner { who, mode, login, expires, refresh: None }))
     }
 
     /// The same login, reached in another way.
@@ -86,6 +90,26 @@ impl Principal {
     pub(super) fn until(&self, end: SystemTime) -> Self {
         let expires = self.0.expires.min(end);
         Self(Arc::new(Inner { expires, ..(*self.0).clone() }))
+    }
+
+    /// The same login, to be renewed with that; nothing keeps what there was.
+    pub(super) fn with_refresh(&self, refresh: Option<Secret>) -> Self {
+        let refresh = refresh.or_else(|| self.0.refresh.clone());
+        Self(Arc::new(Inner { refresh, ..(*self.0).clone() }))
+    }
+
+    /// The same login, of the person as the provider tells of them now.
+    pub(super) fn as_now(&self, now: &Self) -> Self {
+        Self(Arc::new(Inner { who: now.0.who.clone(), ..(*self.0).clone() }))
+    }
+
+    pub(super) fn refresh_token(&self) -> Option<&Secret> {
+        self.0.refresh.as_ref()
+    }
+
+    /// Whether the provider can be asked about the login again.
+    pub fn is_renewable(&self) -> bool {
+        self.0.refresh.is_some()
     }
 
     /// The provider.

@@ -18,7 +18,7 @@ use super::keys::KeySet;
 use super::token::Unverified;
 use super::transport::{Reply, Transport, checked_url, printable};
 use super::{LoginError, Mode, Principal, TokenFault};
-use crate::config::Oidc;
+use crate::config::{Oidc, Secret};
 
 /// How long endpoints and keys are used before they are fetched again, and how long still if that fails.
 const LIFE: Life = Life { fresh: Duration::from_secs(3600), stale: Duration::from_secs(24 * 3600) };
@@ -73,6 +73,19 @@ pub(super) struct Metadata {
 pub(super) struct Tokens {
     id_token: Option<String>,
     access_token: Option<String>,
+    refresh_token: Option<String>,
+}
+
+impl Tokens {
+    /// What the login is renewed with.
+    pub(super) fn refresh(&self) -> Option<Secret> {
+        self.refresh_token.clone().filter(|token| !token.is_empty()).map(Secret::new)
+    }
+
+    /// Whether there is an ID token.
+    pub(super) fn says_who(&self) -> bool {
+        self.id_token.is_some()
+    }
 }
 
 /// The provider's answer to a request that it refuses (RFC 6749, 5.2).
@@ -180,7 +193,7 @@ impl Provider {
         if claims.lacks_person(self.config()) {
             self.complete(&mut claims, tokens.access_token.as_deref()).await?;
         }
-        self.admit(&claims, origin, mode)
+        Ok(self.admit(&claims, origin, mode)?.with_refresh(tokens.refresh()))
     }
 
     fn admit(&self, claims: &Claims, origin: Origin<'_>, mode: Mode) -> Result<Principal, LoginError> {

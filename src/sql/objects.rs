@@ -4,6 +4,7 @@ use crate::catalog::RelationKind;
 
 use super::analysis::{Class, Draft, Effect};
 use super::define::{Made, bases};
+use super::own::TEMP;
 use super::utility::Statement;
 
 /// Words between CREATE and the kind of object.
@@ -128,6 +129,10 @@ impl Statement<'_> {
             if kind == "VIEW" {
                 made.bases = bases(&draft.touched.seen);
                 made.origins = self.defined_origins(body, end);
+                // PostgreSQL makes a view over temporary tables temporary.
+                let temporary =
+                    |oid: &u32| self.names().by_oid(*oid).is_some_and(|base| &*base.schema == TEMP);
+                made.temporary |= draft.touched.tables.iter().any(temporary);
             }
         }
         draft.class = class;

@@ -86,6 +86,12 @@ impl Own {
         all.take_while(|((known, _), _)| known == schema).any(|(_, (becomes, _))| *becomes != Becomes::Gone)
     }
 
+    /// Whether a relation that others may see is gone for the session.
+    #[must_use]
+    pub fn is_gone(&self, schema: &str, name: &str) -> bool {
+        matches!(self.get(schema, name), Some((Becomes::Gone, _)))
+    }
+
     /// Those whose columns are known.
     pub(crate) fn relations(&self) -> impl Iterator<Item = &Relation> {
         self.found.values().filter_map(|(becomes, _)| match becomes {

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import xml.etree.ElementTree
 
+import postgres
 from sides import SECRET, Side
 from support.processes import HOST
 
@@ -142,3 +143,29 @@ def go_tests(dbname: str, *paths: str, setup: str = ""):
         return results
 
     return run
+
+
+def fetch_dbd_pg(folder: pathlib.Path) -> pathlib.Path:
+    """Perl's driver, built."""
+    found = postgres.from_debian(folder, "libdbd-pg-perl", "DBD-Pg-*/Makefile.PL", newest=True).parent
+    if not (found / "blib").exists():
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "libdbi-perl", "libpq-dev", "make", "gcc"],
+                       check=True)
+        subprocess.run(["perl", "Makefile.PL"], cwd=found, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["make", "-s"], cwd=found, check=True, stdout=subprocess.DEVNULL)
+    return found
+
+
+def run_dbd_pg(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
+    shutil.copytree(source, out / "source")
+    environment = side.environment(DBI_DSN=f"dbi:Pg:dbname=dbd_pg;host={HOST};port={side.port}", DBI_USER="postgres",
+                                   DBI_PASS=SECRET, DBDPG_TEST_ALWAYS_ENV="1", LC_ALL="C.UTF-8")
+    done = subprocess.run(["prove", "-b", "-v", "t"], cwd=out / "source", env=environment, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=SUITE_SECONDS_MAX)
+    (out / "output").write_text(done.stdout + done.stderr)
+    results = {}
+    for part in re.split(r"(?m)^(?=t/\S+ \.+)", done.stdout):
+        name = part.partition(" ")[0]
+        results |= {f"{name} {number} {what}": f"{how}\n" for how, number, what in re.findall(
+            r"(?m)^((?:not )?ok) (\d+)(?: - )?(.*)$", part)}
+    return results

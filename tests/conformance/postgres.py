@@ -24,8 +24,8 @@ CONTRIB_LEFT_OUT = {"sepgsql", "start-scripts", "spi", "intagg", "pg_stat_statem
 def compiled(source: pathlib.Path, output: pathlib.Path, *flags: str) -> pathlib.Path:
     """A program or library of the suite, built once."""
     if not output.exists():
-        server = subprocess.run(["pg_config", "--includedir-server"], capture_output=True, text=True, check=True)
-        include = subprocess.run(["pg_config", "--includedir"], capture_output=True, text=True, check=True)
+        server = subprocess.run([str(BIN / "pg_config"), "--includedir-server"], capture_output=True, text=True, check=True)
+        include = subprocess.run([str(BIN / "pg_config"), "--includedir"], capture_output=True, text=True, check=True)
         subprocess.run(["gcc", "-O1", "-w", f"-I{include.stdout.strip()}", f"-I{server.stdout.strip()}",
                         f"-I{include.stdout.strip()}/postgresql/internal", "-o", str(output), str(source), *flags],
                        check=True)
@@ -33,7 +33,7 @@ def compiled(source: pathlib.Path, output: pathlib.Path, *flags: str) -> pathlib
 
 
 def regress(side: Side, program: pathlib.Path, source: pathlib.Path, out: pathlib.Path, dbname: str,
-            *arguments: str) -> dict[str, str]:
+            *arguments: str, programs: pathlib.Path = BIN) -> dict[str, str]:
     """Runs pg_regress or pg_isolation_regress; what each test printed.
 
     The server writes into the output folder too, under another user.
@@ -43,12 +43,15 @@ def regress(side: Side, program: pathlib.Path, source: pathlib.Path, out: pathli
         folder.chmod(0o777)
     done = subprocess.run(
         [str(program), "--use-existing", f"--dbname={dbname}", f"--host={HOST}", f"--port={side.port}",
-         f"--user={SUPERUSER}", f"--bindir={BIN}", f"--inputdir={source}", f"--outputdir={out}", *arguments],
+         f"--user={SUPERUSER}", f"--bindir={programs}", f"--inputdir={source}", f"--outputdir={out}", *arguments],
         cwd=out, env=side.environment(LC_ALL="C", NO_LOCALE="1"), stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SUITE_SECONDS_MAX)
     (out / "summary").write_text(done.stdout)
     results = {path.stem: path.read_text(errors="replace") for path in sorted((out / "results").glob("*.out"))}
     verdicts = re.findall(r"^(?:test|    )? *(\S+) +\.\.\. +(ok|FAILED)", done.stdout, re.M)
+    # As of 16.
+    verdicts += [(name, "FAILED" if failed else "ok")
+                 for failed, name in re.findall(r"^(not )?ok +\d+ +[-+] (\S+)", done.stdout, re.M)]
     return {**results, **{f"verdict of {name}": verdict for name, verdict in verdicts}}
 
 
@@ -98,7 +101,7 @@ def placeless(text: str, side: Side) -> str:
 def run_pipeline(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     """The libpq pipeline tests, with the trace of every message."""
     folder = source / "src/test/modules/libpq_pipeline"
-    libdir = subprocess.run(["pg_config", "--pkglibdir"], capture_output=True, text=True, check=True).stdout.strip()
+    libdir = library_of(BIN)
     program = compiled(folder / "libpq_pipeline.c", folder / "libpq_pipeline", "-lpq", f"-L{libdir}", "-lpgcommon",
                        "-lpgport")
     tests = subprocess.run([str(program), "tests"], capture_output=True, text=True, check=True).stdout.split()
@@ -214,26 +217,66 @@ def show(name: str, direct: str, through: str) -> str:
                                         f"{name} through", n=2))
 
 
-def fetch_newest(folder: pathlib.Path) -> None:
+def fetch_newest(folder: pathlib.Path, package: str) -> None:
     """The newest minor version that the mirror still has the source of."""
-    known = subprocess.run(["apt-cache", "showsrc", "postgresql-15"], capture_output=True, text=True, check=True).stdout
+    known = subprocess.run(["apt-cache", "showsrc", package], capture_output=True, text=True, check=True).stdout
     versions = re.findall(r"^Version: (\S+)", known, re.MULTILINE)
     for version in sorted(versions, reverse=True):
-        command = ["apt-get", "source", "--download-only", "-qq", f"postgresql-15={version}"]
+        command = ["apt-get", "source", "--download-only", "--tar-only", "-qq", f"{package}={version}"]
         if subprocess.run(command, cwd=folder).returncode == 0:
             return
-    raise RuntimeError(f"no source of PostgreSQL 15 can be fetched; tried {', '.join(versions)}")
+    raise RuntimeError(f"no source of {package} can be fetched; tried {', '.join(versions)}")
 
 
-def fetch(folder: pathlib.Path) -> pathlib.Path:
-    """PostgreSQL's source, by apt."""
-    found = sorted(folder.glob("postgresql-15*/src/test/regress"))
+def fetch(folder: pathlib.Path, major: int = 15) -> pathlib.Path:
+    """PostgreSQL's source: 15 is in Debian 12, what is newer in Debian's newest."""
+    return from_debian(folder, f"postgresql-{major}", f"postgresql-{major}*/src/test/regress", newest=major > 15).parents[2]
+
+
+def from_debian(folder: pathlib.Path, package: str, mark: str, newest: bool = False) -> pathlib.Path:
+    """Unpacks a source package, by apt; what is found in it."""
+    found = sorted(folder.glob(mark))
     if not found:
-        shutil.copy("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/conformance.sources")
-        path = pathlib.Path("/etc/apt/sources.list.d/conformance.sources")
-        path.write_text(path.read_text().replace("Types: deb", "Types: deb-src"))
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        fetch_newest(folder)
-        subprocess.run(["tar", "xf", next(folder.glob("postgresql-15_*.orig.tar.*"))], cwd=folder, check=True)
-        found = sorted(folder.glob("postgresql-15*/src/test/regress"))
-    return found[0].parents[2]
+        given = pathlib.Path("/etc/apt/sources.list.d/debian.sources").read_text()
+        asked = given.replace("Types: deb", "Types: deb-src")
+        if newest:
+            asked = re.sub(r"(?s)\n\n.*", "\n", re.sub(r"Suites: .*", "Suites: trixie sid", asked))
+        path = pathlib.Path(f"/etc/apt/sources.list.d/conformance{'-newest' if newest else ''}.sources")
+        if not path.exists() or path.read_text() != asked:
+            path.write_text(asked)
+            subprocess.run(["apt-get", "update", "-qq"], check=True)
+        fetch_newest(folder, package)
+        subprocess.run(["tar", "xf", next(folder.glob(f"{package}_*.orig.tar.*"))], cwd=folder, check=True)
+        found = sorted(folder.glob(mark))
+    return found[0]
+
+
+def fetch_18(folder: pathlib.Path) -> pathlib.Path:
+    """PostgreSQL 18, built beside its source."""
+    source = fetch(folder, 18)
+    if not (programs_18(source) / "initdb").exists():
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "flex", "bison"], check=True)
+        build = source / "build"
+        build.mkdir(exist_ok=True)
+        subprocess.run(["../configure", "-q", f"--prefix={programs_18(source).parent}", "--without-icu", "--without-readline",
+                        "--without-zlib", "CFLAGS=-O1 -w"], cwd=build, check=True)
+        subprocess.run(["make", "-s", "-j2", "install-world-bin"], cwd=build, check=True)
+        shutil.copy(build / "src/test/regress/regress.so", library_of(programs_18(source)))
+    return source
+
+
+def programs_18(source: pathlib.Path) -> pathlib.Path:
+    return source / "installed/bin"
+
+
+def library_of(programs: pathlib.Path) -> pathlib.Path:
+    said = subprocess.run([str(programs / "pg_config"), "--pkglibdir"], capture_output=True, text=True, check=True)
+    return pathlib.Path(said.stdout.strip())
+
+
+def run_regress_18(side: Side, source: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
+    folder = source / "src/test/regress"
+    library = library_of(programs_18(source))
+    return regress(side, library / "pgxs/src/test/regress/pg_regress", folder, out, "regression", f"--dlpath={library}",
+                   "--max-concurrent-tests=20", "--max-connections=8", *(only or [f"--schedule={folder}/parallel_schedule"]),
+                   programs=programs_18(source))

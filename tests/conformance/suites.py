@@ -1,13 +1,18 @@
 """What there is to run."""
 
+import os
 import pathlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import browsers
 import drivers
 import orms
 import postgres
+from support.cluster import find_programs
+
+PROGRAMS = find_programs()
 
 
 @dataclass
@@ -19,6 +24,8 @@ class Suite:
     names: list[str] | Callable[[pathlib.Path], list[str]] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
     settings: str = ""
+    # The folder of the server's programs, if it needs others than those that are installed.
+    programs: Callable[[pathlib.Path], pathlib.Path] | None = None
     # Databases that it makes itself.
     made: list[str] = field(default_factory=list)
     # Tests that must differ, by a pattern of their names, and why.
@@ -31,12 +38,17 @@ class Suite:
             return "it logs in anew, which a person approves"
         return next((reason for pattern, reason in self.reasons.items() if re.fullmatch(pattern, test)), None)
 
+    def use_programs(self, source: pathlib.Path) -> None:
+        """Servers that start from now on are of the version that the suite needs."""
+        os.environ["PGWITNESS_PG_BIN"] = str(self.programs(source) if self.programs else PROGRAMS)
+
     def databases(self, source: pathlib.Path) -> list[str]:
         return self.names(source) if callable(self.names) else self.names
 
 
 SUITES = {
     "regress": Suite(postgres.fetch, postgres.run_regress, ["regression"]),
+    "regress-18": Suite(postgres.fetch_18, postgres.run_regress_18, ["regression"], programs=postgres.programs_18),
     "plpgsql": Suite(postgres.fetch, postgres.run_plpgsql, ["plpgsql"]),
     "isolation": Suite(postgres.fetch, postgres.run_isolation, ["isolation"]),
     "contrib": Suite(postgres.fetch, postgres.run_contrib,
@@ -63,7 +75,15 @@ SUITES = {
                  drivers.go_tests("pgx_test", *(f"github.com/jackc/{name}" for name in (
                      "pgconn", "pgx/v4", "pgx/v4/pgxpool", "pgx/v4/stdlib")),
                      setup="create extension hstore; create domain uint64 as numeric(20,0)"), ["pgx_test"]),
+    "dbd-pg": Suite(drivers.fetch_dbd_pg, drivers.run_dbd_pg, ["dbd_pg"]),
     "sqlalchemy": Suite(orms.from_pypi("sqlalchemy", "2.1.9", orms.SQLALCHEMY_NEEDS), orms.run_sqlalchemy, ["sqlalchemy"]),
     "django": Suite(orms.from_pypi("django", "5.2.9", orms.DJANGO_NEEDS), orms.run_django,
                     made=["django_main", "django_other"]),
+    "sessions": Suite(browsers.fetch_nothing, browsers.run_sessions, ["objects"]),
+    "sessions-18": Suite(postgres.fetch_18, browsers.run_sessions, ["objects"], programs=postgres.programs_18),
+    "jdbc": Suite(browsers.fetch_jdbc, browsers.run_jdbc, ["objects"]),
+    "psql": Suite(browsers.fetch_nothing, browsers.run_psql, ["objects"]),
+    "pgadmin": Suite(browsers.fetch_pgadmin, browsers.run_pgadmin, ["objects"]),
+    "python-clients": Suite(browsers.fetch_clients, browsers.run_clients, ["objects"]),
+    "node-clients": Suite(browsers.fetch_node_clients, browsers.run_node_clients, ["objects"]),
 }

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 
+import psycopg
 import pytest
 
 from support.gateway import email, link_and_code, program
@@ -123,3 +124,70 @@ def test_export_writes_every_match(cli, connect, auditor, mark, tmp_path):
         assert len(path.read_text().splitlines()) == count
     until("the records of the exports",
           lambda: sum(mark in record["detail"] for record in auditor.search("event:audit.export")) == 2, 5, every=0.1)
+
+
+def test_play_shows_a_session_in_order(cli, connect, auditor, mark):
+    connection = connect()
+    connection.execute("begin")
+    connection.execute(f"select /* {mark} */ 1")
+    connection.execute("rollback")
+    connection.close()
+    session = auditor.wait(mark)[0]["session"]
+    until("the session to end", lambda: auditor.search(f"session:{session} event:session.end"), 5, every=0.1)
+    done = cli("play", session)
+    assert done.returncode == 0, done.stderr
+    places = [done.stdout.find(word) for word in ("session.start", "begin", mark, "rollback", "session.end")]
+    assert -1 not in places and places == sorted(places), done.stdout
+    assert "ended" in done.stdout.split("\n\n")[0]
+    records = [json.loads(line) for line in cli("play", session, "--json").stdout.splitlines()]
+    assert [record["seq"] for record in records] == sorted(record["seq"] for record in records)
+    assert {record["session"] for record in records} == {session}
+    assert cli("play", session[:30]).stdout == done.stdout
+    assert cli("play", "00000000-0000-7000-8000-000000000000").returncode == 1
+    assert cli("play", "not a session").returncode == 2
+
+
+def test_access_names_the_tables_that_a_person_touched(cli, known):
+    done = cli("access", email("ann"), "--since", "1d")
+    assert done.returncode == 0, done.stderr
+    assert "public.customers" in done.stdout
+    answer = json.loads(cli("access", email("ann"), "--json").stdout)
+    assert any(table["name"] == "public.customers" for table in answer["tables"])
+    assert cli("access", "nobody@example.com").returncode == 1
+
+
+def test_the_index_is_told_about_and_shells_are_helped(cli, known):
+    stats = json.loads(cli("index", "stats", "--json").stdout)
+    assert stats["log_seq"] >= stats["indexed_seq"] >= known["seq"]
+    for shell in ("bash", "zsh", "fish"):
+        assert "pgwitness" in cli("completions", shell).stdout
+
+
+def test_the_index_is_built_again_only_while_the_gateway_is_away(own_gateway):
+    gateway = own_gateway()
+    gateway.pair("ann")
+    count = gateway.api("carol").settle()
+    rebuild = ("index", "rebuild", "--config", str(gateway.config))
+    refused = gateway.run(*rebuild)
+    assert refused.returncode == 1
+    assert "Stop the gateway first" in refused.stderr
+    assert len(gateway.api("carol").all()) >= count
+    gateway.stop()
+    done = gateway.run(*rebuild)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) >= count
+    gateway.start()
+    assert len(gateway.api("carol").all()) >= count
+
+
+def test_a_session_is_ended_by_whose_it_is(cli, connect, provider, gateway):
+    connection = connect()
+    [pid] = connection.execute("select pg_backend_pid()").fetchone()
+    token = provider.id_token("ann")
+    listed = json.loads(cli("sessions", PGWITNESS_TOKEN=token).stdout)["items"]
+    [session] = [item["session"] for item in listed if item["pid"] == pid]
+    assert cli("sessions", "kill", session, PGWITNESS_TOKEN=provider.id_token("bob")).returncode == 1
+    done = cli("sessions", "kill", session, PGWITNESS_TOKEN=token)
+    assert (done.returncode, done.stdout) == (0, "1 sessions ended\n"), done.stderr
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("select 1")

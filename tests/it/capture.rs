@@ -47,6 +47,10 @@ async fn redacted_texts_hold_no_constant_and_hashed_parameters_only_tell_which_a
     assert!(params[0][0].as_str().unwrap().starts_with("hmac:"), "{params:?}");
     assert_eq!((params[0], &params[2][0]), (params[1], &Value::Null));
     assert_ne!(params[0][0], params[0][1]);
+    let found = gateway.records(&format!("params:{SECRET}"), 2).await;
+    assert_eq!(found, records[4..6], "who knows the value finds it");
+    let by_word = gateway.records(&format!("event:query {SECRET}"), 2).await;
+    assert_eq!(by_word, found);
     let files: Vec<u8> = std::fs::read_dir(gateway.dir().join("journal"))
         .unwrap()
         .flat_map(|file| std::fs::read(file.unwrap().path()))

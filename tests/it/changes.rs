@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::state::own_server;
 use super::support::gateway::{Settings, TestGateway};
 use super::support::postgres::{TestPostgres, server};
-use super::support::wire::{Wire, succeeded};
+use super::support::wire::{Wire, bind, execute, parse, succeeded, sync};
 
 /// A gateway before a copy of the shop that its sessions may change.
 async fn start() -> TestGateway {
@@ -276,6 +276,8 @@ async fn rules_and_triggers_that_a_session_makes_count_before_anybody_else_sees_
     let steps = [
         ("CREATE TEMP TABLE mine (id int, note text)", ""),
         ("CREATE TEMP TABLE told (id int, note text)", ""),
+        ("CREATE VIEW overtemp AS SELECT note FROM mine", ""),
+        ("SELECT 'byview', note FROM overtemp", "exact byview pg_temp.mine pg_temp.overtemp"),
         ("CREATE RULE nothing AS ON DELETE TO mine WHERE OLD.id > 1 DO INSTEAD NOTHING", ""),
         ("DELETE FROM mine WHERE note = 'byone'", "exact byone pg_temp.mine"),
         (
@@ -353,4 +355,50 @@ async fn check(gateway: &TestGateway, wire: &mut Wire, steps: &[(&str, &str)]) {
         let found = format!("{} {word} {}", record["analysis"].as_str().unwrap(), tables.join(" "));
         assert_eq!(found, *expected, "{}", record["analysis_notes"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_statement_means_what_its_names_mean_when_it_runs() {
+    let gateway = start().await;
+    let mut wire = Wire::open(&gateway).await;
+    for statement in [
+        // The first temporary table of a session adds their schema to those that are searched.
+        "CREATE TEMP TABLE first (email text)",
+        "CREATE TEMP TABLE customers (email text)",
+        "SET search_path = public, pg_temp",
+        "PREPARE ask AS SELECT email FROM customers LIMIT 1",
+        "EXECUTE ask /* before */",
+        "SET search_path = public",
+        "EXECUTE ask /* afterwards */",
+    ] {
+        assert!(succeeded(&wire.run(statement).await), "{statement}");
+    }
+    assert_eq!(read(&gateway, "before").await, (true, json!(["public.customers.email"])));
+    assert_eq!(read(&gateway, "afterwards").await, (true, json!(["pg_temp.customers.email"])));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_may_have_been_kept_leaves_a_record_unsure() {
+    let gateway = start().await;
+    let mut wire = Wire::open(&gateway).await;
+    let kept = "SELECT count(c) FROM customers c";
+    let again = [bind("", "kept", &[]), execute(""), sync()].concat();
+    wire.run("CREATE TEMP TABLE first (email text)").await;
+    wire.send(&[parse("kept", kept), sync()].concat()).await;
+    wire.ready().await;
+    for change in
+        ["SELECT 1", "CREATE TEMP TABLE customers (email text)", "SET search_path = pg_temp, public"]
+    {
+        wire.run(change).await;
+        wire.send(&again).await;
+        assert!(succeeded(&wire.ready().await), "{change}");
+    }
+    let mut records = gateway.records("event:query sql:count", 3).await;
+    records.sort_by_key(|record| record["seq"].as_u64());
+    let told: Vec<_> = records.iter().map(|record| (&record["analysis"], &record["tables"])).collect();
+    let [public, own] = ["public.customers", "pg_temp.customers"].map(|table| json!([table]));
+    let both = json!(["pg_temp.customers", "public.customers"]);
+    assert_eq!(told, [(&json!("exact"), &public), (&json!("partial"), &both), (&json!("exact"), &own)]);
+    gateway.stop().await;
 }

@@ -97,6 +97,15 @@ fn explain_reads_lines_as_one_session_until_another_begins() {
         (2, "CREATE TABLE made (c int)", "exact", ""),
         (2, "ROLLBACK", "exact", ""),
         (2, "SELECT c FROM made", "partial", ""),
+        (3, "BEGIN", "exact", ""),
+        (3, "CREATE SCHEMA other", "exact", ""),
+        (3, "CREATE TABLE other.customers (email text)", "exact", ""),
+        (3, "PREPARE ask AS SELECT email FROM customers", "exact", "public.customers.email"),
+        (3, "EXECUTE ask", "exact", "public.customers.email"),
+        (3, "SET LOCAL search_path = other", "exact", ""),
+        (3, "EXECUTE ask", "exact", "other.customers.email"),
+        (3, "ROLLBACK", "exact", ""),
+        (3, "EXECUTE ask", "exact", "public.customers.email"),
     ];
     let mut explain = Command::new(env!("CARGO_BIN_EXE_pgwitness"))
         .args(["explain", "--lines", "--database"])

@@ -6,6 +6,41 @@ use serde_json::{Value, json};
 use super::support::gateway::{Settings, TestGateway};
 use super::support::wire::{Wire, error_code, succeeded};
 
+/// A gateway that asks the provider about logins all the time.
+async fn curious() -> TestGateway {
+    let change = |config: &mut pgwitness::config::Config| {
+        config.oidc.refresh_every = std::time::Duration::from_millis(200);
+    };
+    TestGateway::with(Settings { change: Box::new(change), ..Settings::default() }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_whom_the_provider_disables_loses_their_sessions_and_their_secret() {
+    let gateway = curious().await;
+    let mut wire = Wire::open(&gateway).await;
+    let secret = "0123456789abcdef0123456789abcdef";
+    let paired = gateway.try_connect("ann@example.com", secret).await.unwrap();
+    paired.batch_execute("SELECT 1").await.unwrap();
+    gateway.provider().disable("ann@example.com");
+    assert_eq!(end_of(&mut wire).await, ("E".to_owned(), "57P01".to_owned()));
+    gateway.records("event:login.revoked user:ann", 2).await;
+    let _anew = gateway.try_connect("ann@example.com", secret).await.unwrap();
+    gateway.records("event:login.prompted", 3).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_leaves_a_group_loses_the_sessions_that_it_gave() {
+    let gateway = curious().await;
+    let mut wire = Wire::open(&gateway).await;
+    assert!(succeeded(&wire.run("SELECT 1").await));
+    gateway.provider().regroup("ann@example.com", &["nobody"]);
+    assert_eq!(end_of(&mut wire).await, ("E".to_owned(), "57P01".to_owned()));
+    let told = gateway.records("event:login.refreshed user:ann", 1).await.remove(0);
+    assert_eq!(told["groups"], json!(["nobody"]));
+    gateway.stop().await;
+}
+
 async fn start() -> TestGateway {
     let change =
         |config: &mut pgwitness::config::Config| config.access.admin = vec!["group:security".to_owned()];

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 
 /// Which module may use which: the table of the house. `cli` may use everything.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("service", &["clock", "config", "gateway", "http", "identity", "indexing", "recorder", "tls"]),
+    (
+        "service",
+        &["clock", "config", "gateway", "http", "identity", "indexing", "proving", "recorder", "tls"],
+    ),
     ("gateway", &["catalog", "clock", "config", "grammar", "identity", "policy", "recorder", "sql", "tls"]),
-    ("http", &["clock", "config", "identity", "policy"]),
+    ("http", &["clock", "config", "identity", "policy", "proving"]),
     ("demo", &["config"]),
     ("indexing", &["config"]),
+    ("proving", &["clock", "config", "recorder"]),
     ("recorder", &["config"]),
     ("policy", &["config", "identity"]),
     ("identity", &["config"]),

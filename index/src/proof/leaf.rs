@@ -53,7 +53,7 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest as _, Sha256};
 
 use super::merkle::leaf_hash;
-use crate::record::{Completion, Digest, Entry, Param, Record, Seq, Settlement, Shape, Sql, Who};
+use crate::record::{Completion, Digest, Entry, Param, Record, Seq, Settlement, Shape, Sql, Template, Who};
 
 /// Version of the canonical bytes.
 pub const LEAF_VERSION: u8 = 1;
@@ -173,6 +173,7 @@ pub struct Leaves {
     who: Remembered<Who>,
     shape: Remembered<Shape>,
     sql: Remembered<[u8]>,
+    template: Remembered<Template>,
     bytes: Vec<u8>,
 }
 
@@ -210,8 +211,11 @@ impl Leaves {
             shape.map(|shape| self.shape.digest(shape, |shape| digest_of(|out| put_shape(out, shape))));
         let sql = record.sql.as_ref().map(|sql| match sql {
             Sql::Once(bytes) => sha256(bytes),
-            Sql::Spliced(spliced) => sha256(spliced.as_bytes()),
             Sql::Shared(bytes) => self.sql.digest(bytes, sha256),
+            Sql::Spliced(spliced) if spliced.values().len() == 0 => {
+                self.template.digest(spliced.template(), |template| sha256(template.text()))
+            }
+            Sql::Spliced(spliced) => sha256(spliced.as_bytes()),
         });
         let out = &mut self.bytes;
         out.extend_from_slice(&[LEAF_VERSION, kind::RECORD]);

@@ -52,6 +52,23 @@ pub struct Report {
     pub set_aside: Vec<String>,
     /// Whether the last run ended cleanly.
     pub clean_end: bool,
+    /// The tree over the entries; none if reading began behind a segment whose place in it is not known.
+    pub tree: Option<TreeReport>,
+}
+
+/// The tree that follows from the journal, and what it was compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TreeReport {
+    /// Leaves: one for each entry of the journal.
+    pub size: u64,
+    /// The root, base64.
+    pub root: String,
+    /// The key that the checkpoints are signed with; none if there is none.
+    pub key: Option<String>,
+    /// Checkpoints whose signatures and roots are right.
+    pub checkpoints: u64,
+    /// Tiles that are right.
+    pub tiles: u64,
 }
 
 /// The first bad place.
@@ -79,6 +96,8 @@ pub enum HeadCheck {
     EndsBefore,
     /// The journal is broken before it.
     NotReached,
+    /// A checkpoint that was not signed with the key.
+    Forged,
 }
 
 /// An unfinished write at the end, as a crash (or a writer at work) leaves it.
@@ -138,6 +157,15 @@ impl fmt::Display for Report {
         for name in &self.set_aside {
             writeln!(f, "  set aside    {name}, from an unfinished write before an earlier start")?;
         }
+        if let Some(TreeReport { size, root, key, checkpoints, tiles }) = &self.tree {
+            writeln!(
+                f,
+                "  tree         {size} entries, root {root}; {checkpoints} checkpoints, {tiles} tiles"
+            )?;
+            if let Some(key) = key {
+                writeln!(f, "  signed by    {key}")?;
+            }
+        }
         write!(f, "  head         {}", self.head.digest)
     }
 }
@@ -151,6 +179,7 @@ impl fmt::Display for HeadCheck {
                 "the journal ends before it: the end was cut off or replaced by an older copy"
             }
             HeadCheck::NotReached => "not reached: the journal is broken before it",
+            HeadCheck::Forged => "not signed with the key: it was changed, or is another log's",
         })
     }
 }

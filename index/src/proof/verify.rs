@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use super::leaf::Place;
+use super::note::{Note, VerifierKey};
 use super::report::{Broken, HeadCheck, Report, Torn};
+use super::store::TileStore;
+use super::tree_check::TreeCheck;
+use super::writer::TreeError;
 use crate::journal::{
     BadOpening, Carry, CrashPossible, Flaw, Format, Frame, Head, Item, JournalError, Ledger, Position, Scan,
     SeqSet, Step, crash_possible, file_name, io_error, is_torn_name, segment_of, time_text,
@@ -14,21 +19,50 @@ use crate::storage::{ReadFile, Storage};
 /// Bytes looked at once when the rest of a file may be nothing but zeros.
 const CHUNK: usize = 256 << 10;
 
-/// Checks the journal in `storage`. With a `range`, only records in it are counted, and segments
-/// wholly before it are not read (unless a head is given). With a `head` that was kept elsewhere, the
-/// journal must contain it. An error says that reading failed; what is broken is in the report.
+/// What the journal is checked against, beyond itself and what lies beside it.
+#[derive(Default)]
+pub struct Against {
+    /// Only records in it are counted, and segments wholly before it are not read, unless a head or a
+    /// checkpoint is given.
+    pub range: Option<(Seq, Seq)>,
+    /// A head that was kept elsewhere: the journal must contain it.
+    pub head: Option<Head>,
+    /// A checkpoint that was kept elsewhere: the journal must continue it.
+    pub checkpoint: Option<Note>,
+    /// The key that checkpoints must be signed with; else the one beside them is taken.
+    pub key: Option<VerifierKey>,
+    /// Where the whole log is written to for other tools, as c2sp.org/tlog-tiles has it: every tile, every
+    /// entry bundle, the last checkpoint. The whole journal is read.
+    pub export: Option<TileStore>,
+}
+
+/// Checks the journal in `storage`, counting a `range`, comparing with a `head`; see [`Against`].
+///
+/// # Errors
+/// Reading failed. What is broken is in the report.
 pub fn verify(
     storage: &dyn Storage,
     range: Option<(Seq, Seq)>,
     head: Option<Head>,
-) -> Result<Report, JournalError> {
+) -> Result<Report, TreeError> {
+    verify_against(storage, Against { range, head, ..Against::default() })
+}
+
+/// Checks the journal in `storage`, and the tree beside it.
+///
+/// # Errors
+/// Reading failed, or the export could not be written. What is broken is in the report.
+pub fn verify_against(storage: &dyn Storage, against: Against) -> Result<Report, TreeError> {
+    let Against { range, head, checkpoint, key, export } = against;
     let names = storage.list().map_err(io_error("list", "the journal's directory"))?;
     let segments: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
+    let whole = head.is_some() || checkpoint.is_some() || export.is_some();
     let first = match range {
-        Some((from, _)) if head.is_none() => last_before(storage, &segments, from)?,
+        Some((from, _)) if !whole => last_before(storage, &segments, from)?,
         _ => 1,
     };
-    let mut walk = Walk::new(storage, range, head, first);
+    let tree = TreeCheck::open(storage, first, checkpoint.as_ref(), key, export)?;
+    let mut walk = Walk::new(storage, range, head, first, tree);
     if let Some(&last) = segments.last() {
         for segment in first..=last {
             if !walk.segment(segment, last)? {
@@ -36,6 +70,7 @@ pub fn verify(
             }
         }
     }
+    walk.finish_tree()?;
     let set_aside = names.into_iter().filter(|name| is_torn_name(name)).collect();
     Ok(walk.report(set_aside))
 }
@@ -68,10 +103,21 @@ struct Walk<'a> {
     torn: Option<Torn>,
     broken: Option<Broken>,
     clean_end: bool,
+    tree: Option<TreeCheck>,
+    /// Where the tree was first seen to be another than what was published, and the last record before.
+    contradicted: Option<(Position, Seq)>,
+    /// Where reading is.
+    at: Position,
 }
 
 impl<'a> Walk<'a> {
-    fn new(storage: &'a dyn Storage, range: Option<(Seq, Seq)>, given: Option<Head>, first: u64) -> Self {
+    fn new(
+        storage: &'a dyn Storage,
+        range: Option<(Seq, Seq)>,
+        given: Option<Head>,
+        first: u64,
+        tree: Option<TreeCheck>,
+    ) -> Self {
         let (from, to) = range.unwrap_or((Seq(1), Seq(u64::MAX)));
         Self {
             storage,
@@ -85,11 +131,14 @@ impl<'a> Walk<'a> {
             torn: None,
             broken: None,
             clean_end: false,
+            tree,
+            contradicted: None,
+            at: Position { segment: first, offset: 0 },
         }
     }
 
     /// Reads one segment; whether to go on.
-    fn segment(&mut self, segment: u64, last: u64) -> Result<bool, JournalError> {
+    fn segment(&mut self, segment: u64, last: u64) -> Result<bool, TreeError> {
         let name = file_name(segment);
         let failed = |error| io_error("read", &name)(error);
         let start = Position { segment, offset: 0 };
@@ -103,7 +152,8 @@ impl<'a> Walk<'a> {
         let (mut scan, carry, opening) = match Scan::open(file.clone(), segment).map_err(failed)? {
             Ok(opened) => opened,
             Err(BadOpening { flaw, format }) => {
-                return self.bad(&*file, format.as_ref(), start, &flaw, segment == last).map_err(failed);
+                let ended = self.bad(&*file, format.as_ref(), start, &flaw, segment == last);
+                return Ok(ended.map_err(failed)?);
             }
         };
         if let Err(flaw) = self.opening(&scan, &carry, &opening) {
@@ -116,11 +166,12 @@ impl<'a> Walk<'a> {
                     if let Err(flaw) = self.frame(&frame) {
                         return Ok(self.stop(frame.at, &flaw));
                     }
+                    self.frame_in_tree(&frame)?;
                 }
                 Step::End => return Ok(true),
                 Step::Bad(flaw) => {
                     let (format, at) = (Some(scan.format()), scan.position());
-                    return self.bad(&*file, format, at, &flaw, segment == last).map_err(failed);
+                    return Ok(self.bad(&*file, format, at, &flaw, segment == last).map_err(failed)?);
                 }
             }
         }
@@ -170,7 +221,44 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Adds the entries of a good frame to the tree. What contradicts it does not end the walk: the chain
+    /// may name a better place.
+    fn frame_in_tree(&mut self, frame: &Frame) -> Result<(), TreeError> {
+        let Some(tree) = &mut self.tree else { return Ok(()) };
+        let agreed = tree.fault().is_none();
+        let entries = frame.items.iter().filter_map(|item| match item {
+            Item::Entry(entry) => Some(entry),
+            _ => None,
+        });
+        let mut next = frame.first;
+        for (index, entry) in (0..).zip(entries) {
+            let seq = matches!(entry, Entry::Record(_)).then_some(next);
+            next.0 += u64::from(seq.is_some());
+            tree.entry(seq, entry, &Place { salt: frame.salt, index })?;
+        }
+        if agreed && tree.fault().is_some() {
+            self.contradicted = Some((frame.at, Seq(frame.first.0 - 1)));
+        }
+        Ok(())
+    }
+
+    fn finish_tree(&mut self) -> Result<(), TreeError> {
+        let Some(tree) = &mut self.tree else { return Ok(()) };
+        tree.finish(self.broken.is_none())?;
+        if let Some(fault) = tree.fault().filter(|_| self.broken.is_none()) {
+            let (at, after) = self.contradicted.unwrap_or((self.at, self.head.seq));
+            self.broken = Some(Broken {
+                segment: at.segment,
+                offset: at.offset,
+                after_seq: after.0,
+                reason: fault.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     fn passed(&mut self, frame: &Frame) {
+        self.at = frame.next;
         (self.head.frames, self.head.digest) = (self.head.frames + 1, frame.digest);
         if let Some(given) = self.given.filter(|given| given.frames == self.head.frames) {
             let same = given == self.head;
@@ -215,6 +303,8 @@ impl<'a> Walk<'a> {
             (None, Some(_)) => HeadCheck::NotReached,
             (None, None) => HeadCheck::EndsBefore,
         });
+        // One file is given: a head, or a checkpoint.
+        let given_head = given_head.or_else(|| self.tree.as_ref().and_then(TreeCheck::given));
         let waiting = |set: fn(&Ledger) -> &SeqSet| {
             self.ledger.as_ref().map_or(0, |ledger| set(ledger).count_within(&self.tally.range))
         };
@@ -240,6 +330,7 @@ impl<'a> Walk<'a> {
             torn: self.torn,
             set_aside,
             clean_end: self.clean_end,
+            tree: self.tree.as_ref().map(TreeCheck::report),
         }
     }
 }

@@ -7,12 +7,12 @@ use super::query::{Leaf, MAX_BYTES, MAX_CLAUSES, MAX_DEPTH, Node, QueryError};
 use super::value::{self, Compare, Raw};
 use crate::record::Timestamp;
 
-pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Node, QueryError> {
+pub(crate) fn parse(text: &str, now: Timestamp, kept_as: KeptAs<'_>) -> Result<Node, QueryError> {
     if text.len() > MAX_BYTES {
         let message = format!("the query has {} bytes. At most {MAX_BYTES} are accepted", text.len());
         return Err(QueryError { message, span: 0..text.len(), suggestion: None });
     }
-    let mut parser = Parser { text, at: 0, now, clauses: 0, depth: 0 };
+    let mut parser = Parser { text, at: 0, now, kept_as, clauses: 0, depth: 0 };
     let node = parser.any(None)?;
     parser.blanks();
     if parser.at < text.len() {
@@ -28,10 +28,14 @@ struct Asked<'a> {
     name: &'a str,
 }
 
+/// How a parameter's value is written where it is not kept as it is.
+pub(crate) type KeptAs<'a> = Option<&'a (dyn Fn(&str) -> String + 'a)>;
+
 struct Parser<'a> {
     text: &'a str,
     at: usize,
     now: Timestamp,
+    kept_as: KeptAs<'a>,
     clauses: usize,
     depth: usize,
 }
@@ -126,7 +130,7 @@ impl<'a> Parser<'a> {
             return Ok(Some(Node::All));
         }
         match value::free(&raw).map_err(|fault| fault.at(start..self.at))? {
-            Some(leaf) => self.leaf(leaf, start).map(Some),
+            Some(leaf) => self.leaf(leaf, start).map(|node| Some(self.or_as_kept(node, &raw))),
             None => Ok(None),
         }
     }
@@ -208,7 +212,18 @@ impl<'a> Parser<'a> {
         }
         let leaf = value::leaf(asked.field, asked.name, compare, &raw, self.now);
         let leaf = leaf.map_err(|fault| fault.at(start..self.at))?;
-        self.leaf(leaf, start)
+        let node = self.leaf(leaf, start)?;
+        Ok(if asked.field == Field::Params { self.or_as_kept(node, &raw) } else { node })
+    }
+
+    /// The same, or the value of a parameter in the form in which it was kept.
+    fn or_as_kept(&self, node: Node, raw: &Raw) -> Node {
+        let kept = self.kept_as.filter(|_| !raw.prefix).map(|kept_as| kept_as(&raw.text));
+        let text = kept.and_then(|kept| value::whole_word(&kept));
+        match text {
+            Some(text) => Node::Or(vec![node, Node::Leaf(Leaf::Text { field: Field::Params, text })]),
+            None => node,
+        }
     }
 
     /// A quoted or bare value up to a delimiter. The cursor stands after it.

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::field::Field;
 use super::{matches, parse};
-use crate::record::Timestamp;
+use crate::record::{Seq, Timestamp};
 use crate::view::View;
 
 /// Longest query, in bytes.
@@ -51,12 +51,40 @@ pub struct QueryError {
 impl Query {
     /// Understands a query; relative times count from `now`.
     pub fn parse(text: &str, now: Timestamp) -> Result<Query, QueryError> {
-        Ok(Query { source: text.to_owned(), root: parse::parse(text, now)? })
+        Ok(Query { source: text.to_owned(), root: parse::parse(text, now, None)? })
+    }
+
+    /// The same where parameters are kept in another form (as keyed hashes): `kept_as` makes it of a value, and what
+    /// asks for a parameter, or for any word, finds both.
+    pub fn parse_kept(
+        text: &str,
+        now: Timestamp,
+        kept_as: &dyn Fn(&str) -> String,
+    ) -> Result<Query, QueryError> {
+        Ok(Query { source: text.to_owned(), root: parse::parse(text, now, Some(kept_as))? })
     }
 
     /// The query that every record answers.
     pub fn all() -> Query {
         Query { source: String::new(), root: Node::All }
+    }
+
+    /// What answers both.
+    pub fn and(self, other: Query) -> Query {
+        let source = format!("({}) ({})", self.source, other.source);
+        Query { source, root: Node::And(vec![self.root, other.root]) }
+    }
+
+    /// What answers at least one.
+    pub fn or(self, other: Query) -> Query {
+        let source = format!("({}) OR ({})", self.source, other.source);
+        Query { source, root: Node::Or(vec![self.root, other.root]) }
+    }
+
+    /// The records at these positions, both ends included.
+    pub fn between(first: Seq, last: Seq) -> Query {
+        let root = Node::Leaf(Leaf::Number { field: Field::Seq, min: first.0, max: last.0 });
+        Query { source: format!("seq:{first}..{last}"), root }
     }
 
     /// The text as it was asked.

@@ -185,6 +185,11 @@ fn text(raw: &Raw) -> Result<Option<Text>, Fault> {
     Ok(Some(Text { whole, phrase, prefix }))
 }
 
+/// A value to be found as one word.
+pub(crate) fn whole_word(value: &str) -> Option<Text> {
+    text(&Raw { text: value.to_owned(), prefix: false, quoted: true }).ok().flatten()
+}
+
 fn number(
     field: Field,
     compare: Compare,

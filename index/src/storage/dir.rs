@@ -1,6 +1,6 @@
 //! [`Storage`] in a directory of the file system. Files and directory are private to their owner.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, FileType, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -53,19 +53,23 @@ impl DirStorage {
         check_name(name)?;
         Ok(self.dir.join(name))
     }
-}
 
-impl Storage for DirStorage {
-    fn list(&self) -> io::Result<Vec<String>> {
+    fn names(&self, wanted: fn(&FileType) -> bool) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for item in std::fs::read_dir(&self.dir)? {
             let item = item?;
-            if let (true, Ok(name)) = (item.file_type()?.is_file(), item.file_name().into_string()) {
+            if let (true, Ok(name)) = (wanted(&item.file_type()?), item.file_name().into_string()) {
                 names.push(name);
             }
         }
         names.sort_unstable();
         Ok(names)
+    }
+}
+
+impl Storage for DirStorage {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.names(FileType::is_file)
     }
 
     fn append(&self, name: &str) -> io::Result<Arc<dyn AppendFile>> {
@@ -89,6 +93,18 @@ impl Storage for DirStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.at(name)?)
+    }
+
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(Self::open(self.at(name)?)?))
+    }
+
+    fn make_folder(&self, name: &str) -> io::Result<Arc<dyn Storage>> {
+        Ok(Arc::new(Self::create(self.at(name)?)?))
+    }
+
+    fn folders(&self) -> io::Result<Vec<String>> {
+        self.names(FileType::is_dir)
     }
 
     fn sync_names(&self) -> io::Result<()> {

@@ -34,10 +34,12 @@ pub struct Faults {
     pub capacity: Option<u64>,
 }
 
-/// A disk in memory. Clones share it.
+/// A disk in memory. Clones share it, and so do folders inside.
 #[derive(Debug, Clone, Default)]
 pub struct FaultyMemory {
     disk: Arc<Mutex<Disk>>,
+    /// What stands before the names of a folder inside.
+    prefix: String,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +86,7 @@ impl FaultyMemory {
         let files = disk.files.iter().map(|content| content.crashed(torn)).collect();
         let names = disk.durable_names.clone();
         let after = Disk { files, durable_names: names.clone(), names, ..Disk::default() };
-        Self { disk: Arc::new(Mutex::new(after)) }
+        Self { disk: Arc::new(Mutex::new(after)), prefix: self.prefix.clone() }
     }
 
     /// The same bytes on a second disk, as after a killed process (the operating system lives on).
@@ -97,21 +99,29 @@ impl FaultyMemory {
             durable_names: disk.names.clone(),
             ..Disk::default()
         };
-        Self { disk: Arc::new(Mutex::new(after)) }
+        Self { disk: Arc::new(Mutex::new(after)), prefix: self.prefix.clone() }
     }
 
     /// The content of a file, if it exists.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk();
-        disk.names.get(name).map(|&index| disk.files[index].now.clone())
+        disk.names.get(&self.full(name)).map(|&index| disk.files[index].now.clone())
     }
 
     /// Replaces the content of a file as an intruder would.
     pub fn tamper(&self, name: &str, content: Vec<u8>) {
         let mut disk = self.disk();
-        let index = disk.create(name);
+        let index = disk.create(&self.full(name));
         disk.files[index] = Content { durable: content.clone(), now: content };
         disk.durable_names = disk.names.clone();
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn inside(&self, name: &str) -> Self {
+        Self { disk: Arc::clone(&self.disk), prefix: format!("{}{name}/", self.prefix) }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -165,17 +175,19 @@ impl Disk {
 
 impl Storage for FaultyMemory {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.disk().names.keys().cloned().collect())
+        let disk = self.disk();
+        let own = disk.names.keys().filter_map(|name| name.strip_prefix(&self.prefix));
+        Ok(own.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 
     fn append(&self, name: &str) -> io::Result<Arc<dyn AppendFile>> {
         check_name(name)?;
-        let index = self.disk().create(name);
+        let index = self.disk().create(&self.full(name));
         Ok(Arc::new(MemoryFile { memory: self.clone(), index }))
     }
 
     fn read(&self, name: &str) -> io::Result<Arc<dyn ReadFile>> {
-        let index = self.disk().names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        let index = self.disk().names.get(&self.full(name)).copied().ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(MemoryFile { memory: self.clone(), index }))
     }
 
@@ -187,13 +199,33 @@ impl Storage for FaultyMemory {
         disk.write(index, content)?;
         disk.count_sync()?;
         disk.files[index].durable = content.to_vec();
-        disk.names.insert(name.to_owned(), index);
-        disk.durable_names.insert(name.to_owned(), index);
+        disk.names.insert(self.full(name), index);
+        disk.durable_names.insert(self.full(name), index);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk().names.remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        self.disk().names.remove(&self.full(name)).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Storage>> {
+        check_name(name)?;
+        let folder = self.inside(name);
+        let exists = self.disk().names.keys().any(|name| name.starts_with(&folder.prefix));
+        if exists { Ok(Arc::new(folder)) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn make_folder(&self, name: &str) -> io::Result<Arc<dyn Storage>> {
+        check_name(name)?;
+        Ok(Arc::new(self.inside(name)))
+    }
+
+    fn folders(&self) -> io::Result<Vec<String>> {
+        let disk = self.disk();
+        let own = disk.names.keys().filter_map(|name| name.strip_prefix(&self.prefix)?.split_once('/'));
+        let mut folders: Vec<String> = own.map(|(folder, _)| folder.to_owned()).collect();
+        folders.dedup();
+        Ok(folders)
     }
 
     fn sync_names(&self) -> io::Result<()> {

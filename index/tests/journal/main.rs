@@ -8,3 +8,4 @@ mod golden;
 mod records;
 mod round_trip;
 mod tamper;
+mod tree;

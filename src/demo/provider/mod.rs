@@ -78,6 +78,10 @@ struct Tables {
     devices: HashMap<String, Device>,
     /// By authorization code.
     codes: HashMap<String, Code>,
+    /// Refresh tokens: whose they are.
+    refreshes: HashMap<String, usize>,
+    /// Groups that were changed.
+    groups: HashMap<usize, Vec<String>>,
 }
 
 struct Device {
@@ -172,6 +176,23 @@ impl DemoProvider {
             group_claim: "groups".into(),
             require_acr: Vec::new(),
             session_max_age,
+            refresh_every: Duration::from_secs(300),
+            outage_grace: Duration::from_secs(900),
+        }
+    }
+
+    /// From now on a person's logins are over, and they get no new ones renewed.
+    pub fn disable(&self, who: &str) {
+        if let Some((index, _)) = self.find(who) {
+            self.lock().refreshes.retain(|_, person| *person != index);
+        }
+    }
+
+    /// Gives a person other groups: their next tokens tell of them.
+    pub fn regroup(&self, who: &str, groups: &[&str]) {
+        if let Some((index, _)) = self.find(who) {
+            let groups = groups.iter().map(|&group| group.to_owned()).collect();
+            self.lock().groups.insert(index, groups);
         }
     }
 
@@ -325,6 +346,7 @@ impl DemoProvider {
         json!({
             "id_token": self.0.key.sign("JWT", &claims),
             "access_token": access,
+            "refresh_token": self.begin_refresh(person),
             "token_type": "Bearer",
             "expires_in": TOKEN_LIFE,
         })
@@ -336,8 +358,32 @@ impl DemoProvider {
             "name": person.name,
             "email": person.email,
             "email_verified": true,
-            "groups": person.groups,
+            "groups": self.groups(person),
         })
+    }
+
+    fn groups(&self, person: &Person) -> Vec<String> {
+        let index = self.0.people.iter().position(|known| known == person);
+        let changed = index.and_then(|index| self.lock().groups.get(&index).cloned());
+        changed.unwrap_or_else(|| person.groups.clone())
+    }
+
+    /// A new refresh token; none when there are too many.
+    fn begin_refresh(&self, person: &Person) -> Option<String> {
+        let index = self.0.people.iter().position(|known| known == person)?;
+        let mut tables = self.lock();
+        if tables.refreshes.len() >= MAX_DEVICES {
+            return None;
+        }
+        let word = random_word();
+        tables.refreshes.insert(word.clone(), index);
+        Some(word)
+    }
+
+    /// Whose a refresh token is, once.
+    fn take_refresh(&self, token: &str) -> Option<&Person> {
+        let index = self.lock().refreshes.remove(token)?;
+        self.0.people.get(index)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {

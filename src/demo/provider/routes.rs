@@ -142,6 +142,8 @@ struct TokenForm {
     redirect_uri: String,
     #[serde(default)]
     code_verifier: String,
+    #[serde(default)]
+    refresh_token: String,
 }
 
 async fn token(State(provider): State<DemoProvider>, Form(form): Form<TokenForm>) -> Response {
@@ -152,6 +154,9 @@ async fn token(State(provider): State<DemoProvider>, Form(form): Form<TokenForm>
         DEVICE_GRANT => provider.take_device(&form.device_code).map(|person| (person, None)),
         "authorization_code" => {
             provider.take_code(&form.code, &form.redirect_uri, &form.code_verifier).ok_or("invalid_grant")
+        }
+        "refresh_token" => {
+            provider.take_refresh(&form.refresh_token).map(|person| (person, None)).ok_or("invalid_grant")
         }
         _ => Err("unsupported_grant_type"),
     };

@@ -185,25 +185,6 @@ async fn summaries_count_what_the_caller_may_see() {
 }
 
 #[tokio::test]
-async fn an_export_holds_all_records_and_is_recorded_for_everybody() {
-    let house = House::open().await;
-    let maria = house.token(MARIA).await;
-    let get = async |path: &str| {
-        let answer = house.http.get(house.at(path)).bearer_auth(&maria).send().await.unwrap();
-        (answer.headers()["content-type"].to_str().unwrap().to_owned(), answer.text().await.unwrap())
-    };
-    let (kind, lines) = get("/api/v1/export?q=table:orders&format=jsonl&fields=id,sql").await;
-    assert_eq!((kind.as_str(), lines.lines().count()), ("application/x-ndjson", 40));
-    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-    assert_eq!(first.as_object().unwrap().len(), 2);
-    let (kind, table) = get("/api/v1/export?q=table:orders&format=csv&fields=seq,user").await;
-    assert_eq!(kind, "text/csv; charset=utf-8");
-    assert!(table.starts_with("seq,user\r\n") && table.lines().count() == 41, "{table}");
-    assert_eq!(house.book.readings(Event::AuditExport).len(), 2);
-    assert_eq!(house.get(&maria, "/api/v1/export?format=parquet").await.0, 400);
-}
-
-#[tokio::test]
 async fn sessions_show_their_text_to_auditors_alone() {
     let house = House::open().await;
     let (maria, ana, tom) = (house.token(MARIA).await, house.token(ANA).await, house.token(TOM).await);
@@ -262,4 +243,38 @@ async fn a_body_too_large_or_not_json_is_refused() {
 
 fn query(pairs: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+#[tokio::test]
+async fn a_record_is_proven_to_whoever_may_see_it_once_it_is_signed() {
+    let house = House::open().await;
+    let (maria, ana) = (house.token(MARIA).await, house.token(ANA).await);
+    let (_, all) = house.get(&ana, "/api/v1/events?q=user:ana%20event:query").await;
+    let path = format!("/api/v1/events/{}/proof", all["items"][0]["id"].as_str().unwrap());
+    assert_eq!(house.get(&ana, &path).await.0, 503, "nothing is signed yet");
+    assert_eq!(house.get(&ana, "/api/v1/log/head").await.1["checkpoint"], Value::Null);
+    house.book.sign();
+    assert_eq!(house.get(&maria, &path).await.0, 404);
+    let before = house.book.readings(Event::AuditSearch).len();
+    let (status, proof) = house.get(&ana, &path).await;
+    assert_eq!((status, &proof["seq"]), (200, &all["items"][0]["seq"]), "{proof}");
+    assert_eq!(house.book.readings(Event::AuditSearch).len(), before + 1);
+    let (_, head) = house.get(&ana, "/api/v1/log/head").await;
+    assert_eq!((&head["checkpoint"], &head["key"]), (&proof["checkpoint"], &proof["key"]));
+    house.book.set_full(true);
+    assert_eq!(house.get(&ana, &path).await.0, 503, "what cannot be recorded is not shown");
+}
+
+#[tokio::test]
+async fn a_signed_tree_continues_every_earlier_one_and_no_later_one() {
+    let house = House::open().await;
+    let maria = house.token(MARIA).await;
+    house.book.sign();
+    let (_, head) = house.get(&maria, "/api/v1/log/head").await;
+    let size: u64 = head["checkpoint"].as_str().unwrap().lines().nth(1).unwrap().parse().unwrap();
+    let (status, proof) = house.get(&maria, "/api/v1/log/consistency?from=1").await;
+    assert_eq!((status, proof["to"].as_u64()), (200, Some(size)), "{proof}");
+    for wrong in ["", "?from=x", "?from=2&to=1", "?from=1&to=100000", "?from=1&until=2"] {
+        assert_eq!(house.get(&maria, &format!("/api/v1/log/consistency{wrong}")).await.0, 400, "{wrong}");
+    }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgwitness_index::journal::{Journal, Options};
+use pgwitness_index::journal::{Journal, Options, Position};
+use pgwitness_index::proof::note::SignerKey;
+use pgwitness_index::proof::{Latest, TreeWriter};
 use pgwitness_index::record::*;
 use pgwitness_index::search::{self, Indexer, Search};
 use pgwitness_index::storage::{DirStorage, Storage};
@@ -22,6 +24,7 @@ use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
 use crate::http::{Api, Ends, Parts, Reach, Witness, router, serve, when};
 use crate::identity::{MintedTokens, Provider};
+use crate::proving::Proofs;
 
 /// May read all.
 pub(crate) const ANA: &str = "ana@shop.example";
@@ -46,6 +49,8 @@ pub(crate) struct Book {
     indexer: Mutex<Indexer>,
     full: AtomicBool,
     recorded: Mutex<Vec<Record>>,
+    tree: Mutex<TreeWriter>,
+    proofs: Proofs,
 }
 
 impl Book {
@@ -53,12 +58,16 @@ impl Book {
         let storage: Arc<dyn Storage> = Arc::new(DirStorage::create(dir.join("journal")).unwrap());
         let (journal, _) = Journal::open(Arc::clone(&storage), Options::default()).unwrap();
         let options = search::Options { memory_bytes: 15 << 20 };
-        let (indexer, search) = Indexer::open(&dir.join("index"), storage, options).unwrap();
+        let (indexer, search) = Indexer::open(&dir.join("index"), Arc::clone(&storage), options).unwrap();
+        let (latest, key) = (Latest::default(), sign_key().public().clone());
+        let tree = TreeWriter::open(Arc::clone(&storage), &key, latest.clone()).unwrap();
         let book = Self {
             journal: Mutex::new(journal),
             indexer: Mutex::new(indexer),
             full: AtomicBool::new(false),
             recorded: Mutex::default(),
+            tree: Mutex::new(tree),
+            proofs: Proofs::new(storage, latest, key),
         };
         (Arc::new(book), search)
     }
@@ -69,6 +78,19 @@ impl Book {
         let mut indexer = self.indexer.lock().unwrap();
         while !indexer.step(1000).unwrap().caught_up {}
         indexer.commit().unwrap();
+    }
+
+    /// The last record's position.
+    pub(crate) fn head_seq(&self) -> u64 {
+        self.journal.lock().unwrap().head().seq.0
+    }
+
+    /// Signs what was written.
+    pub(crate) fn sign(&self) {
+        let mut tree = self.tree.lock().unwrap();
+        let all = Position { segment: u64::MAX, offset: u64::MAX };
+        while !tree.step(all, 1000).unwrap() {}
+        tree.publish(&sign_key()).unwrap();
     }
 
     /// From now on, nothing can be recorded; or it can again.
@@ -82,6 +104,11 @@ impl Book {
         let of_kind = recorded.iter().filter(|record| record.event == event);
         of_kind.map(|record| (record.who.user.clone(), record.detail.clone())).collect()
     }
+}
+
+/// Signs the log.
+fn sign_key() -> SignerKey {
+    SignerKey::from_seed("shop.example/log", &[1; 32]).unwrap()
 }
 
 impl Witness for Book {
@@ -143,12 +170,31 @@ impl House {
             public_url: url.clone(),
             reach: Reach::PlainLoopback,
             warnings: Vec::new(),
+            hashed: None,
             witness: Arc::clone(&book) as Arc<dyn Witness>,
+            proofs: book.proofs.clone(),
         });
         tracker.spawn(serve(listener, router(api), tracker.clone(), stop.clone()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
         let http = http.timeout(Duration::from_secs(20)).build().unwrap();
         Self { url, provider, book, http, _stop: stop.drop_guard(), _dir: dir }
+    }
+
+    /// A person's statement, now; its position.
+    pub(crate) fn say(&self, user: &str, command: &str, sql: &str, done: Option<Completion>) -> u64 {
+        let mut record =
+            statement(self.provider.issuer(), user, when::now(), Uuid::now_v7(), sql, &[], &[], done);
+        if let Some(shape) = &mut record.shape {
+            Arc::make_mut(shape).command = command.into();
+        }
+        self.book.write(&[Entry::Record(Box::new(record))]);
+        self.book.head_seq()
+    }
+
+    /// The end of a statement that ran.
+    pub(crate) fn end(&self, seq: u64, outcome: Outcome) {
+        let end = Completion::new(outcome, TxnOutcome::Committed);
+        self.book.write(&[Entry::Completion(Completion { seq: Seq(seq), ..end })]);
     }
 
     /// An address of the API.
@@ -177,6 +223,16 @@ impl House {
         let answer = self.http.get(self.at(path)).bearer_auth(token).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
+}
+
+/// The end of a statement that went well.
+pub(crate) fn ended() -> Option<Completion> {
+    Some(Completion::new(Outcome::Ok, TxnOutcome::Committed))
+}
+
+/// The end of a statement that failed.
+pub(crate) fn failed() -> Option<Completion> {
+    Some(Completion::new(Outcome::Error, TxnOutcome::RolledBack))
 }
 
 fn people() -> Vec<Person> {

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod export;
 mod house;
+mod reading;
 mod signing_in;
+mod tail;
 
 pub(crate) use house::{ANA, House, MARIA, TOM};
 

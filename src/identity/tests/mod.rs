@@ -37,6 +37,8 @@ fn config(issuer: &str) -> Oidc {
         group_claim: "groups".to_owned(),
         require_acr: Vec::new(),
         session_max_age: Duration::from_secs(12 * 3600),
+        refresh_every: Duration::from_secs(300),
+        outage_grace: Duration::from_secs(900),
     }
 }
 

@@ -151,6 +151,11 @@ impl TestGateway {
         tokens["id_token"].as_str().unwrap_or_else(|| panic!("{tokens}")).to_owned()
     }
 
+    /// The identity provider.
+    pub(crate) fn provider(&self) -> &DemoProvider {
+        &self.provider
+    }
+
     pub(crate) fn database(&self) -> &str {
         &self.database
     }
@@ -359,7 +364,12 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             max_sql: 1 << 20,
             tags: shop::tags(),
         },
-        log: Log { dir: dir.join("journal"), durability: settings.durability },
+        log: Log {
+            dir: dir.join("journal"),
+            durability: settings.durability,
+            sign_key_file: dir.join("sign.key"),
+            anchor: None,
+        },
         index: Index {
             dir: dir.join("index"),
             commit_every: Duration::from_millis(50),

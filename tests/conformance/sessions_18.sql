@@ -1,0 +1,55 @@
+-- What 16 to 18 brought.
+set search_path = shop, public;
+insert into products (code, price) values ('new', 5) returning old.id, new.id, new.*, old is null;
+update products set stock = stock + 1 where id = 1 returning old.stock, new.stock, price;
+update products set stock = stock + 1 where id = 1 returning with (old as before, new as after) before.stock, after.code, products.weight;
+delete from scratch returning old.*, new.x;
+insert into products (code, price) values ('p1', 5) on conflict (id) do update set stock = excluded.stock returning old.price, new.code, excluded.stock;
+insert into products (code, price) values ('p7', 5) on conflict (id) do update set stock = excluded.stock returning old.price, new.code;
+merge into base b using customers c on b.a = c.id when matched then update set b = c.name when not matched by source then delete when not matched by target and c.id < 3 then insert values (c.id, c.name) returning merge_action(), b.*, c.email, old.b, new.a;
+with m as (merge into base b using scratch s on b.a = s.x when matched then delete returning b.a) select a from m;
+merge into names n using orders o on n.id = o.id when matched and o.quantity > 400 then update set name = 'x';
+create table virtual (a integer, b integer generated always as (a * 2) virtual, c integer generated always as (a + 1) stored);
+insert into virtual values (1) returning *;
+select b from virtual;
+select v from virtual v;
+update virtual set a = 3 where b = 2 returning old.b, new.c;
+create table periods (id int4range, at daterange, name text);
+alter table periods add constraint single check (not isempty(at)) not valid;
+select any_value(name), count(*) from customers group by feeling;
+select * from json_table('[{"a": 1, "b": [1, 2]}]', '$[*]' columns (n for ordinality, a integer path '$.a', nested path '$.b[*]' columns (b integer path '$'))) j;
+select j.a, c.id from customers c, json_table(c.profile, '$' columns (a text path '$.a' default c.name on empty)) j;
+select json_query(profile, '$.a' with wrapper), json_value(profile, '$.b' returning integer), json_exists(profile, '$.c' passing name as x) from customers;
+select json_object('a': name, 'b': born absent on null), json_array(id, name), json_arrayagg(name order by born) from customers group by id, name, born limit 1;
+select json_array(select name from names limit 2), json_objectagg(code: price) from products;
+select name is json object, json_scalar(name), json_serialize(profile::text), json('{}') from customers limit 1;
+select * from (select name from customers limit 1), (values (1));
+select column1 from (values (1)), orders limit 1;
+copy names to stdout;
+copy totals to stdout;
+copy scratch from stdin with (on_error ignore, reject_limit 3);
+1
+x
+\.
+explain (memory, serialize) select code from products;
+create view shorthand with (security_invoker = true) as select name from customers;
+select name from shorthand limit 1;
+vacuum (only_database_stats);
+analyze only events;
+select 1_000, 0xFF, id from orders where id = 0b11;
+alter table base alter column a set not null;
+select uuidv7() is not null, casefold(name), array_sort(tags), reverse(photo) from customers limit 1;
+set role reader;
+select name from shorthand limit 1;
+reset role;
+grant maintain on customers to reader;
+select pg_get_acl('pg_class'::regclass, 'customers'::regclass, 0);
+begin;
+alter table orders add column doubled integer generated always as (quantity * 2);
+select doubled from orders limit 1;
+select * from orders where doubled > 3 limit 1;
+rollback;
+create table temporal (id integer, valid daterange, primary key (id, valid without overlaps));
+insert into temporal values (1, '[2026-01-01,2026-02-01)') on conflict do nothing returning valid;
+insert into temporal values (1, '[2026-01-01,2026-02-01)') on conflict on constraint temporal_pkey do nothing;
+select t.valid from temporal t;
