@@ -168,9 +168,15 @@ impl Work {
                     }
                 }
             });
-            writer.map_err(|source| IndexError::Directory { path: self.dir.clone(), source })?;
-            self.read(indexer, &Writer { give, ended })
+            let writer = writer.map_err(|source| self.thread(source))?;
+            let read = self.read(indexer, &Writer { give, ended });
+            writer.join().map_err(|_| self.thread(io::Error::other("the thread that writes panicked")))?;
+            read
         })
+    }
+
+    fn thread(&self, source: io::Error) -> IndexError {
+        IndexError::Directory { path: self.dir.clone(), source }
     }
 
     fn read(&self, indexer: &mut Indexer, writer: &Writer) -> Result<(), IndexError> {
@@ -180,9 +186,15 @@ impl Work {
             // Read before the look: what was written before the stop is still taken.
             let stopping = self.stop.load(Ordering::Acquire);
             let progress = indexer.step(STEP)?;
-            if let Ok(written) = writer.ended.try_recv() {
-                indexer.finish(written?)?;
-                pace.ended(self.commit_every);
+            match writer.ended.try_recv() {
+                Ok(written) => {
+                    indexer.finish(written?)?;
+                    pace.ended(self.commit_every);
+                }
+                Err(mpsc::TryRecvError::Empty) => {}
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(self.thread(io::Error::other("the thread that writes ended")));
+                }
             }
             let now = Instant::now();
             let ends =

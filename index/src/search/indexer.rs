@@ -41,6 +41,9 @@ use crate::storage::Storage;
 /// An open record holds up so many later ones on their way to the index, and no more.
 const PATIENCE: usize = 8_192;
 
+/// So many changes of earlier records may be taken in place of one record.
+const CHANGES: usize = 4;
+
 /// Settings of the index.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -225,12 +228,15 @@ impl Indexer {
         &self.opened
     }
 
-    /// Reads on until about `max_records` are taken or the journal ends, and shows them. If memory is
-    /// full it commits first, or takes nothing while a [`Writing`] is under way.
+    /// Reads on until about `max_records` are taken, or a few times as many changes of earlier ones, or
+    /// the journal ends, and shows them. If memory is full it commits first, or takes nothing while a
+    /// [`Writing`] is under way.
     pub fn step(&mut self, max_records: usize) -> Result<Progress, IndexError> {
         let mut records = 0;
         let (mut caught_up, mut full) = (false, false);
-        while records < max_records.max(1) {
+        let mut left = max_records.max(1).saturating_mul(CHANGES);
+        while records < max_records.max(1) && left > 0 {
+            left -= 1;
             if self.tail.is_full() {
                 full = self.pen.is_none();
                 if full {
