@@ -11,9 +11,9 @@ use pgwitness_index::record::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-pub const SHAPES: usize = 5_000;
-pub const USERS: usize = 2_000;
-pub const DATABASES: usize = 40;
+pub(crate) const SHAPES: usize = 5_000;
+pub(crate) const USERS: usize = 2_000;
+pub(crate) const DATABASES: usize = 40;
 /// When the first record starts, microseconds since 1970.
 const BEGIN: i64 = 1_795_000_000_000_000;
 /// One statement in so many is prepared.
@@ -37,22 +37,21 @@ const COLUMNS: [&str; 10] =
     ["id", "email", "status", "created_at", "amount", "country", "name", "token", "kind", "parent_id"];
 
 /// One kind of statement.
-pub struct Kind {
-    pub shape: Arc<Shape>,
+pub(crate) struct Kind {
+    pub(crate) shape: Arc<Shape>,
     /// The text with `{}` where its values go.
     pattern: String,
     /// What the values are, in order: n number, e e-mail, u UUID, w word.
     values: &'static str,
     /// For a prepared statement.
     prepared: Option<Arc<[u8]>>,
-    command: &'static str,
 }
 
 /// Chooses among many, the first ones most often: item k with weight 1/k.
-pub struct Zipf(Vec<f64>);
+pub(crate) struct Zipf(Vec<f64>);
 
 impl Zipf {
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let mut sum = 0.0;
         Self(
             (1..=count)
@@ -64,7 +63,7 @@ impl Zipf {
         )
     }
 
-    pub fn pick(&self, rng: &mut StdRng) -> usize {
+    pub(crate) fn pick(&self, rng: &mut StdRng) -> usize {
         let total = self.0.last().copied().unwrap_or(1.0);
         let at = rng.gen_range(0.0..total);
         self.0.partition_point(|sum| *sum <= at).min(self.0.len() - 1)
@@ -72,7 +71,7 @@ impl Zipf {
 }
 
 /// Makes records.
-pub struct Generator {
+pub(crate) struct Generator {
     rng: StdRng,
     kinds: Arc<[Kind]>,
     kind: Arc<Zipf>,
@@ -81,11 +80,11 @@ pub struct Generator {
     whos: HashMap<(usize, usize), Arc<Who>>,
     time: i64,
     /// Microseconds between two records, on average.
-    pub pace_us: i64,
+    pub(crate) pace_us: i64,
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
             kinds: (0..SHAPES).map(kind).collect(),
@@ -99,7 +98,7 @@ impl Generator {
     }
 
     /// Another one for the same statements: for another thread or session.
-    pub fn fork(&self, seed: u64) -> Self {
+    pub(crate) fn fork(&self, seed: u64) -> Self {
         let Self { kinds, kind, user, database, .. } = self;
         Self {
             rng: StdRng::seed_from_u64(seed),
@@ -114,13 +113,13 @@ impl Generator {
     }
 
     /// The next record of one session.
-    pub fn record_as(&mut self, user: usize, database: usize) -> Record {
+    pub(crate) fn record_as(&mut self, user: usize, database: usize) -> Record {
         let kind = self.kind.pick(&mut self.rng);
         self.record_of(kind, user, database)
     }
 
     /// The next record of the mixed load; its end is promised.
-    pub fn record(&mut self) -> Record {
+    pub(crate) fn record(&mut self) -> Record {
         let kind = self.kind.pick(&mut self.rng);
         let user = self.user.pick(&mut self.rng);
         // Most people use one database.
@@ -130,7 +129,7 @@ impl Generator {
     }
 
     /// The next record of one kind, one user and one database: a hot statement of a pool.
-    pub fn record_of(&mut self, kind: usize, user: usize, database: usize) -> Record {
+    pub(crate) fn record_of(&mut self, kind: usize, user: usize, database: usize) -> Record {
         self.time += self.rng.gen_range(0..=2 * self.pace_us);
         let time = Timestamp(self.time);
         let id =
@@ -150,7 +149,7 @@ impl Generator {
     }
 
     /// How a record ends: of a hundred one fails.
-    pub fn end(&mut self, seq: Seq, record: &Record) -> Completion {
+    pub(crate) fn end(&mut self, seq: Seq, record: &Record) -> Completion {
         let command = record.shape.as_ref().map_or("SELECT", |shape| command(shape));
         let duration_us = self.rng.gen_range(80..4_000);
         if self.rng.gen_ratio(1, 100) {
@@ -218,7 +217,7 @@ fn kind(number: usize) -> Kind {
         analysis_notes: Vec::new(),
         tags: if b == "email" { vec!["pii".into()] } else { Vec::new() },
     };
-    Kind { shape: Arc::new(shape), pattern, values, prepared, command }
+    Kind { shape: Arc::new(shape), pattern, values, prepared }
 }
 
 fn who(user: usize, database: usize) -> Who {
