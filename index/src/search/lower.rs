@@ -117,8 +117,8 @@ impl Lowering<'_> {
         if numbers.is_empty() {
             return Ok(own);
         }
-        let referring = Referring { kind, column: self.columns.refers(kind), numbers: Arc::new(numbers) };
-        Ok(any(vec![own, Box::new(referring)]))
+        let column = self.columns.refers(kind);
+        Ok(Box::new(Referring { own, kind, column, numbers: Arc::new(numbers) }))
     }
 }
 

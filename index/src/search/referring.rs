@@ -13,42 +13,114 @@ use super::dictionary::Kind;
 use super::having::Together;
 
 /// Up to so many definitions have their documents listed; of more, documents are asked one by one.
-const LISTED_MAX: usize = 16;
+const LISTED_MAX: usize = 64;
 
-/// The documents that refer to one of the numbers.
-#[derive(Debug, Clone)]
+/// The documents that meet a condition themselves, or refer to one of the numbers.
+#[derive(Debug)]
 pub(crate) struct Referring {
+    pub(crate) own: Box<dyn Query>,
     pub(crate) kind: Kind,
     pub(crate) column: Column,
     pub(crate) numbers: Arc<HashSet<u64, FxBuildHasher>>,
 }
 
-impl Query for Referring {
-    fn weight(&self, _: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
-        Ok(Box::new(self.clone()))
+impl Clone for Referring {
+    fn clone(&self) -> Referring {
+        let numbers = Arc::clone(&self.numbers);
+        Referring { own: self.own.box_clone(), kind: self.kind, column: self.column, numbers }
     }
 }
 
-impl Weight for Referring {
+impl Query for Referring {
+    fn weight(&self, scoring: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        let (kind, column, numbers) = (self.kind, self.column, Arc::clone(&self.numbers));
+        Ok(Box::new(ReferringWeight { own: self.own.weight(scoring)?, kind, column, numbers }))
+    }
+}
+
+struct ReferringWeight {
+    own: Box<dyn Weight>,
+    kind: Kind,
+    column: Column,
+    numbers: Arc<HashSet<u64, FxBuildHasher>>,
+}
+
+impl Weight for ReferringWeight {
     fn scorer(&self, segment: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
-        if self.numbers.len() > LISTED_MAX {
+        let refers: Box<dyn DocSet> = if self.numbers.len() > LISTED_MAX {
             let values = segment.fast_fields().u64(self.kind.name())?.values;
             let mut asked =
                 Asked { values, numbers: Arc::clone(&self.numbers), doc: 0, end: segment.max_doc() };
             asked.settle();
-            return Ok(Box::new(ConstScorer::new(asked, boost)));
-        }
-        let inverted = segment.inverted_index(self.column)?;
-        let mut lists = Vec::new();
-        for number in self.numbers.iter() {
-            let term = Term::from_field_u64(self.column, *number);
-            lists.extend(inverted.read_postings(&term, IndexRecordOption::Basic)?);
-        }
-        Ok(Box::new(ConstScorer::new(Together::new(lists), boost)))
+            Box::new(asked)
+        } else {
+            let inverted = segment.inverted_index(self.column)?;
+            let mut lists = Vec::new();
+            for number in self.numbers.iter() {
+                let term = Term::from_field_u64(self.column, *number);
+                lists.extend(inverted.read_postings(&term, IndexRecordOption::Basic)?);
+            }
+            Box::new(Together::new(lists))
+        };
+        let own = self.own.scorer(segment, boost)?;
+        let doc = own.doc().min(refers.doc());
+        Ok(Box::new(ConstScorer::new(Either { own, refers, doc }, boost)))
     }
 
     fn explain(&self, _: &SegmentReader, _: DocId) -> tantivy::Result<Explanation> {
-        Ok(Explanation::new("referring to a definition", 1.0))
+        Ok(Explanation::new("itself or by reference", 1.0))
+    }
+}
+
+/// The documents of two sets. Tantivy's own union looks at thousands of documents ahead, which costs
+/// much where each has to be asked; this one looks at what it is asked for.
+struct Either {
+    own: Box<dyn Scorer>,
+    /// May stand behind `doc`.
+    refers: Box<dyn DocSet>,
+    doc: DocId,
+}
+
+impl DocSet for Either {
+    fn advance(&mut self) -> DocId {
+        if self.doc == TERMINATED { TERMINATED } else { self.seek(self.doc + 1) }
+    }
+
+    fn seek(&mut self, target: DocId) -> DocId {
+        if self.doc < target {
+            if self.own.doc() < target {
+                self.own.seek(target);
+            }
+            if self.refers.doc() < target {
+                self.refers.seek(target);
+            }
+            self.doc = self.own.doc().min(self.refers.doc());
+        }
+        self.doc
+    }
+
+    fn seek_danger(&mut self, target: DocId) -> SeekDangerResult {
+        if target >= TERMINATED {
+            return SeekDangerResult::SeekLowerBound(target);
+        }
+        if self.own.doc() < target {
+            self.own.seek(target);
+        }
+        // Both kinds of references can be sought after this, whatever it found.
+        let found = self.own.doc() == target
+            || self.refers.doc() == target
+            || (self.refers.doc() < target
+                && matches!(self.refers.seek_danger(target), SeekDangerResult::Found));
+        self.doc = target;
+        if found { SeekDangerResult::Found } else { SeekDangerResult::SeekLowerBound(target + 1) }
+    }
+
+    fn doc(&self) -> DocId {
+        self.doc
+    }
+
+    fn size_hint(&self) -> u32 {
+        self.own.size_hint().saturating_add(self.refers.size_hint())
     }
 }
 

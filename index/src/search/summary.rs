@@ -344,6 +344,8 @@ impl Search {
         for segment in moment.searcher.segment_readers() {
             let fast = segment.fast_fields();
             let defines = fast.u64(DEFINES)?.values;
+            let columns = fields.iter().map(|field| fast.str(field.name()));
+            let columns = columns.collect::<tantivy::Result<Vec<_>>>()?;
             for kind in (Values { fields: fields.to_vec() }).kinds() {
                 let term = self.columns().definitions(kind);
                 let inverted = segment.inverted_index(term.field())?;
@@ -351,7 +353,7 @@ impl Search {
                 let Some(mut definitions) = postings.map_err(tantivy::TantivyError::from)? else { continue };
                 while definitions.doc() != TERMINATED {
                     if let Some(times) = references.get(&defines.get_val(definitions.doc())) {
-                        add_values(segment, definitions.doc(), fields, *times, counted)?;
+                        add_values(&columns, definitions.doc(), *times, counted)?;
                     }
                     definitions.advance();
                 }
@@ -363,14 +365,13 @@ impl Search {
 
 /// Adds the values of one document, so many times.
 fn add_values(
-    segment: &SegmentReader,
+    columns: &[Option<StrColumn>],
     doc: DocId,
-    fields: &[Field],
     times: u64,
     counted: &mut [Counts],
 ) -> tantivy::Result<()> {
-    for (field, counts) in fields.iter().zip(counted) {
-        let Some(column) = segment.fast_fields().str(field.name())? else { continue };
+    for (column, counts) in columns.iter().zip(counted) {
+        let Some(column) = column else { continue };
         for value in column.term_ords(doc) {
             let mut name = String::new();
             if column.ord_to_str(value, &mut name)? {
