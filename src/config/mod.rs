@@ -462,6 +462,8 @@ pub struct Limits {
     pub max_pipeline: usize,
     /// Logins waiting for approval, in all.
     pub max_pending_logins: usize,
+    /// So many failed logins of one user from one address within 15 minutes lock it out, and so many of one address.
+    pub login_failures: (u32, u32),
     /// Threads that carry sessions.
     pub relay_threads: NonZeroUsize,
     /// Connecting to a database.
@@ -484,6 +486,7 @@ impl Default for Limits {
             max_statement_memory: 256 << 20,
             max_pipeline: 100_000,
             max_pending_logins: 1000,
+            login_failures: (5, 100),
             relay_threads: half_of_the_processors(),
             connect_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),

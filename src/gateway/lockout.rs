@@ -12,8 +12,6 @@ use tokio::time::Instant;
 
 /// Failures are counted for this long.
 const WINDOW: Duration = Duration::from_secs(15 * 60);
-/// Failures of one user from one address that lock it, and of one address with whatever users.
-const FAILURES: (u32, u32) = (5, 100);
 /// The first lock; each further one within the window is twice as long, up to [`WINDOW`].
 const FIRST_LOCK: Duration = Duration::from_secs(30);
 /// Users and addresses that are remembered; beyond, the half that was quiet the longest is forgotten.
@@ -23,8 +21,12 @@ const MAX_REMEMBERED: usize = 20_000;
 type Key = (Option<String>, IpAddr);
 
 /// Failed logins, as far as they are remembered.
-#[derive(Debug, Default)]
-pub(super) struct Lockout(Mutex<HashMap<Key, Tally>>);
+#[derive(Debug)]
+pub(super) struct Lockout {
+    tallies: Mutex<HashMap<Key, Tally>>,
+    /// Failures of one user from one address that lock it, and of one address with whatever users.
+    most: (u32, u32),
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Tally {
@@ -35,6 +37,10 @@ struct Tally {
 }
 
 impl Lockout {
+    pub(super) fn new(most: (u32, u32)) -> Self {
+        Self { tallies: Mutex::default(), most }
+    }
+
     /// How long a user from an address is still locked out.
     pub(super) fn left(&self, user: &str, from: IpAddr, now: Instant) -> Option<Duration> {
         let tallies = self.lock();
@@ -47,7 +53,7 @@ impl Lockout {
         let mut tallies = self.lock();
         let [one, all] = keys(user, from);
         let locks =
-            [(one, FAILURES.0), (all, FAILURES.1)].map(|(key, most)| count(&mut tallies, key, most, now));
+            [(one, self.most.0), (all, self.most.1)].map(|(key, most)| count(&mut tallies, key, most, now));
         locks.into_iter().flatten().max()
     }
 
@@ -58,7 +64,7 @@ impl Lockout {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Tally>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_fifth_failure_locks_and_each_further_lock_is_twice_as_long() {
-        let (lockout, now) = (Lockout::default(), Instant::now());
+        let (lockout, now) = (Lockout::new((5, 100)), Instant::now());
         assert_eq!(fail(&lockout, "ann", HERE, 5, now), [None, None, None, None, Some(30)]);
         assert_eq!(lockout.left("ann", HERE, now), Some(FIRST_LOCK));
         assert_eq!(lockout.left("ann", HERE, now + FIRST_LOCK), None);
@@ -121,7 +127,7 @@ mod tests {
 
     #[test]
     fn nobody_is_locked_out_by_their_name_from_elsewhere() {
-        let (lockout, now) = (Lockout::default(), Instant::now());
+        let (lockout, now) = (Lockout::new((5, 100)), Instant::now());
         fail(&lockout, "ann", HERE, 50, now);
         assert!(lockout.left("ann", HERE, now).is_some());
         assert_eq!(lockout.left("ann", THERE, now), None);
@@ -130,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_address_that_tries_many_users_is_locked_out_as_a_whole() {
-        let (lockout, now) = (Lockout::default(), Instant::now());
+        let (lockout, now) = (Lockout::new((5, 100)), Instant::now());
         for at in 0..100 {
             fail(&lockout, &format!("user{at}"), HERE, 1, now);
         }
@@ -140,7 +146,7 @@ mod tests {
 
     #[test]
     fn success_and_time_make_failures_forgotten() {
-        let (lockout, now) = (Lockout::default(), Instant::now());
+        let (lockout, now) = (Lockout::new((5, 100)), Instant::now());
         fail(&lockout, "ann", HERE, 4, now);
         assert!(!lockout.succeeded("ann", HERE));
         assert_eq!(fail(&lockout, "ann", HERE, 4, now), [None; 4]);
@@ -151,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (lockout, now) = (Lockout::default(), Instant::now());
+        let (lockout, now) = (Lockout::new((5, 100)), Instant::now());
         for at in 0..30_000_u32 {
             lockout.failed("x", IpAddr::from(at.to_be_bytes()), now);
         }

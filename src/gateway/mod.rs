@@ -145,7 +145,7 @@ impl Gateway {
             cancel_keys: CancelKeys::default(),
             refusals: Refusals::default(),
             live: LiveSessions::default(),
-            lockout: Lockout::default(),
+            lockout: Lockout::new(config.limits.login_failures),
             renewing: Renewing::default(),
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,

@@ -107,12 +107,19 @@ impl DocSet for Either {
             self.own.seek(target);
         }
         // Both kinds of references can be sought after this, whatever it found.
-        let found = self.own.doc() == target
-            || self.refers.doc() == target
-            || (self.refers.doc() < target
-                && matches!(self.refers.seek_danger(target), SeekDangerResult::Found));
+        let refers = match self.refers.doc() {
+            doc if doc < target => self.refers.seek_danger(target),
+            doc if doc == target => SeekDangerResult::Found,
+            doc => SeekDangerResult::SeekLowerBound(doc),
+        };
         self.doc = target;
-        if found { SeekDangerResult::Found } else { SeekDangerResult::SeekLowerBound(target + 1) }
+        match refers {
+            SeekDangerResult::SeekLowerBound(next) if self.own.doc() != target => {
+                // Where nothing is left, this must say so: who aligns sets would count up to the last number.
+                SeekDangerResult::SeekLowerBound(next.min(self.own.doc()))
+            }
+            _ => SeekDangerResult::Found,
+        }
     }
 
     fn doc(&self) -> DocId {
@@ -185,5 +192,20 @@ impl DocSet for Asked {
 
     fn size_hint(&self) -> u32 {
         self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tantivy::query::EmptyScorer;
+
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_left_the_next_document_is_none() {
+        let refers = Box::new(Together::new(Vec::new()));
+        let mut nothing = Either { own: Box::new(EmptyScorer), refers, doc: TERMINATED };
+        assert_eq!(nothing.seek_danger(5), SeekDangerResult::SeekLowerBound(TERMINATED));
+        assert_eq!(nothing.seek_danger(TERMINATED), SeekDangerResult::SeekLowerBound(TERMINATED));
     }
 }

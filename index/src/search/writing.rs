@@ -50,8 +50,10 @@ impl Pen {
             let merging = merging.get_mut().unwrap_or_else(PoisonError::into_inner);
             match Pin::new(merging).poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(done) => done?,
-            };
+                // Segments that are gone already: what is there is looked at again.
+                Poll::Ready(Ok(_) | Err(TantivyError::InvalidArgument(_))) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+            }
             self.merging = None;
         }
         let mut pieces: Vec<Piece<SegmentId>> = Vec::new();

@@ -84,6 +84,8 @@ class Gateway:
             "access": {"auditor": ["group:security"]},
             "log": {"dir": self.log_dir, "durability": "batch"},
             "index": {"dir": folder / "index"},
+            # Many tests fail to log in, all from one address.
+            "limits": {"login_failures": 10_000, "login_failures_of_address": 10_000},
         }
         more = settings.pop("upstream", {})
         for name, values in settings.items():
