@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
-use crate::identity::{MintedTokens, Pairings, Provider, Services};
+use crate::identity::{MintedTokens, Pairings, Provider, Services, Whose};
 use crate::indexing::Indexing;
 use crate::proving::{Anchors, Proofs, Proving};
 use crate::recorder::{Recorder, RecorderThread};
@@ -372,12 +372,7 @@ impl Witness for House {
         self.gateway.live_sessions().list().iter().map(session).collect()
     }
 
-    fn end(&self, ends: &http::Ends) -> usize {
-        let whose = match ends.clone() {
-            http::Ends::Session(id) => gateway::Whose::Session(id),
-            http::Ends::Login(id) => gateway::Whose::Login(id),
-            http::Ends::Person { iss, sub } => gateway::Whose::Person { iss, sub },
-        };
-        self.gateway.end_sessions(&whose)
+    fn end(&self, whose: &Whose) -> usize {
+        self.gateway.end_sessions(whose)
     }
 }

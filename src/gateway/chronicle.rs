@@ -332,8 +332,7 @@ impl Chronicle {
     }
 
     fn params<'v>(&mut self, values: impl Iterator<Item = Value<'v>>, types: &[u32]) -> Vec<Param> {
-        let gateway = self.gateway.clone();
-        let capture = &gateway.config.capture;
+        let capture = &self.gateway.config.capture;
         if !capture.keeps_parameters() {
             return Vec::new();
         }

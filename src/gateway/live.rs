@@ -8,6 +8,8 @@ use pgwitness_index::record::{Timestamp, Who};
 use pgwitness_protocol::reply::Say;
 use tokio::sync::Notify;
 
+use crate::identity::Whose;
+
 /// A session as others see it.
 #[derive(Debug, Clone)]
 pub struct LiveSession {
@@ -21,31 +23,12 @@ pub struct LiveSession {
     pub(super) order: Arc<Order>,
 }
 
-/// Which sessions are meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whose {
-    /// The one of this id.
-    Session(String),
-    /// All that one approval opened.
-    Login(String),
-    /// All of a person.
-    Person {
-        /// The provider.
-        iss: String,
-        /// The provider's own id of them.
-        sub: String,
-    },
-}
-
-impl Whose {
-    /// Whether a session is meant.
-    #[must_use]
-    pub fn is(&self, who: &Who) -> bool {
-        match self {
-            Self::Session(id) => *id == who.session,
-            Self::Login(id) => *id == who.login,
-            Self::Person { iss, sub } => *iss == who.iss && *sub == who.sub,
-        }
+/// Whether a session is meant.
+pub(super) fn is_meant(whose: &Whose, who: &Who) -> bool {
+    match whose {
+        Whose::Session(id) => *id == who.session,
+        Whose::Login(id) => *id == who.login,
+        Whose::Person { iss, sub } => *iss == who.iss && *sub == who.sub,
     }
 }
 
@@ -95,7 +78,7 @@ impl LiveSessions {
 
     /// Ends sessions: each is told by these words, at the next moment without a transaction. Says how many.
     pub(super) fn end(&self, whose: &Whose, words: &Say) -> usize {
-        let open: Vec<_> = self.lock().values().filter(|live| whose.is(&live.who)).cloned().collect();
+        let open: Vec<_> = self.lock().values().filter(|live| is_meant(whose, &live.who)).cloned().collect();
         open.iter().for_each(|live| live.order.give(words.clone()));
         open.len()
     }

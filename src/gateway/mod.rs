@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
-use crate::identity::{MintedTokens, Pairings, Principal, Provider, Services};
+use crate::identity::{MintedTokens, Pairings, Principal, Provider, Services, Whose};
 use crate::recorder::Recorder;
 use crate::tls::{self, Door, Entrance, TlsError};
 use accuracy::Accuracy;
@@ -59,7 +59,7 @@ pub use capture::{AsKept, as_kept};
 pub use databases::{Looked, look_up};
 pub use explaining::Explaining;
 pub use listener::serve;
-pub use live::{LiveSession, LiveSessions, Whose};
+pub use live::{LiveSession, LiveSessions};
 pub use workers::Workers;
 
 /// Everything that sessions share. Each part is cheap to clone or behind this one `Arc`.
@@ -183,11 +183,7 @@ impl Gateway {
 
     /// What could open more sessions ends.
     fn revoke(&self, whose: &Whose) {
-        let meant = |principal: &Principal| match whose {
-            Whose::Session(_) => false,
-            Whose::Login(login) => principal.login() == login,
-            Whose::Person { iss, sub } => principal.iss() == iss && principal.sub() == sub,
-        };
+        let meant = |principal: &Principal| whose.means(principal);
         self.pairings.revoke(meant);
         self.minted.revoke_all(meant);
     }

@@ -1,7 +1,7 @@
 //! Logins that the provider can be asked about are asked about: who was disabled loses their sessions, who has other
 //! groups has other roles.
 //!
-//! A provider that is away changes nothing for open sessions; after [`Oidc::outage_grace`] paired secrets and minted
+//! A provider that is away changes nothing for open sessions; after [`outage_grace`](crate::config::Oidc::outage_grace) paired secrets and minted
 //! tokens open no more of them.
 
 use std::collections::HashSet;
@@ -13,10 +13,9 @@ use pgwitness_protocol::reply::{Say, Severity};
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::{Gateway, Whose};
-#[allow(unused_imports, reason = "for the documentation")]
-use crate::config::Oidc;
-use crate::identity::{LoginError, Principal};
+use super::Gateway;
+use super::live::is_meant;
+use crate::identity::{LoginError, Principal, Whose};
 use crate::policy;
 
 /// Logins that are followed at one time; those beyond end when their life is over.
@@ -64,7 +63,7 @@ impl Gateway {
     /// Whether a login has an open session, or something that opens one.
     fn is_used(&self, login: &str) -> bool {
         let whose = Whose::Login(login.to_owned());
-        let open = self.live.lock().values().any(|live| whose.is(&live.who));
+        let open = self.live.lock().values().any(|live| is_meant(&whose, &live.who));
         open || self.pairings.knows(login) || self.minted.knows(login)
     }
 
@@ -73,7 +72,8 @@ impl Gateway {
         self.pairings.update(now);
         self.minted.update(now);
         let whose = Whose::Login(now.login().to_owned());
-        let open: Vec<_> = self.live.lock().values().filter(|live| whose.is(&live.who)).cloned().collect();
+        let open: Vec<_> =
+            self.live.lock().values().filter(|live| is_meant(&whose, &live.who)).cloned().collect();
         for live in open {
             let who = &live.who;
             if policy::role_for(self.role_map(), now, &who.role, &who.db, SystemTime::now()).is_err() {

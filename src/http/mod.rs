@@ -49,7 +49,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::config::Access;
-use crate::identity::{MintedTokens, Provider};
+use crate::identity::{MintedTokens, Provider, Whose};
 use crate::proving::Proofs;
 
 pub use health::health;
@@ -71,23 +71,7 @@ pub trait Witness: Send + Sync {
     /// The open database sessions, one object each.
     fn sessions(&self) -> Vec<Value>;
     /// Ends sessions at their next moment without a transaction, and what could open more of them. Says how many.
-    fn end(&self, ends: &Ends) -> usize;
-}
-
-/// Which sessions are to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ends {
-    /// The one of this id.
-    Session(String),
-    /// All of a login, with the secrets that stand for it.
-    Login(String),
-    /// All of a person, with the secrets that stand for them.
-    Person {
-        /// The provider.
-        iss: String,
-        /// The provider's own id of them.
-        sub: String,
-    },
+    fn end(&self, whose: &Whose) -> usize;
 }
 
 /// How browsers reach us; decides the cookie.

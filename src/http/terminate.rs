@@ -13,7 +13,8 @@ use serde_json::json;
 use super::api::Answer;
 use super::auth::{Caller, require_json};
 use super::problem::Problem;
-use super::{Api, Ends, audit};
+use super::{Api, audit};
+use crate::identity::Whose;
 
 /// `POST /api/v1/sessions/{id}/terminate`
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -68,9 +69,9 @@ async fn terminate(
         Scope::Person => (Event::LoginRevoked, format!("all logins of {}", word("user"))),
     };
     let ends = match asked.scope {
-        Scope::Session => Ends::Session(id),
-        Scope::Login => Ends::Login(word("login")),
-        Scope::Person => Ends::Person { iss, sub },
+        Scope::Session => Whose::Session(id),
+        Scope::Login => Whose::Login(word("login")),
+        Scope::Person => Whose::Person { iss, sub },
     };
     // Recorded first, as everything that has an effect.
     let done = Completion::new(Outcome::Ok, TxnOutcome::None);

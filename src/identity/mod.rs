@@ -29,6 +29,7 @@ mod service;
 mod tests;
 mod token;
 mod transport;
+mod whose;
 
 pub use bearer::{ACKNOWLEDGED, OAUTHBEARER, read_bearer};
 pub use browser::Authorization;
@@ -41,6 +42,7 @@ pub use principal::{Mode, Principal};
 pub use provider::{Provider, SetupError};
 pub use scram::{Channel, Exchange, ScramError};
 pub use service::{BadVerifier, Services};
+pub use whose::Whose;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

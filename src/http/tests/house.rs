@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
-use crate::http::{Api, Ends, Parts, Reach, Witness, router, serve, when};
-use crate::identity::{MintedTokens, Provider};
+use crate::http::{Api, Parts, Reach, Witness, router, serve, when};
+use crate::identity::{MintedTokens, Provider, Whose};
 use crate::proving::Proofs;
 
 /// May read all.
@@ -138,8 +138,8 @@ impl Witness for Book {
         vec![one(MARIA, "select 1"), one(ANA, "select 2")]
     }
 
-    fn end(&self, ends: &Ends) -> usize {
-        usize::from(*ends != Ends::Session(String::new()))
+    fn end(&self, whose: &Whose) -> usize {
+        usize::from(*whose != Whose::Session(String::new()))
     }
 }
 
