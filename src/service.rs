@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
-use crate::identity::{MintedTokens, Pairings, Provider, Services, Whose};
+use crate::identity::{Logins, MintedTokens, Pairings, Provider, Services, Whose};
 use crate::indexing::Indexing;
 use crate::proving::{Anchors, Proofs, Proving};
 use crate::recorder::{Recorder, RecorderThread};
@@ -111,7 +111,9 @@ impl Service {
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage)?;
         let provider =
-            Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins);
+            Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins.0);
+        let page = config.http.public_url.as_ref();
+        let logins = Logins::new(provider.clone(), page, config.limits.max_pending_logins);
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
         let drain_timeout = config.limits.drain_timeout;
@@ -119,7 +121,7 @@ impl Service {
         let gateway = Gateway::new(gateway::Parts {
             config: config.clone(),
             recorder: recorder.clone(),
-            provider: provider.clone(),
+            logins: logins.clone(),
             pairings,
             minted: minted.clone(),
             services,
@@ -134,6 +136,7 @@ impl Service {
         let api = Api::new(http::Parts {
             search,
             provider: provider.clone(),
+            approvals: logins.page().cloned(),
             minted: minted.clone(),
             access: config.access.clone(),
             public_url,

@@ -25,7 +25,7 @@ use crate::config::{
     TlsVersion, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
-use crate::demo::provider::{DemoProvider, Person};
+use crate::demo::provider::{ApproveError, DemoProvider, Person};
 use crate::demo::seed;
 use crate::demo::shop::{self, Shop};
 use crate::gateway::Approver;
@@ -100,10 +100,13 @@ struct Host {
     always: bool,
     /// While the sample queries run, their logins are approved.
     seeding: AtomicBool,
+    tracker: TaskTracker,
 }
 
 impl Approver for Host {
-    fn approve(&self, user_code: &str, startup_user: &str) {
+    fn approve(&self, link: &str, user_code: &str, startup_user: &str) {
+        // So that whoever has the code alone (`pgwitness approve`) finds the page.
+        self.provider.point(user_code, link);
         if !self.always && !self.seeding.load(Ordering::Acquire) {
             return;
         }
@@ -112,13 +115,17 @@ impl Approver for Host {
             .iter()
             .find(|person| person.roles.contains(&startup_user))
             .map_or(startup_user, |person| person.email);
-        let approved = self
-            .provider
-            .approve(user_code, person)
-            .or_else(|_| self.provider.approve(user_code, shop::people().first().map_or("", |p| p.email)));
-        if let Err(error) = approved {
-            tracing::warn!(%error, "could not approve a login of the demo");
-        }
+        let (provider, code, person) = (self.provider.clone(), user_code.to_owned(), person.to_owned());
+        self.tracker.spawn(async move {
+            let mut approved = provider.approve_anywhere(&code, &person).await.map(|_| ());
+            if let (Err(ApproveError::NoSuchPerson { .. }), Some(first)) = (&approved, shop::people().first())
+            {
+                approved = provider.approve_anywhere(&code, first.email).await.map(|_| ());
+            }
+            if let Err(error) = approved {
+                tracing::warn!(%error, "could not approve a login of the demo");
+            }
+        });
     }
 }
 
@@ -151,6 +158,7 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         provider: provider.clone(),
         always: args.auto_approve || args.exec.is_some(),
         seeding: AtomicBool::new(false),
+        tracker: tracker.clone(),
     });
     let running = Running::start(&args, behind, place, doors, &provider, host, stop.clone()).await?;
     let seeds = running.seed(&args).await;
@@ -231,7 +239,12 @@ impl Running {
             },
             login: Vec::new(),
             services: Vec::new(),
-            limits: Limits { drain_timeout: Duration::from_secs(3), ..Limits::default() },
+            limits: Limits {
+                drain_timeout: Duration::from_secs(3),
+                // All clients of the demo have one address.
+                max_pending_logins: (1000, 1000),
+                ..Limits::default()
+            },
         };
         let journal = config.log.dir.clone();
         let service = Service::start(config, doors, Some(host.clone()), stop).await?;
@@ -281,7 +294,7 @@ impl Running {
         let mut page = self.http.clone();
         page.query_pairs_mut().append_pair("q", SAMPLE_QUERY);
         let mut out = String::new();
-        out += "\nconnect (open the link that it shows, and be Ann):\n";
+        out += "\nconnect (open the link that it shows, type its code, and be Ann):\n";
         out += &format!("  psql \"host={ip} port={port} dbname={database} user={user}\"\n");
         out += "search (sign in as Carol, the auditor; or as anybody, to see one's own):\n";
         out += &format!("  {page}\n  {own} search '{SAMPLE_QUERY}'\n");

@@ -279,7 +279,7 @@ pub(super) async fn searching<T: Send + 'static>(
 
 /// Runs a search off the runtime's threads; its place is free again when the work has ended, not
 /// when the client has gone.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     api: &Arc<Api>,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {

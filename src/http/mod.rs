@@ -6,6 +6,7 @@
 //!
 //! - `api`: the routes below `/api/v1`.
 //! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
+//! - `approve`: the page on which a waiting login is approved.
 //! - `audit`: the records about reading.
 //! - `proof`: the signed head, and proofs.
 //! - `page`: the embedded page and its content security policy.
@@ -13,6 +14,7 @@
 
 mod access;
 mod api;
+mod approve;
 mod ask;
 mod audit;
 mod auth;
@@ -49,7 +51,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::config::Access;
-use crate::identity::{MintedTokens, Provider, Whose};
+use crate::identity::{Approvals, MintedTokens, Provider, Whose};
 use crate::proving::Proofs;
 
 pub use health::health;
@@ -87,6 +89,7 @@ pub enum Reach {
 pub struct Api {
     search: Search,
     provider: Provider,
+    approvals: Option<Approvals>,
     minted: MintedTokens,
     access: Access,
     public_url: Url,
@@ -95,6 +98,7 @@ pub struct Api {
     witness: Arc<dyn Witness>,
     proofs: Proofs,
     browsers: browser::Browsers,
+    visits: approve::Visits,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
     manifests: export::Manifests,
@@ -111,6 +115,8 @@ pub struct Parts {
     pub search: Search,
     /// The identity provider.
     pub provider: Provider,
+    /// Logins that are approved at our page, if they are.
+    pub approvals: Option<Approvals>,
     /// Minted tokens.
     pub minted: MintedTokens,
     /// Who may read all, and who operates.
@@ -135,6 +141,7 @@ impl Api {
         Arc::new(Self {
             search: parts.search,
             provider: parts.provider,
+            approvals: parts.approvals,
             minted: parts.minted,
             access: parts.access,
             public_url: parts.public_url,
@@ -143,6 +150,7 @@ impl Api {
             witness: parts.witness,
             proofs: parts.proofs,
             browsers: browser::Browsers::new(),
+            visits: approve::Visits::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
             manifests: export::Manifests::new(),
@@ -156,6 +164,7 @@ impl Api {
 pub fn router(api: Arc<Api>) -> Router {
     let routes = Router::new()
         .merge(api::routes())
+        .merge(approve::routes())
         .merge(browser::routes())
         .merge(terminate::routes())
         .merge(page::routes())

@@ -8,7 +8,7 @@
 //! Secrets are never kept: entries are found by a keyed hash whose key is random in each process.
 //! A secret belongs to the first person who approved it, whatever user or database comes with it
 //! later. What is remembered is bounded by `MAX_ENTRIES` and `MAX_OWNERS`; logins that wait
-//! are bounded by the [`Provider`].
+//! are bounded by [`Logins`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{DeviceLogin, LoginError, Mode, Principal, Provider};
+use super::{Asked, LoginError, Logins, Mode, PendingLogin, Principal};
 use crate::config::Secret;
 
 /// Waiting and approved secrets at once.
@@ -63,9 +63,18 @@ enum Stage {
     /// The provider is being asked for a code.
     Starting,
     /// The code is shown.
-    Waiting(DeviceLogin),
+    Waiting(PendingLogin),
     /// Over, for good or bad.
     Done(Result<Principal, LoginError>),
+}
+
+/// For what a secret is entered with, exactly as the client says it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The startup user.
+    pub user: &'a str,
+    /// The database.
+    pub database: &'a str,
 }
 
 /// What a secret opens.
@@ -81,7 +90,7 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Waiter {
     /// Link and code.
-    pub login: DeviceLogin,
+    pub login: PendingLogin,
     /// Whether this connection started the login; the others joined it.
     pub is_first: bool,
     stage: watch::Receiver<Stage>,
@@ -109,18 +118,19 @@ impl Pairings {
         Self(Arc::new(Inner { key, tracker, stop, tables: Mutex::default() }))
     }
 
-    /// Enters with a secret for a wanted user and database. Cancel-safe.
+    /// Enters with a secret for a wanted user and database; if it is the first, `asked` is what is shown of it.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// The login could not be started, or a bound is reached.
     pub async fn enter(
         &self,
         secret: &Secret,
-        user: &str,
-        database: &str,
-        provider: &Provider,
+        wanted: Wanted<'_>,
+        asked: Asked,
+        logins: &Logins,
     ) -> Result<Entry, LoginError> {
-        let (mut stage, is_first) = self.join(secret, user, database, provider)?;
+        let (mut stage, is_first) = self.join(secret, wanted, asked, logins)?;
         let reached = {
             let reached = stage.wait_for(|stage| !matches!(stage, Stage::Starting)).await;
             reached.map_err(|_| LoginError::Canceled)?.clone()
@@ -156,11 +166,11 @@ impl Pairings {
     fn join(
         &self,
         secret: &Secret,
-        user: &str,
-        database: &str,
-        provider: &Provider,
+        wanted: Wanted<'_>,
+        asked: Asked,
+        logins: &Logins,
     ) -> Result<(watch::Receiver<Stage>, bool), LoginError> {
-        let key = self.0.hash(&[secret.reveal(), user, database]);
+        let key = self.0.hash(&[secret.reveal(), wanted.user, wanted.database]);
         let owner = self.0.hash(&[secret.reveal()]);
         let now = SystemTime::now();
         let mut tables = self.0.lock();
@@ -182,13 +192,13 @@ impl Pairings {
         tables.entries.insert(key, stage.clone());
         drop(tables);
         let attempt = Attempt { pairings: self.clone(), key, owner, stage: sender };
-        let (provider, stop) = (provider.clone(), self.0.stop.clone());
+        let (logins, stop) = (logins.clone(), self.0.stop.clone());
         self.0.tracker.spawn(async move {
             // `biased`: a stopping gateway lets nobody in any more.
             let result = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(LoginError::Canceled),
-                result = attempt.log_in(&provider) => result,
+                result = attempt.log_in(&logins, asked) => result,
             };
             attempt.finish(result);
         });
@@ -245,10 +255,10 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn log_in(&self, provider: &Provider) -> Result<Principal, LoginError> {
-        let login = provider.start_device().await?;
+    async fn log_in(&self, logins: &Logins, asked: Asked) -> Result<Principal, LoginError> {
+        let login = logins.begin(asked).await?;
         self.stage.send_replace(Stage::Waiting(login.clone()));
-        Ok(provider.wait_device(&login).await?.by(Mode::Pairing))
+        Ok(login.wait().await?.by(Mode::Pairing))
     }
 
     fn finish(self, result: Result<Principal, LoginError>) {

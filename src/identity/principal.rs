@@ -73,12 +73,14 @@ struct Inner {
     expires: SystemTime,
     /// What the provider can be asked with whether the login still stands.
     refresh: Option<Secret>,
+    /// What we know ourselves of how it was verified, in the record's words.
+    ours: Vec<(String, String)>,
 }
 
 impl Principal {
     pub(super) fn new(who: Verified, mode: Mode, expires: SystemTime) -> Self {
         let login = Uuid::now_v7().to_string();
-        Self(Arc::new(Inner { who, mode, login, expires, refresh: None }))
+        Self(Arc::new(Inner { who, mode, login, expires, refresh: None, ours: Vec::new() }))
     }
 
     /// The same login, reached in another way.
@@ -101,6 +103,13 @@ impl Principal {
     /// The same login, of the person as the provider tells of them now.
     pub(super) fn as_now(&self, now: &Self) -> Self {
         Self(Arc::new(Inner { who: now.0.who.clone(), ..(*self.0).clone() }))
+    }
+
+    /// The same login, with a fact of ours about how it was verified.
+    pub(super) fn knowing(&self, fact: &str, value: &str) -> Self {
+        let mut ours = self.0.ours.clone();
+        ours.push((fact.to_owned(), value.to_owned()));
+        Self(Arc::new(Inner { ours, ..(*self.0).clone() }))
     }
 
     pub(super) fn refresh_token(&self) -> Option<&Secret> {
@@ -163,10 +172,11 @@ impl Principal {
     }
 
     /// How the login was verified, as pairs in the order to show them: mode, amr, acr, auth_time,
-    /// iat, exp, jti, kid, email_verified; what the provider did not say is left out.
+    /// iat, exp, jti, kid, email_verified; what the provider did not say is left out. At the end what we know
+    /// ourselves: approved_from, the address of the browser at our page.
     pub fn auth(&self) -> Vec<(String, String)> {
         let mode = ("mode".to_owned(), self.0.mode.as_str().to_owned());
-        std::iter::once(mode).chain(self.0.who.auth.iter().cloned()).collect()
+        std::iter::once(mode).chain(self.0.who.auth.iter().chain(&self.0.ours).cloned()).collect()
     }
 
     /// When the login ends.

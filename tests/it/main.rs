@@ -2,6 +2,7 @@
 
 mod support;
 
+mod approving;
 mod beyond;
 mod bounds;
 mod cancel;

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
 use crate::http::{Api, Parts, Reach, Witness, router, serve, when};
-use crate::identity::{MintedTokens, Provider, Whose};
+use crate::identity::{Logins, MintedTokens, Provider, Whose};
 use crate::proving::Proofs;
 
 /// May read all.
@@ -37,6 +37,7 @@ pub(crate) const TOM: &str = "tom@shop.example";
 pub(crate) struct House {
     pub(crate) url: Url,
     pub(crate) provider: DemoProvider,
+    pub(crate) logins: Logins,
     pub(crate) book: Arc<Book>,
     pub(crate) http: reqwest::Client,
     _stop: DropGuard,
@@ -162,9 +163,12 @@ impl House {
         book.write(&samples(provider.issuer()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let known = Provider::new(provider.oidc(Duration::from_secs(3600))).unwrap();
+        let logins = Logins::new(known.clone(), Some(&url), (100, 50));
         let api = Api::new(Parts {
             search,
-            provider: Provider::new(provider.oidc(Duration::from_secs(3600))).unwrap(),
+            provider: known,
+            approvals: logins.page().cloned(),
             minted: MintedTokens::new(),
             access: Access { auditor: vec!["group:security".into()], admin: vec!["group:platform".into()] },
             public_url: url.clone(),
@@ -177,7 +181,7 @@ impl House {
         tracker.spawn(serve(listener, router(api), tracker.clone(), stop.clone()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
         let http = http.timeout(Duration::from_secs(20)).build().unwrap();
-        Self { url, provider, book, http, _stop: stop.drop_guard(), _dir: dir }
+        Self { url, provider, logins, book, http, _stop: stop.drop_guard(), _dir: dir }
     }
 
     /// A person's statement, now; its position.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod approving;
 mod export;
 mod house;
 mod reading;

@@ -11,17 +11,29 @@ use super::{House, MARIA};
 
 /// As much of a browser as signing in needs.
 #[derive(Default, Clone)]
-struct Browser {
-    cookies: BTreeMap<String, String>,
+pub(super) struct Browser {
+    pub(super) cookies: BTreeMap<String, String>,
 }
 
 impl Browser {
-    fn cookie_line(&self) -> String {
+    pub(super) fn cookie_line(&self) -> String {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    async fn get(&mut self, house: &House, url: Url) -> Response {
+    pub(super) async fn get(&mut self, house: &House, url: Url) -> Response {
         let answer = house.http.get(url).header("cookie", self.cookie_line()).send().await.unwrap();
+        self.keep(answer)
+    }
+
+    /// Sends a form of one of our pages.
+    pub(super) async fn post(&mut self, house: &House, url: Url, form: &[(&str, &str)]) -> Response {
+        let request = house.http.post(url).header("cookie", self.cookie_line());
+        let answer = request.header("sec-fetch-site", "same-origin").form(form).send().await.unwrap();
+        self.keep(answer)
+    }
+
+    /// Keeps the cookies of an answer.
+    fn keep(&mut self, answer: Response) -> Response {
         for line in answer.headers().get_all(SET_COOKIE) {
             let line = line.to_str().unwrap();
             assert!(
@@ -43,21 +55,21 @@ impl Browser {
         assert_eq!(answer.status(), 303);
         let login = house.at(location(&answer).as_str());
         let answer = self.get(house, login).await;
-        let at_provider: Url = location(&answer).parse().unwrap();
-        let mut form: Vec<(String, String)> = at_provider.query_pairs().into_owned().collect();
-        form.push(("user".into(), MARIA.into()));
-        let answer = house
-            .http
-            .post(format!("{}/authorize", house.provider.issuer()))
-            .form(&form)
-            .send()
-            .await
-            .unwrap();
-        location(&answer).parse().unwrap()
+        at_provider(house, &answer, MARIA).await
     }
 }
 
-fn location(answer: &Response) -> String {
+/// What the provider sends the browser back to, when its person has signed in there.
+pub(super) async fn at_provider(house: &House, led: &Response, who: &str) -> Url {
+    let at_provider: Url = location(led).parse().unwrap();
+    let mut form: Vec<(String, String)> = at_provider.query_pairs().into_owned().collect();
+    form.push(("user".into(), who.into()));
+    let answer =
+        house.http.post(format!("{}/authorize", house.provider.issuer())).form(&form).send().await.unwrap();
+    location(&answer).parse().unwrap()
+}
+
+pub(super) fn location(answer: &Response) -> String {
     answer.headers()[LOCATION].to_str().unwrap().to_owned()
 }
 

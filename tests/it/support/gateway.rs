@@ -42,9 +42,14 @@ pub(crate) struct TestGateway {
 struct Everybody(DemoProvider);
 
 impl Approver for Everybody {
-    fn approve(&self, user_code: &str, startup_user: &str) {
-        // Who is not known stays unapproved: the test sees a login that waits.
-        let _ = self.0.approve(user_code, startup_user);
+    fn approve(&self, link: &str, user_code: &str, startup_user: &str) {
+        self.0.point(user_code, link);
+        let (provider, code, user) = (self.0.clone(), user_code.to_owned(), startup_user.to_owned());
+        #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+        tokio::spawn(async move {
+            // Who is not known stays unapproved: the test sees a login that waits.
+            let _ = provider.approve_anywhere(&code, &user).await;
+        });
     }
 }
 
@@ -93,7 +98,12 @@ impl Default for Settings {
             upstream_tls: None,
             max_clients: 100,
             index_paused: false,
-            limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+            limits: Limits {
+                drain_timeout: Duration::from_secs(2),
+                // All clients of a test have one address.
+                max_pending_logins: (1000, 1000),
+                ..Limits::default()
+            },
             server: None,
             change: Box::new(|_| {}),
             application_name: AppLabel::default(),
