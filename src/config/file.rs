@@ -5,7 +5,9 @@
 mod capture;
 mod log;
 mod login;
+mod roles;
 mod upstream;
+mod workload;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -15,13 +17,15 @@ use std::time::Duration;
 use capture::CaptureTable;
 use log::LogTable;
 use login::{LoginTable, ServiceTable};
+use roles::{ReplicationTable, RoleMapTable};
 use serde::Deserialize;
 use upstream::UpstreamTable;
 use url::Url;
+use workload::WorkloadTable;
 
 use super::{
-    Access, ClientCertificates, Config, Http, Index, Limits, Listen, ListenTls, Oidc, ReplicationRule,
-    RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
+    Access, ClientCertificates, Config, Http, Index, Limits, Listen, ListenTls, Oidc, Secret, TlsFiles,
+    TlsVersion, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -49,6 +53,8 @@ struct File {
     login: Vec<LoginTable>,
     #[serde(default)]
     service: Vec<ServiceTable>,
+    #[serde(default)]
+    workload: Vec<WorkloadTable>,
     #[serde(default)]
     access: AccessTable,
     #[serde(default)]
@@ -108,32 +114,6 @@ struct OidcTable {
     session_max_age: Option<String>,
     refresh_every: Option<String>,
     outage_grace: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoleMapTable {
-    #[serde(default)]
-    groups: Vec<String>,
-    #[serde(default)]
-    users: Vec<String>,
-    #[serde(default)]
-    databases: Vec<String>,
-    roles: Vec<String>,
-    expires: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplicationTable {
-    #[serde(default)]
-    groups: Vec<String>,
-    #[serde(default)]
-    users: Vec<String>,
-    #[serde(default)]
-    databases: Vec<String>,
-    #[serde(default)]
-    roles: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -241,6 +221,7 @@ impl Reading {
         let login: Vec<_> = file.login.into_iter().map(|rule| self.login_rule(rule)).collect();
         let services: Vec<_> = file.service.into_iter().map(|table| self.service(table)).collect();
         self.check_services(&services, &login);
+        let workloads = self.workloads(file.workload, &oidc);
         let capture = self.capture(file.capture);
         let log = self.log(file.log);
         let index = self.index(file.index, &log.dir);
@@ -267,6 +248,7 @@ impl Reading {
             index,
             login,
             services,
+            workloads,
             limits,
         })
     }
@@ -483,26 +465,6 @@ impl Reading {
             refresh_every,
             outage_grace,
         }
-    }
-
-    fn role_mapping(&mut self, table: RoleMapTable) -> RoleMapping {
-        if table.groups.is_empty() && table.users.is_empty() {
-            self.wrong("role_map", "name groups or users (users = [\"*\"] means everybody)");
-        }
-        if table.roles.is_empty() {
-            self.wrong("role_map", "names no roles");
-        }
-        let expires = self.moment("role_map.expires", table.expires.as_deref());
-        let RoleMapTable { groups, users, databases, roles, .. } = table;
-        RoleMapping { groups, users, databases, roles, expires }
-    }
-
-    fn replication_rule(&mut self, table: ReplicationTable) -> ReplicationRule {
-        let ReplicationTable { groups, users, databases, roles } = table;
-        if groups.is_empty() && users.is_empty() {
-            self.wrong("replication", "name groups or users (users = [\"*\"] means everybody)");
-        }
-        ReplicationRule { groups, users, databases, roles }
     }
 
     fn index(&mut self, table: IndexTable, log: &Path) -> Index {

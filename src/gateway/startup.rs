@@ -305,12 +305,15 @@ impl Accepted {
             .map_err(|refusal| {
                 let text =
                     format!("{} may not use role \"{user}\" in database \"{database}\"", principal.user());
-                let mut turned = Turned::fatal(Event::Denied, "28000", text)
-                    .hint("Ask whoever runs the gateway for a role_map entry.");
+                let mut turned = Turned::fatal(Event::RoleDenied, "28000", text).hint(refusal.hint);
                 turned.reason = refusal.reason;
                 turned
             })
-            .inspect(|granted| self.who.role.clone_from(&granted.role))
+            .inspect(|granted| {
+                self.who.role.clone_from(&granted.role);
+                // Counted as people count, from 1.
+                self.who.auth.push(("rule".to_owned(), format!("role_map {}", granted.rule + 1)));
+            })
     }
 
     fn may_replicate(&self, principal: &Principal, granted: &Granted) -> Result<(), Turned> {
@@ -321,7 +324,7 @@ impl Accepted {
         };
         policy::may_replicate(&self.gateway.config.replication, principal, &granted.role, stretch).map_err(
             |refusal| {
-                Turned::fatal(Event::Denied, "28000", refusal.reason)
+                Turned::fatal(Event::RoleDenied, "28000", refusal.reason)
                     .hint("A replication stream reads whole databases without naming a table.")
             },
         )
@@ -415,10 +418,10 @@ impl Accepted {
             catalog.refresh(&granted.role).await;
         }
         let early = std::mem::take(&mut self.early);
+        let ends = granted.until.map_or(principal.expires(), |end| end.min(principal.expires()));
         let replication = self.wanted.replication;
         let terms = Terms { message: &self.message, label: self.label.take(), replication };
-        let mut session =
-            Session::open(&gateway, self.who.clone(), terms, upstream, catalog, early, principal.expires());
+        let mut session = Session::open(&gateway, self.who.clone(), terms, upstream, catalog, early, ends);
         let start = Completion::new(Outcome::Ok, TxnOutcome::None);
         let detail = match replication {
             Some(replication) => format!("{}, {}", self.wanted.user, replication.as_str()),

@@ -3,7 +3,7 @@
 //!
 //! Names are compared with what the provider vouches for. A `users` entry matches the person's
 //! name (the configured claim), or their e-mail address if the provider says `email_verified`;
-//! an unverified address matches nothing. Addresses are compared without regard to the case of
+//! an unverified address matches nothing; `sub:` and the provider's own id of the person match that. Addresses are compared without regard to the case of
 //! ASCII letters, everything else exactly.
 
 mod decide;
@@ -16,9 +16,14 @@ use crate::identity::Principal;
 
 /// Everybody, in a list of users or databases.
 const ANY: &str = "*";
+/// Before the provider's own id of a person, in a list of users.
+const SUBJECT: &str = "sub:";
 
-/// Whether the person is called `name`.
+/// Whether the person is called `name`, or is the subject that `sub:` names.
 fn is_named(principal: &Principal, name: &str) -> bool {
+    if let Some(sub) = name.strip_prefix(SUBJECT) {
+        return principal.sub() == sub;
+    }
     same_name(principal.user(), name)
         || principal.verified_email().is_some_and(|email| same_name(email, name))
 }

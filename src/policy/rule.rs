@@ -1,6 +1,6 @@
 //! Which database role a person may become.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{ANY, is_in_group, is_named, same_name};
 use crate::config::{ReplicationRule, RoleMapping};
@@ -13,6 +13,8 @@ pub struct Granted {
     pub role: String,
     /// Position of the rule in the configuration, from 0.
     pub rule: usize,
+    /// The rule ends then.
+    pub until: Option<SystemTime>,
 }
 
 /// No role, with a reason fit for the person: it names only what is theirs.
@@ -21,13 +23,22 @@ pub struct Granted {
 pub struct Refusal {
     /// What was refused, why, and what to do.
     pub reason: String,
+    /// What the person can do, without saying anything of the rules.
+    pub hint: String,
+}
+
+impl Refusal {
+    fn new(reason: String) -> Self {
+        Self { reason, hint: "Ask whoever runs the gateway for a role_map entry.".to_owned() }
+    }
 }
 
 /// The role that a person gets who asked for `wanted` in `database`.
 ///
 /// The first rule that matches person and database decides, and no later one is looked at. The
 /// wanted role must be in its list; or, if `wanted` is the person's own name, e-mail address or the
-/// part before the `@`, it is the first of the list. A rule without roles refuses.
+/// part before the `@`, it is the first of the list. A rule without roles refuses, and so does one that asks for another
+/// authentication context than the login's.
 ///
 /// # Errors
 /// No rule matches, or the deciding rule does not give that role.
@@ -38,7 +49,7 @@ pub fn role_for(
     database: &str,
     now: SystemTime,
 ) -> Result<Granted, Refusal> {
-    let refuse = |reason| Err(Refusal { reason });
+    let refuse = |reason| Err(Refusal::new(reason));
     let user = principal.user();
     let deciding = map.iter().enumerate().find(|(_, rule)| rule_matches(rule, principal, database, now));
     let Some((position, rule)) = deciding else {
@@ -46,11 +57,20 @@ pub fn role_for(
             "no rule lets {user} into database \"{database}\". Ask whoever runs pgwitness for a role_map entry"
         ));
     };
+    if !rule.require_acr.is_empty()
+        && !rule.require_acr.iter().any(|acr| Some(acr.as_str()) == principal.acr())
+    {
+        let needed = rule.require_acr.join(" or ");
+        let reason = format!("{user} needs a stronger login for database \"{database}\": acr {needed}");
+        return Err(Refusal { reason, hint: format!("A stronger login is needed there (acr {needed}).") });
+    }
+    let until = rule.expires.map(|end| UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or(0)));
+    let granted = |role: &str| Ok(Granted { role: role.to_owned(), rule: position, until });
     if rule.roles.iter().any(|role| role == wanted) {
-        return Ok(Granted { role: wanted.to_owned(), rule: position });
+        return granted(wanted);
     }
     match rule.roles.first() {
-        Some(first) if is_own_name(principal, wanted) => Ok(Granted { role: first.clone(), rule: position }),
+        Some(first) if is_own_name(principal, wanted) => granted(first),
         Some(_) => refuse(format!(
             "{user} may not be role \"{wanted}\" in database \"{database}\". Connect as one of: {}",
             rule.roles.join(", ")
@@ -103,7 +123,7 @@ pub fn may_replicate(
             format!("{user} may not open a connection for physical replication as role \"{role}\"")
         }
     };
-    Err(Refusal { reason })
+    Err(Refusal::new(reason))
 }
 
 fn rule_matches(rule: &RoleMapping, principal: &Principal, database: &str, now: SystemTime) -> bool {
@@ -121,7 +141,7 @@ fn rule_matches(rule: &RoleMapping, principal: &Principal, database: &str, now: 
 
 /// Whether the startup `user` is just the person's own name, which many clients send by default.
 fn is_own_name(principal: &Principal, wanted: &str) -> bool {
-    let own = [Some(principal.user()), principal.verified_email(), principal.service()];
+    let own = [Some(principal.user()), principal.verified_email(), principal.configured_name()];
     own.into_iter().flatten().any(|name| {
         let local = name.split_once('@').map(|(local, _)| local);
         same_name(name, wanted) || local.is_some_and(|local| local.eq_ignore_ascii_case(wanted))
@@ -130,8 +150,6 @@ fn is_own_name(principal: &Principal, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn rule(groups: &[&str], users: &[&str], databases: &[&str], roles: &[&str]) -> RoleMapping {
@@ -141,7 +159,7 @@ mod tests {
             users: own(users),
             databases: own(databases),
             roles: own(roles),
-            expires: None,
+            ..RoleMapping::default()
         }
     }
 
@@ -159,7 +177,7 @@ mod tests {
         let principal = Principal::for_test(user, groups);
         let got = role_for(&rules(), &principal, wanted, database, SystemTime::now());
         match expect {
-            Ok((role, rule)) => assert_eq!(got, Ok(Granted { role: role.to_owned(), rule })),
+            Ok((role, rule)) => assert_eq!(got, Ok(Granted { role: role.to_owned(), rule, until: None })),
             Err(words) => {
                 let reason = got.unwrap_err().reason;
                 assert!(reason.contains(words), "{reason}");
