@@ -301,7 +301,7 @@ impl Accepted {
             return Err(Turned::fatal(Event::Denied, "28000", reason));
         }
         let (user, database) = (&self.wanted.user, &self.wanted.database);
-        policy::role_for(self.gateway.role_map(), principal, user, database, SystemTime::now())
+        policy::role_for(self.gateway.role_map(), &principal.into(), user, database, SystemTime::now())
             .map_err(|refusal| {
                 let text =
                     format!("{} may not use role \"{user}\" in database \"{database}\"", principal.user());
@@ -322,12 +322,11 @@ impl Accepted {
             Replication::Physical => Stretch::Server,
             Replication::Logical => Stretch::Database(&self.wanted.database),
         };
-        policy::may_replicate(&self.gateway.config.replication, principal, &granted.role, stretch).map_err(
-            |refusal| {
+        policy::may_replicate(&self.gateway.config.replication, &principal.into(), &granted.role, stretch)
+            .map_err(|refusal| {
                 Turned::fatal(Event::RoleDenied, "28000", refusal.reason)
                     .hint("A replication stream reads whole databases without naming a table.")
-            },
-        )
+            })
     }
 
     async fn connect(&mut self, granted: &Granted) -> Result<(Arc<Server>, Upstream), Turned> {

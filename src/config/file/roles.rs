@@ -1,11 +1,12 @@
 //! `[[role_map]]` and `[[replication]]`: who may become which role.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Reading;
 use crate::config::{ReplicationRule, RoleMapping};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoleMapTable {
     #[serde(default)]
@@ -20,7 +21,7 @@ pub(super) struct RoleMapTable {
     expires: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplicationTable {
     #[serde(default)]

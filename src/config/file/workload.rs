@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
@@ -12,7 +13,7 @@ use crate::config::{ClaimRule, Oidc, Workload};
 /// A token may be this old, unless the rule says otherwise.
 const MAX_LIFE: Duration = Duration::from_secs(3600);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkloadTable {
     name: String,
@@ -24,7 +25,7 @@ pub(super) struct WorkloadTable {
     max_life: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Values {
     One(String),
