@@ -110,8 +110,9 @@ impl Service {
             Proving::start(&config.log, log_host(&config), storage.clone(), recorder.clone())?;
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage)?;
-        let provider =
-            Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins.0);
+        let provider = Provider::new(config.oidc.clone())?
+            .with_pending_limit(config.limits.max_pending_logins.0)
+            .with_workloads(&config.workloads)?;
         let page = config.http.public_url.as_ref();
         let logins = Logins::new(provider.clone(), page, config.limits.max_pending_logins);
         let minted = MintedTokens::new();

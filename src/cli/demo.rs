@@ -239,6 +239,7 @@ impl Running {
             },
             login: Vec::new(),
             services: Vec::new(),
+            workloads: Vec::new(),
             limits: Limits {
                 drain_timeout: Duration::from_secs(3),
                 // All clients of the demo have one address.
@@ -478,7 +479,7 @@ fn given_upstream(text: &str) -> anyhow::Result<Behind> {
         users: vec!["*".into()],
         databases: Vec::new(),
         roles: vec![role],
-        expires: None,
+        ..RoleMapping::default()
     };
     let (role_map, access, tags) = (vec![everybody], shop::access(), shop::tags());
     Ok(Behind { upstream, database: name, role_map, access, tags, server: None })

@@ -36,6 +36,7 @@ mod tests;
 mod token;
 mod transport;
 mod whose;
+mod workload;
 
 pub use approval::{Answer, Approvals, CodeFault, LIFE as APPROVAL_LIFE, Request, State as RequestState};
 pub use asked::{Asked, Certificate, Opens, inert};

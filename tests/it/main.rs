@@ -18,6 +18,7 @@ mod modes;
 mod pipeline;
 mod relay;
 mod replication;
+mod roles;
 mod startup;
 mod state;
 mod tidy;

@@ -388,6 +388,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
         },
         login: Vec::new(),
         services: Vec::new(),
+        workloads: Vec::new(),
         limits: settings.limits.clone(),
     }
 }
