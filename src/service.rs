@@ -22,10 +22,10 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::clock;
-use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
+use crate::config::{ClientCertificates, Config, ListenTls, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
-use crate::identity::{Logins, MintedTokens, Pairings, Provider, Services, Whose};
+use crate::identity::{Keeping, KeptFault, Logins, MintedTokens, Pairings, Provider, Services, Whose};
 use crate::indexing::Indexing;
 use crate::proving::{Anchors, Proofs, Proving};
 use crate::recorder::{Recorder, RecorderThread};
@@ -33,6 +33,9 @@ use crate::tls::{Door, Entrance, TlsError};
 
 /// Beyond the drain of sessions, everything else gets this long.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// In the journal's folder: paired secrets and minted tokens, as hashes.
+const LOGINS_FILE: &str = "logins";
 
 /// Settlements of one entry.
 const SETTLE_CHUNK: usize = 100_000;
@@ -117,21 +120,28 @@ impl Service {
         let logins = Logins::new(provider.clone(), page, config.limits.max_pending_logins);
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
+        let keeping = keeping(&config, &pairings, &minted, &recorder)?;
+        tracker.spawn(keeping.clone().run(stop.clone()));
         let drain_timeout = config.limits.drain_timeout;
         let services = Services::new(&config.services, config.oidc.session_max_age)?;
         let gateway = Gateway::new(gateway::Parts {
             config: config.clone(),
             recorder: recorder.clone(),
             logins: logins.clone(),
-            pairings,
+            pairings: pairings.clone(),
             minted: minted.clone(),
             services,
             approver,
             tracker: tracker.clone(),
             stop: stop.clone(),
         })?;
-        let witness =
-            Arc::new(House { recorder: recorder.clone(), gateway: gateway.clone(), proofs: proofs.clone() });
+        let witness = Arc::new(House {
+            recorder: recorder.clone(),
+            gateway: gateway.clone(),
+            proofs: proofs.clone(),
+            keeping,
+            postgres: postgres_door(&config, &doors.postgres)?,
+        });
         let public_url = public_url(&config, &doors.http)?;
         let reach = if is_plain_loopback(&public_url) { Reach::PlainLoopback } else { Reach::Https };
         let api = Api::new(http::Parts {
@@ -139,6 +149,7 @@ impl Service {
             provider: provider.clone(),
             approvals: logins.page().cloned(),
             minted: minted.clone(),
+            pairings,
             access: config.access.clone(),
             public_url,
             reach,
@@ -336,11 +347,58 @@ fn is_plain_loopback(url: &Url) -> bool {
     url.scheme() == "http" && loopback
 }
 
+/// What opens sessions after a restart. What cannot be trusted is told in log and record, and opens nothing.
+fn keeping(
+    config: &Config,
+    pairings: &Pairings,
+    minted: &MintedTokens,
+    recorder: &Recorder,
+) -> anyhow::Result<Arc<Keeping>> {
+    let file = config.log.dir.join(LOGINS_FILE);
+    let (keeping, read) = Keeping::open(file, pairings, minted);
+    if let Err(fault) = read {
+        let file = keeping.file().display();
+        tracing::error!(%fault, %file, "kept logins cannot be trusted: they are over, everybody approves anew");
+        recorder.note(kept_refused(&fault)).context("could not record that kept logins are over")?;
+    }
+    keeping.save().with_context(|| format!("could not write {}", keeping.file().display()))?;
+    Ok(Arc::new(keeping))
+}
+
+fn kept_refused(fault: &KeptFault) -> Record {
+    let time = clock::now();
+    let mut done = Completion::new(Outcome::Error, TxnOutcome::None);
+    done.error = format!("the file that kept them cannot be trusted: {fault}");
+    Record {
+        id: clock::new_id(time),
+        time,
+        event: Event::LoginRevoked,
+        who: Arc::new(Who::default()),
+        sql: None,
+        shape: None,
+        params: Vec::new(),
+        detail: "ended all paired secrets and minted tokens from before the start".into(),
+        done: Some(done),
+    }
+}
+
+/// How a PostgreSQL client reaches us: the port, and whether with TLS.
+fn postgres_door(config: &Config, door: &TcpListener) -> anyhow::Result<Value> {
+    let tls = match config.listen.tls {
+        ListenTls::Off => "off",
+        ListenTls::Allow(_) => "allow",
+        ListenTls::Require(_) => "require",
+    };
+    Ok(json!({ "port": door.local_addr()?.port(), "tls": tls }))
+}
+
 /// What the API sees of the gateway.
 struct House {
     recorder: Recorder,
     gateway: Arc<Gateway>,
     proofs: Proofs,
+    keeping: Arc<Keeping>,
+    postgres: Value,
 }
 
 impl Witness for House {
@@ -360,6 +418,7 @@ impl Witness for House {
             "sessions": self.gateway.live_sessions().list().len(),
             "accuracy": self.gateway.accuracy(),
             "proof": self.proofs.status(),
+            "postgres": self.postgres,
         })
     }
 
@@ -368,7 +427,7 @@ impl Witness for House {
             let who = &live.who;
             json!({
                 "session": who.session, "user": who.user, "role": who.role, "db": who.db,
-                "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
+                "upstream": who.upstream, "ip": who.ip, "app": who.app, "device": who.device, "pid": live.pid,
                 "sub": who.sub, "iss": who.iss, "login": who.login,
                 "since": format_time(live.since), "since_us": live.since.0,
             })
@@ -378,5 +437,9 @@ impl Witness for House {
 
     fn end(&self, whose: &Whose) -> usize {
         self.gateway.end_sessions(whose)
+    }
+
+    fn keep(&self) -> Result<(), String> {
+        self.keeping.save().map_err(|error| error.to_string())
     }
 }

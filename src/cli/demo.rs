@@ -12,6 +12,7 @@ use clap::Args;
 use pgwitness_index::record::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -131,15 +132,20 @@ impl Approver for Host {
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let stopped = stop_signals()?;
+    let (serves, starting) = oneshot::channel();
+    let mut demo = std::pin::pin!(demo(args, serves));
     tokio::select! {
+        ended = &mut demo => return ended,
         // A demo that is stopped while it starts takes its private server with it.
-        () = stopped => Ok(ExitCode::SUCCESS),
-        ended = demo(args) => ended,
+        () = stopped => return Ok(ExitCode::SUCCESS),
+        _ = starting => {}
     }
+    // From here on it ends in order: whoever still wrote into its folder could keep that from being removed.
+    demo.await
 }
 
-async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    let stopped = stop_signals()?;
+async fn demo(args: DemoArgs, serves: oneshot::Sender<()>) -> anyhow::Result<ExitCode> {
+    let mut stopped = std::pin::pin!(stop_signals()?);
     let behind = match &args.upstream {
         Some(url) => given_upstream(url)?,
         None => private_postgres().await?,
@@ -161,15 +167,21 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         tracker: tracker.clone(),
     });
     let running = Running::start(&args, behind, place, doors, &provider, host, stop.clone()).await?;
-    let seeds = running.seed(&args).await;
-    let code = match (seeds, &args.exec) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Some(sql)) => running.exec(sql).await,
-        (Ok(()), None) => {
-            running.announce(&args)?;
-            stopped.await;
-            Ok(ExitCode::SUCCESS)
+    // Nobody listens any more if it was stopped at this moment.
+    let _ = serves.send(());
+    let used = async {
+        running.seed(&args).await?;
+        match &args.exec {
+            Some(sql) => running.exec(sql).await,
+            None => {
+                running.announce(&args)?;
+                std::future::pending().await
+            }
         }
+    };
+    let code = tokio::select! {
+        code = used => code,
+        () = &mut stopped => Ok(ExitCode::SUCCESS),
     };
     running.stop().await;
     tracker.close();

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use url::Url;
 
 pub use label::AppLabel;
+pub(crate) use quantity::duration;
 
 /// A secret that never shows itself in logs or errors.
 #[derive(Clone, PartialEq, Eq)]

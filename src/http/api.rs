@@ -255,7 +255,8 @@ async fn status(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): R
 /// RFC 9728, so that a client finds the provider; the client id is ours to add.
 async fn resource(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(json!({
-        "resource": api.public_url,
+        // As its owner writes it: without a slash that says nothing.
+        "resource": api.public_url.as_str().trim_end_matches('/'),
         "authorization_servers": [api.provider.config().issuer],
         "bearer_methods_supported": ["header"],
         "scopes_supported": api.provider.config().scopes,

@@ -35,6 +35,7 @@ mod sessions;
 mod suggest;
 mod tail;
 mod terminate;
+mod tokens;
 mod when;
 
 #[cfg(all(test, feature = "demo"))]
@@ -51,7 +52,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::config::Access;
-use crate::identity::{Approvals, MintedTokens, Provider, Whose};
+use crate::identity::{Approvals, MintedTokens, Pairings, Provider, Whose};
 use crate::proving::Proofs;
 
 pub use health::health;
@@ -74,6 +75,8 @@ pub trait Witness: Send + Sync {
     fn sessions(&self) -> Vec<Value>;
     /// Ends sessions at their next moment without a transaction, and what could open more of them. Says how many.
     fn end(&self, whose: &Whose) -> usize;
+    /// Writes down which secrets open sessions, so that a restart knows. It may block.
+    fn keep(&self) -> Result<(), String>;
 }
 
 /// How browsers reach us; decides the cookie.
@@ -91,6 +94,7 @@ pub struct Api {
     provider: Provider,
     approvals: Option<Approvals>,
     minted: MintedTokens,
+    pairings: Pairings,
     access: Access,
     public_url: Url,
     reach: Reach,
@@ -119,6 +123,8 @@ pub struct Parts {
     pub approvals: Option<Approvals>,
     /// Minted tokens.
     pub minted: MintedTokens,
+    /// Paired secrets.
+    pub pairings: Pairings,
     /// Who may read all, and who operates.
     pub access: Access,
     /// How browsers reach us.
@@ -143,6 +149,7 @@ impl Api {
             provider: parts.provider,
             approvals: parts.approvals,
             minted: parts.minted,
+            pairings: parts.pairings,
             access: parts.access,
             public_url: parts.public_url,
             reach: parts.reach,
@@ -167,6 +174,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(approve::routes())
         .merge(browser::routes())
         .merge(terminate::routes())
+        .merge(tokens::routes())
         .merge(page::routes())
         .with_state(Arc::clone(&api))
         .fallback(|| async { Problem::not_found() })
@@ -177,6 +185,7 @@ pub fn router(api: Arc<Api>) -> Router {
                 "this address has another method",
             )
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::challenge))
         .layer(middleware::from_fn_with_state(api, auth::guard_host));
     serve::bounded(routes).layer(middleware::from_fn(serve::guard_headers))
 }

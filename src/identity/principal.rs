@@ -1,11 +1,13 @@
 //! [`Principal`]: a person whose identity was verified. Only this folder can make one.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::kept::seconds;
 use crate::config::Secret;
 
 /// How a person logged in.
@@ -50,7 +52,8 @@ impl Mode {
 }
 
 /// What was verified about a person, before it becomes a [`Principal`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Verified {
     pub(super) iss: String,
     pub(super) sub: String,
@@ -113,6 +116,17 @@ impl Principal {
         let mut ours = self.0.ours.clone();
         ours.push((fact.to_owned(), value.to_owned()));
         Self(Arc::new(Inner { ours, ..(*self.0).clone() }))
+    }
+
+    /// What may be written down of it: no secret.
+    pub(super) fn kept(&self) -> KeptPrincipal {
+        KeptPrincipal {
+            who: self.0.who.clone(),
+            ours: self.0.ours.clone(),
+            login: self.0.login.clone(),
+            expires: seconds(self.0.expires),
+            renewable: self.is_renewable(),
+        }
     }
 
     pub(super) fn refresh_token(&self) -> Option<&Secret> {
@@ -242,6 +256,31 @@ fn groups_digest(groups: &[String]) -> Option<String> {
     }
     let hex = || hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     (!sorted.is_empty()).then(hex)
+}
+
+/// A login as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeptPrincipal {
+    who: Verified,
+    ours: Vec<(String, String)>,
+    login: String,
+    expires: u64,
+    renewable: bool,
+}
+
+impl KeptPrincipal {
+    /// Whether it has a refresh token, which is kept apart.
+    pub(super) fn is_renewable(&self) -> bool {
+        self.renewable
+    }
+
+    /// The login, in the way in which it is reached; without its refresh token yet.
+    pub(super) fn restored(self, mode: Mode) -> Principal {
+        let Self { who, ours, login, expires, .. } = self;
+        let expires = UNIX_EPOCH.checked_add(Duration::from_secs(expires)).unwrap_or(UNIX_EPOCH);
+        Principal(Arc::new(Inner { who, mode, login, expires, refresh: None, ours }))
+    }
 }
 
 impl std::fmt::Debug for Principal {

@@ -13,6 +13,7 @@ mod crash;
 mod death;
 mod demo;
 mod ending;
+mod kept;
 mod login;
 mod modes;
 mod pipeline;

@@ -9,6 +9,7 @@ mod house;
 mod reading;
 mod signing_in;
 mod tail;
+mod tokens;
 
 pub(crate) use house::{ANA, House, MARIA, TOM};
 

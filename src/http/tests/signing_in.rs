@@ -99,6 +99,28 @@ async fn a_browser_signs_in_comes_back_to_its_search_and_signs_out() {
 }
 
 #[tokio::test]
+async fn over_https_the_cookie_is_for_this_host_alone_and_never_sent_in_the_clear() {
+    let house = House::reached(crate::http::Reach::Https).await;
+    let led = house.http.get(house.at("/auth/login")).send().await.unwrap();
+    let mut browser = Browser::default();
+    let mut back = at_provider(&house, &led, MARIA).await;
+    assert_eq!(back.scheme(), "https");
+    // What ends HTTPS in front of us passes it on.
+    back.set_scheme("http").unwrap();
+    browser.keep(led);
+    let answer = house.http.get(back).header("cookie", browser.cookie_line()).send().await.unwrap();
+    let lines = answer.headers().get_all(SET_COOKIE).iter().map(|line| line.to_str().unwrap());
+    let line = lines.into_iter().find(|line| line.starts_with("__Host-pgwitness=")).unwrap().to_owned();
+    for part in ["; Secure", "; HttpOnly", "; SameSite=Lax", "; Path=/;"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!line.contains("Domain"), "{line}");
+    let cookie = line.split(';').next().unwrap();
+    let me = house.http.get(house.at("/api/v1/me")).header("cookie", cookie).send().await.unwrap();
+    assert_eq!(me.status(), 200);
+}
+
+#[tokio::test]
 async fn a_sign_in_ends_only_once_and_in_the_browser_that_began_it() {
     let house = House::open().await;
     let mut browser = Browser::default();

@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) login_timeout: Duration,
     /// Use this folder instead of one of its own.
     pub(crate) dir: Option<PathBuf>,
+    /// A copy of the shop that was made before, instead of one of its own.
+    pub(crate) database: Option<String>,
     /// Where the database is, if not at the shared server.
     pub(crate) database_port: Option<u16>,
     /// Towards clients.
@@ -93,6 +95,7 @@ impl Default for Settings {
             durability: Durability::Batch,
             login_timeout: Duration::from_secs(60),
             dir: None,
+            database: None,
             database_port: None,
             tls: ListenTls::Off,
             upstream_tls: None,
@@ -121,9 +124,10 @@ impl TestGateway {
         pgwitness::grammar::start_by(env!("CARGO_BIN_EXE_pgwitness").into());
         // Several gateways share this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let database = match &settings.server {
-            Some(_) => shop::DATABASE.to_owned(),
-            None => server().shop_copy().await,
+        let database = match (&settings.server, &settings.database) {
+            (Some(_), _) => shop::DATABASE.to_owned(),
+            (None, Some(known)) => known.clone(),
+            (None, None) => server().shop_copy().await,
         };
         let folder = settings.dir.is_none().then(|| tempfile::tempdir().unwrap());
         let dir = settings.dir.clone().unwrap_or_else(|| folder.as_ref().unwrap().path().to_owned());
