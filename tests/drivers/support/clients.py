@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple
 
 from .gateway import PASSWORD_PROMPT, Gateway, link_and_code
+from .libpq import POSTGRES_18
 from .processes import HOST, ROOT, watch
 from .provider import Browser
 
@@ -47,9 +48,9 @@ class Client(NamedTuple):
 
     def arguments(self, folder: pathlib.Path, word: str) -> list[str]:
         """Its command, with what it must do."""
-        program = self.command[0]
+        program = pathlib.Path(self.command[0]).name
         if program == "psql":
-            return ["psql", "-X", "-c", f"select '{word}'"]
+            return [self.command[0], "-X", "-c", f"select '{word}'"]
         if program == "pg_dump":
             return ["pg_dump", "-j4", "-Fd", "-t", "customers", "-t", "orders", "-f", str(folder / word)]
         if program == "pgbench":
@@ -75,6 +76,7 @@ def rust(client: str) -> list[str]:
 
 CLIENTS = [
     Client("psql", ["psql"], 1, AT_ONCE, "psql"),
+    Client("psql 18", [str(POSTGRES_18 / "bin/psql")], 1, AT_ONCE),
     Client("pg_dump -j4", ["pg_dump"], 5, AT_ONCE, "pg_dump"),
     Client("pgbench -c8", ["pgbench"], 8, AT_ONCE, "pgbench"),
     Client("psycopg2", python("psycopg2"), 4, AT_ONCE),
