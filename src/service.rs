@@ -113,17 +113,9 @@ impl Service {
             Proving::start(&config.log, log_host(&config), storage.clone(), recorder.clone())?;
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage)?;
-        let provider = Provider::new(config.oidc.clone())?
-            .with_pending_limit(config.limits.max_pending_logins.0)
-            .with_workloads(&config.workloads)?;
-        let page = config.http.public_url.as_ref();
-        let logins = Logins::new(provider.clone(), page, config.limits.max_pending_logins);
-        let minted = MintedTokens::new();
-        let pairings = Pairings::new(tracker.clone(), stop.clone());
-        let keeping = keeping(&config, &pairings, &minted, &recorder)?;
-        tracker.spawn(keeping.clone().run(stop.clone()));
+        let Ways { logins, pairings, minted, services, keeping } = ways(&config, &recorder, &tracker, &stop)?;
+        let provider = logins.provider().clone();
         let drain_timeout = config.limits.drain_timeout;
-        let services = Services::new(&config.services, config.oidc.session_max_age)?;
         let gateway = Gateway::new(gateway::Parts {
             config: config.clone(),
             recorder: recorder.clone(),
@@ -345,6 +337,34 @@ fn is_plain_loopback(url: &Url) -> bool {
         None => false,
     };
     url.scheme() == "http" && loopback
+}
+
+/// The ways in.
+struct Ways {
+    logins: Logins,
+    pairings: Pairings,
+    minted: MintedTokens,
+    services: Services,
+    keeping: Arc<Keeping>,
+}
+
+/// Opens the ways in: what the provider, the configuration and the last process know.
+fn ways(
+    config: &Config,
+    recorder: &Recorder,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ways> {
+    let provider = Provider::new(config.oidc.clone())?
+        .with_pending_limit(config.limits.max_pending_logins.0)
+        .with_workloads(&config.workloads)?;
+    let logins = Logins::new(provider, config.http.public_url.as_ref(), config.limits.max_pending_logins);
+    let minted = MintedTokens::new();
+    let pairings = Pairings::new(tracker.clone(), stop.clone());
+    let keeping = keeping(config, &pairings, &minted, recorder)?;
+    tracker.spawn(keeping.clone().run(stop.clone()));
+    let services = Services::new(&config.services, config.oidc.session_max_age)?;
+    Ok(Ways { logins, pairings, minted, services, keeping })
 }
 
 /// What opens sessions after a restart. What cannot be trusted is told in log and record, and opens nothing.
