@@ -25,8 +25,8 @@ pub(super) struct TokenArgs {
     #[arg(long, value_enum, default_value_t = Format::Plain)]
     format: Format,
     /// Put it into this passfile instead of printing it [default: $PGPASSFILE, ~/.pgpass]
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    passfile: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    passfile: Option<Option<PathBuf>>,
     /// How long it lives; it ends with your login in any case
     #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = duration)]
     life: Duration,
@@ -64,7 +64,7 @@ async fn token(args: &TokenArgs) -> Result<ExitCode, ClientError> {
     let token = given["token"].as_str().filter(|token| is_token(token)).ok_or_else(no_token)?;
     let until = printable(given["expires"].as_str().unwrap_or("its login ends"));
     if let (Some(file), Some(target)) = (&args.passfile, &target) {
-        let file = passfile(file)?;
+        let file = passfile(file.as_deref())?;
         put(&file, &target.pgpass(""), token)
             .map_err(ClientError::local(format!("write {}", file.display())))?;
         eprintln!("put into {}, until {until}", file.display());
@@ -90,8 +90,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     whole.ok_or_else(|| "write for example 30m or 8h".to_owned())
 }
 
-fn passfile(named: &Path) -> Result<PathBuf, ClientError> {
-    if !named.as_os_str().is_empty() {
+fn passfile(named: Option<&Path>) -> Result<PathBuf, ClientError> {
+    if let Some(named) = named {
         return Ok(named.to_owned());
     }
     let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
