@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use seal::{ERASABLE_VALUES, Seal, Seals};
 pub use template::{Spliced, Template, WrongHoles};
 
+mod seal;
 mod template;
 
 /// Position of a record in the journal: contiguous, starting at 1.
@@ -121,6 +123,10 @@ words! {
         LoginUnlocked = "login.unlocked",
         /// The provider told of changes in a login.
         LoginRefreshed = "login.refreshed",
+        /// What is kept was changed by a rule: texts dropped, records dropped, a legal hold set or lifted.
+        Retention = "retention",
+        /// Somebody had values of one record erased.
+        AuditErase = "audit.erase",
     }
 }
 

@@ -6,6 +6,7 @@
 //! definition  IMPORT: bytes back to the frame that defines it | its byte among the definitions there
 //!             or WHO, SHAPE, STATEMENT: the value (a statement says in the same way where its shape is)
 //! entry       kind | length | RECORD, COMPLETION, SETTLEMENT, CARRY, END
+//!             (version 3 also: SEALED_RECORD, SEALED_COMPLETION: the seals of the values, then as above)
 //! ```
 //! Definitions are numbered within their frame, imports among them; entries name them by number. So a
 //! frame is read with the help of no more than those frames that it names, and an entry alone with the
@@ -18,20 +19,50 @@ use uuid::Uuid;
 
 use super::cut;
 use super::encode::{COMMANDS, Place, definition, item as entry, part};
-use super::fields::{Carry, SETTLEMENT_SEQS_MAX, code, one_param, shape, who};
+use super::fields::{Carry, SETTLEMENT_SEQS_MAX, code, one_param, seals, shape, who};
 use super::generations::{DEFINITIONS, Generations};
 use super::wire::{Input, Malformed};
+use crate::proof::leaf::Erasable;
 use crate::record::{
-    Completion, Entry, Event, Outcome, Record, Seq, Settlement, Shape, Sql, Template, Timestamp, TxnOutcome,
-    Who,
+    Completion, Entry, Event, Outcome, Record, Seal, Seals, Seq, Settlement, Shape, Sql, Template, Timestamp,
+    TxnOutcome, Who,
 };
 
 /// One item of a payload that is not a definition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Item {
     Entry(Entry),
+    /// An entry of a rewritten segment, with the seals of its values.
+    Sealed(Entry, Box<Seals>),
     Carry(Carry),
     End,
+}
+
+impl Item {
+    /// The entry, if it is one.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Entry(entry) | Self::Sealed(entry, _) => Some(entry),
+            Self::Carry(_) | Self::End => None,
+        }
+    }
+
+    /// The seals of its values, if it has some of its own.
+    pub(crate) fn seals(&self) -> Option<&Seals> {
+        match self {
+            Self::Sealed(_, seals) => Some(seals),
+            _ => None,
+        }
+    }
+
+    /// Both.
+    pub(crate) fn into_entry(self) -> Option<(Entry, Option<Box<Seals>>)> {
+        match self {
+            Self::Entry(entry) => Some((entry, None)),
+            Self::Sealed(entry, seals) => Some((entry, Some(seals))),
+            Self::Carry(_) | Self::End => None,
+        }
+    }
 }
 
 /// What entries name.
@@ -120,7 +151,7 @@ impl<'a> Payload<'a> {
         for _ in 0..index {
             match next_entry(&mut rest)? {
                 None => return Ok(None),
-                Some((kind, _)) => records += u64::from(kind == entry::RECORD),
+                Some((kind, _)) => records += u64::from(is_record(kind)),
             }
         }
         let Some((kind, mut input)) = next_entry(&mut rest)? else { return Ok(None) };
@@ -132,7 +163,7 @@ impl<'a> Payload<'a> {
     pub(super) fn index_of(&self, seq: Seq) -> Result<Option<usize>, Malformed> {
         let (mut rest, mut next, mut index) = (self.entries, self.origin.first, 0);
         while let Some((kind, _)) = next_entry(&mut rest)? {
-            if kind == entry::RECORD {
+            if is_record(kind) {
                 if next == seq {
                     return Ok(Some(index));
                 }
@@ -142,6 +173,10 @@ impl<'a> Payload<'a> {
         }
         Ok(None)
     }
+}
+
+fn is_record(kind: u8) -> bool {
+    kind == entry::RECORD || kind == entry::SEALED_RECORD
 }
 
 /// The kind and the bytes of the next entry.
@@ -323,11 +358,29 @@ fn item<N: Names>(kind: u8, input: &mut Input<'_>, names: &mut N, origin: Origin
             Item::Entry(Entry::Completion(end(input, seq)?))
         }
         entry::SETTLEMENT => Item::Entry(Entry::Settlement(settlement(input, origin.first)?)),
+        entry::SEALED_RECORD => {
+            let seals = Box::new(seals(input)?);
+            sealed(Entry::Record(Box::new(record(input, names, origin.time)?)), seals)?
+        }
+        entry::SEALED_COMPLETION => {
+            let seals = Box::new(seals(input)?);
+            let seq = Seq(origin.first.0.wrapping_add_signed(input.i64()?));
+            sealed(Entry::Completion(end(input, seq)?), seals)?
+        }
         entry::CARRY => Item::Carry(Carry::get(input)?),
         entry::END => Item::End,
         _ => return Err(Malformed("an entry is of an unknown kind").into()),
     };
     if input.is_empty() { Ok(item) } else { Err(Malformed("an entry has bytes left over").into()) }
+}
+
+/// What is kept must be there, and nothing else.
+fn sealed(entry: Entry, seals: Box<Seals>) -> Result<Item, Malformed> {
+    let fits = Erasable::ALL
+        .into_iter()
+        .zip(&seals.0)
+        .all(|(value, seal)| value.is_in(&entry) == matches!(seal, Seal::Kept(_)));
+    if fits { Ok(Item::Sealed(entry, seals)) } else { Err(Malformed("an entry is not as it was sealed")) }
 }
 
 fn named<N: Names>(input: &mut Input<'_>, names: &mut N) -> Result<Definition, N::Error> {
