@@ -228,8 +228,7 @@ fn the_archive_finds_records_of_a_rewritten_segment_at_their_old_places() {
     for (index, frame) in frames.iter().enumerate() {
         let rest = frames_of(disk(&storage), Some(frame.next)).unwrap();
         let places = |frames: &[ReadFrame]| frames.iter().map(|frame| frame.at).collect::<Vec<_>>();
-        assert_eq!(places(&rest)[..], places(&frames)[index + 1..][..rest.len()], "{}", frame.next);
-        assert!(rest.len() >= frames.len() - index - 1);
+        assert!(places(&rest).starts_with(&places(&frames)[index + 1..]), "{}", frame.next);
     }
 }
 
