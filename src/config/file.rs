@@ -5,6 +5,7 @@
 mod capture;
 mod log;
 mod login;
+mod retention;
 mod roles;
 mod upstream;
 mod workload;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use capture::CaptureTable;
 use log::LogTable;
 use login::{LoginTable, ServiceTable};
+use retention::RetentionTable;
 use roles::{ReplicationTable, RoleMapTable};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -66,6 +68,8 @@ struct File {
     log: LogTable,
     #[serde(default)]
     index: IndexTable,
+    #[serde(default)]
+    retention: RetentionTable,
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default)]
@@ -266,6 +270,7 @@ impl Reading {
         let capture = self.capture(file.capture);
         let log = self.log(file.log);
         let index = self.index(file.index, &log.dir);
+        let retention = self.retention(file.retention);
         let limits = self.limits(file.limits);
         self.telemetry(&file.telemetry);
         if upstreams.is_empty() {
@@ -287,6 +292,7 @@ impl Reading {
             capture,
             log,
             index,
+            retention,
             login,
             services,
             workloads,
@@ -559,11 +565,11 @@ impl Reading {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{Durability, SslMode};
 
-    const MINIMAL: &str = r#"
+    pub(super) const MINIMAL: &str = r#"
 [listen]
 address = "127.0.0.1:6432"
 tls = "off"

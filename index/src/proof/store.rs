@@ -403,8 +403,11 @@ fn segment_name(segment: u64) -> String {
     format!("{segment:0SIZE_DIGITS$}")
 }
 
-/// The mark and the count of the leaves of a segment, and the file.
-fn leaves_of(folder: &dyn Storage, segment: u64) -> Result<((Mark, u64), Arc<dyn ReadFile>), StoreError> {
+/// A mark, the count of the leaves, and their file.
+type KeptLeaves = ((Mark, u64), Arc<dyn ReadFile>);
+
+/// What is kept of a dropped segment.
+fn leaves_of(folder: &dyn Storage, segment: u64) -> Result<KeptLeaves, StoreError> {
     let name = segment_name(segment);
     let damaged = || StoreError::damaged(format!("{LEAVES}/{name}"));
     let file = folder.read(&name).map_err(io_error("open", &name))?;

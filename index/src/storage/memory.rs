@@ -217,7 +217,8 @@ impl Storage for FaultyMemory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        (check_name(from)?, check_name(to)?);
+        check_name(from)?;
+        check_name(to)?;
         let mut disk = self.disk();
         let index = disk.names.remove(&self.full(from)).ok_or(io::ErrorKind::NotFound)?;
         disk.names.insert(self.full(to), index);
