@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 
+use pgwitness_index::record::Timestamp;
 use pgwitness_index::retention::{HoldError, Holds};
 use pgwitness_index::storage::Storage;
 
@@ -57,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) recorder: Recorder,
     pub(crate) proofs: Proofs,
     pub(crate) forget: Arc<dyn Forget>,
+    /// The newest record when the journal was opened, before this process wrote any.
+    pub(crate) newest: Option<Timestamp>,
 }
 
 /// The running thread.

@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::OptionFuture;
 use pgwitness_index::journal::{self, Journal, Recovery};
-use pgwitness_index::record::{Completion, Entry, Event, Outcome, Record, Seq, Settlement, TxnOutcome, Who};
+use pgwitness_index::record::{
+    Completion, Entry, Event, Outcome, Record, Seq, Settlement, Timestamp, TxnOutcome, Who,
+};
 use pgwitness_index::storage::{DirStorage, Storage};
 use pgwitness_index::view::format_time;
 use serde_json::{Value, json};
@@ -106,13 +108,13 @@ impl Service {
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let tracker = TaskTracker::new();
-        let (journal, storage) = open_journal(&config.log.dir)?;
+        let (journal, storage, newest) = open_journal(&config.log.dir)?;
         let (recorder, recorder_thread) = Recorder::start(journal, config.log.durability)?;
         let (proving, proofs) =
             Proving::start(&config.log, log_host(&config), storage.clone(), recorder.clone())?;
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage.clone())?;
-        let (retaining, desk) = retaining(&config, storage, &recorder, &proofs, &indexing)?;
+        let (retaining, desk) = retaining(&config, (storage, newest), &recorder, &proofs, &indexing)?;
         let provider = provider_of(&config)?;
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
@@ -244,7 +246,7 @@ fn provider_of(config: &Config) -> anyhow::Result<Provider> {
 /// Drops what is due.
 fn retaining(
     config: &Config,
-    storage: Arc<dyn Storage>,
+    (storage, newest): (Arc<dyn Storage>, Option<Timestamp>),
     recorder: &Recorder,
     proofs: &Proofs,
     indexing: &Indexing,
@@ -256,6 +258,7 @@ fn retaining(
         recorder: recorder.clone(),
         proofs: proofs.clone(),
         forget: Arc::new(IndexForgets(indexing.forgetting())),
+        newest,
     })?)
 }
 
@@ -285,8 +288,11 @@ fn page_entrance(files: TlsFiles) -> Result<Entrance, TlsError> {
     })
 }
 
+/// The journal, where it is, and its newest record as it was found.
+type OpenedJournal = (Journal, Arc<dyn Storage>, Option<Timestamp>);
+
 /// Opens the journal and settles what the last process left open.
-fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
+fn open_journal(dir: &Path) -> anyhow::Result<OpenedJournal> {
     let storage: Arc<dyn Storage> = Arc::new(
         DirStorage::create(dir)
             .with_context(|| format!("could not open the journal in {}", dir.display()))?,
@@ -297,7 +303,7 @@ fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
     if !recovery.clean || !recovery.open.is_empty() || !recovery.unsettled.is_empty() {
         settle_gap(&mut journal, &recovery).context("could not write what was left open to the journal")?;
     }
-    Ok((journal, storage))
+    Ok((journal, storage, recovery.last_time))
 }
 
 fn settle_gap(journal: &mut Journal, recovery: &Recovery) -> Result<(), journal::JournalError> {

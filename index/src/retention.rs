@@ -20,7 +20,7 @@ mod holds;
 mod survey;
 
 pub use deed::{Deed, NotADeed};
-pub use due::{Ages, Distrust, Trust, ages};
+pub use due::{Ages, Distrust, Trust, ages, newest};
 pub use holds::{HoldError, Holds};
 pub use survey::{Survey, full_text};
 
@@ -95,7 +95,7 @@ pub fn drop_texts(
     survey: &Survey,
     by: Seq,
 ) -> Result<u64, RetentionError> {
-    check_signed(storage, published, partition, by)?;
+    check_signed(storage, published, partition, by, |_| {})?;
     let mut choose = |own: Option<Seq>, entry: &Entry| match survey.holds(own, entry) {
         true => Values::NONE,
         false => full_text(entry),
@@ -117,7 +117,8 @@ pub fn drop_records(
     partition: &Partition,
     by: Seq,
 ) -> Result<(), RetentionError> {
-    let (mark, leaves) = check_signed(storage, published, partition, by)?;
+    let mut leaves = Vec::new();
+    let mark = check_signed(storage, published, partition, by, |leaf| leaves.push(leaf))?;
     let store = TileStore::create(&**storage)?;
     store.write_leaves(&mark, &leaves)?;
     // What was written is what proofs will be made of.
@@ -130,13 +131,14 @@ pub fn drop_records(
     Ok(())
 }
 
-/// Reads a segment and compares it with the signed tree; its mark and its leaves.
+/// Reads a segment and compares it with the signed tree; its mark. Each of its leaves is shown on the way.
 fn check_signed(
     storage: &Arc<dyn Storage>,
     published: &Published,
     partition: &Partition,
     by: Seq,
-) -> Result<(Mark, Vec<Digest>), RetentionError> {
+    mut each: impl FnMut(Digest),
+) -> Result<Mark, RetentionError> {
     let segment = partition.segment;
     let unproven = |what: String| RetentionError::Unproven { what };
     let (mark, behind) =
@@ -148,24 +150,18 @@ fn check_signed(
     let edge = |mark: &Mark| Edge::resume(mark.size, |tile| store.tile(tile));
     let contradicts = RetentionError::Contradicts { segment };
     let (Some(mut grown), Some(after)) = (edge(&mark)?, edge(&behind)?) else { return Err(contradicts) };
-    let leaves = leaves_of(storage, segment)?;
-    for leaf in &leaves {
-        grown.push(*leaf, |_, _| Ok::<_, StoreError>(()))?;
+    let (mut scan, _) = open_sealed(&**storage, segment, &file_name(segment))?;
+    let mut made = Leaves::new();
+    while let Some(frame) = next_sealed(&mut scan)? {
+        for leaf in hashes(&mut made, &frame) {
+            grown.push(leaf, |_, _| Ok::<_, StoreError>(()))?;
+            each(leaf);
+        }
     }
     if grown.head() != after.head() {
         return Err(contradicts);
     }
-    Ok((mark, leaves))
-}
-
-/// The leaves of a complete segment.
-fn leaves_of(storage: &Arc<dyn Storage>, segment: u64) -> Result<Vec<Digest>, JournalError> {
-    let (mut scan, _) = open_sealed(&**storage, segment, &file_name(segment))?;
-    let (mut made, mut leaves) = (Leaves::new(), Vec::new());
-    while let Some(frame) = next_sealed(&mut scan)? {
-        leaves.extend(hashes(&mut made, &frame));
-    }
-    Ok(leaves)
+    Ok(mark)
 }
 
 /// Where the entries of one record are: what has to be rewritten to erase something of it.
@@ -227,7 +223,7 @@ pub fn erase_values(
     values: Values,
     by: Seq,
 ) -> Result<u64, RetentionError> {
-    check_signed(storage, published, partition, by)?;
+    check_signed(storage, published, partition, by, |_| {})?;
     let choose = |own: Option<Seq>, entry: &Entry| match (own, entry) {
         (own, Entry::Record(_)) if own == Some(seq) => values,
         (_, Entry::Completion(end)) if end.seq == seq => values,

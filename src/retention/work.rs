@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgwitness_index::journal::{Archive, JournalError, Partition};
+use pgwitness_index::journal::{Archive, JournalError, Partition, Rewrite};
 use pgwitness_index::proof::Published;
 use pgwitness_index::record::{Completion, Entry, Outcome, Record, Seq, Timestamp, TxnOutcome, Who};
 use pgwitness_index::retention::{
     Ages, Deed, Distrust, Holds, RetentionError, Survey, Trust, ages, drop_records, drop_texts, erase_values,
-    find, proven,
+    find, newest, proven,
 };
 use pgwitness_index::view;
 
@@ -93,8 +93,12 @@ struct Inner {
 
 impl Work {
     pub(super) fn new(parts: Parts, holds: Holds, shared: Arc<Shared>, stop: Arc<AtomicBool>) -> Self {
-        let Parts { config, storage, recorder, proofs, forget, .. } = parts;
-        let newest = recorder.head().and_then(|head| head.time);
+        let Parts { config, storage, recorder, proofs, forget, newest: last, .. } = parts;
+        // What cannot be read now is found again when it is looked at.
+        let partitions = Partition::all(&storage).unwrap_or_default();
+        let times: Vec<Timestamp> =
+            partitions.iter().filter_map(|partition| partition.last).chain(last).collect();
+        let newest = newest(&times);
         let archive = Archive::new(Arc::clone(&storage));
         Self {
             config,
@@ -113,6 +117,9 @@ impl Work {
 
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         let mut wait = FIRST.min(self.config.full);
+        if let Err(error) = Rewrite::clear(&*self.parts.storage) {
+            tracing::warn!(%error, "what an earlier process left of a rewritten file could not be removed");
+        }
         loop {
             let next = clock::now().0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
             self.shared.change(|seen| seen.next_run = Some(Timestamp(next)));

@@ -94,6 +94,8 @@ struct Decoded<T> {
 struct Segment {
     file: Arc<dyn ReadFile>,
     format: Format,
+    /// [`Storage::renames`] before it was opened: another file may have its name since.
+    renames: u64,
 }
 
 impl Archive {
@@ -116,7 +118,7 @@ impl Archive {
             Some(base) => self.read(&segment, base, at)?,
         };
         let frame = Arc::new(frame);
-        self.known().frames.insert(at, frame.clone(), size);
+        self.remember(&segment, |known| known.frames.insert(at, frame.clone(), size));
         Ok(frame)
     }
 
@@ -190,6 +192,7 @@ impl Archive {
         }
         let name = file_name(number);
         let start = Position { segment: number, offset: 0 };
+        let renames = self.storage.renames();
         let file = match self.storage.read(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(JournalError::NoSuchPosition { at: start, why: "there is no such segment" });
@@ -200,9 +203,17 @@ impl Archive {
         let count = file.read_at(0, &mut header).map_err(io_error("read", &name))?;
         let header = read_header(header.get(..count).unwrap_or_default(), number);
         let (_, format) = header.map_err(|flaw| damaged(start, Seq(0), flaw))?;
-        let segment = Arc::new(Segment { file, format });
-        self.known().files.insert(number, segment.clone(), 0);
+        let segment = Arc::new(Segment { file, format, renames });
+        self.remember(&segment, |known| known.files.insert(number, segment.clone(), 0));
         Ok(segment)
+    }
+
+    /// Remembers something of a segment, unless a segment was rewritten since it was opened.
+    fn remember(&self, segment: &Segment, remember: impl FnOnce(&mut Known)) {
+        let mut known = self.known();
+        if known.renames == segment.renames {
+            remember(&mut known);
+        }
     }
 
     /// Reads and decodes a frame of version 2; also the bytes of its payload.
@@ -258,7 +269,11 @@ impl Archive {
             read => read.map_err(|error| failed(error, at, Seq(0)))?,
         };
         let mut known = self.known();
+        let mut own = Definitions::new();
+        let current = known.renames == segment.renames;
         let Known { definitions, unpacker, .. } = &mut *known;
+        // What another file of this name defines may be elsewhere in it.
+        let definitions = if current { definitions } else { &mut own };
         let decode = || -> Result<Decoded<T>, ReadError> {
             let plain = unpacker.plain(&fields, bytes.get(fields.len..).unwrap_or_default())?;
             let (len, rest) = match segment.format {
@@ -294,15 +309,16 @@ impl Archive {
         from: Option<Position>,
         wanted: impl Fn(&StoredFrame) -> bool,
     ) -> Result<Option<(StoredFrame, usize)>, JournalError> {
-        let file = self.segment(segment)?.file.clone();
+        let opened = self.segment(segment)?;
         let mut known = self.known();
+        let current = known.renames == opened.renames;
         let name = file_name(segment);
         let before = |scan: &Scan| {
             scan.position().segment == segment && from.is_some_and(|from| scan.position() <= from)
         };
         let mut scan = match known.walk.take().filter(before) {
             Some(scan) => scan,
-            None => match Scan::open(file, segment).map_err(io_error("read", &name))? {
+            None => match Scan::open(opened.file.clone(), segment).map_err(io_error("read", &name))? {
                 Ok((scan, ..)) => scan,
                 Err(BadOpening { flaw, .. }) => {
                     return Err(damaged(Position { segment, offset: 0 }, Seq(0), flaw));
@@ -319,7 +335,7 @@ impl Archive {
             let (entries, seals) = entries_of(frame.first, frame.items);
             let frame = StoredFrame { at: frame.at, next: frame.next, entries, salt: frame.salt, seals };
             if wanted(&frame) {
-                known.walk = Some(scan);
+                known.walk = Some(scan).filter(|_| current);
                 return Ok(Some((frame, size)));
             }
         }
@@ -358,11 +374,12 @@ impl Archive {
                 Err(error) => return Err(io_error("read", file_name(number))(error)),
             },
         };
-        let mut known = self.known();
-        if known.firsts.len() >= FIRSTS_MAX {
-            known.firsts.clear();
-        }
-        known.firsts.insert(number, first);
+        self.remember(&segment, |known| {
+            if known.firsts.len() >= FIRSTS_MAX {
+                known.firsts.clear();
+            }
+            known.firsts.insert(number, first);
+        });
         Ok(first)
     }
 }

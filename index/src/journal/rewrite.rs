@@ -18,7 +18,7 @@ use super::frame::{self, FIELDS_LEN_V2, New, PAYLOAD_MAX, Salt, Was};
 use super::payload::Packer;
 use super::random::Random;
 use super::scan::{BadOpening, Frame, Scan, Step};
-use super::segment::{Base, HEADER_LEN_V3, Rewritten, file_name, rewritten_name};
+use super::segment::{Base, HEADER_LEN_V3, Rewritten, file_name, is_rewritten_name, rewritten_name};
 use crate::proof::leaf::{Erasable, Leaves, Place, commitment};
 use crate::record::{Digest, Entry, Seal, Seals, Seq, Timestamp};
 use crate::storage::{AppendFile, Storage};
@@ -106,6 +106,15 @@ impl Rewrite {
     /// # Errors
     /// The disk, or a segment that is damaged; nothing is changed then.
     pub fn prepare(storage: &Arc<dyn Storage>, erasure: &mut Erasure<'_>) -> Result<Self, JournalError> {
+        let prepared = Self::write(storage, erasure);
+        if prepared.is_err() {
+            // It may be what fills the disk. If it stays, the next try empties it.
+            let _ = storage.remove(&rewritten_name(erasure.segment));
+        }
+        prepared
+    }
+
+    fn write(storage: &Arc<dyn Storage>, erasure: &mut Erasure<'_>) -> Result<Self, JournalError> {
         let name = rewritten_name(erasure.segment);
         let (mut scan, opening) = open(&**storage, erasure.segment, &file_name(erasure.segment))?;
         let file = storage.append(&name).map_err(io_error("create", &name))?;
@@ -135,7 +144,7 @@ impl Rewrite {
     /// The disk.
     pub fn clear(storage: &dyn Storage) -> Result<(), JournalError> {
         let names = storage.list().map_err(io_error("list", "the journal's directory"))?;
-        for name in names.iter().filter(|name| name.ends_with(&rewritten_name(0)[file_name(0).len()..])) {
+        for name in names.iter().filter(|name| is_rewritten_name(name)) {
             storage.remove(name).map_err(io_error("remove", name))?;
         }
         Ok(())

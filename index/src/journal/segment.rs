@@ -60,6 +60,11 @@ pub(crate) fn rewritten_name(segment: u64) -> String {
     format!("{}{REWRITTEN_SUFFIX}", file_name(segment))
 }
 
+/// Whether a file is to take a segment's place.
+pub(crate) fn is_rewritten_name(name: &str) -> bool {
+    name.ends_with(REWRITTEN_SUFFIX)
+}
+
 /// Whether a file keeps what was cut off.
 pub(crate) fn is_torn_name(name: &str) -> bool {
     name.ends_with(TORN_SUFFIX)

@@ -66,6 +66,31 @@ pub enum Distrust {
     },
 }
 
+/// The newest time that the journal itself makes believable, of those in it in their order. Records written
+/// under a clock that had just jumped prove nothing: only once they span a day is that clock believed.
+pub fn newest(times: &[Timestamp]) -> Option<Timestamp> {
+    let (mut newest, mut before_jump, mut after_jump) = (None::<Timestamp>, None, None::<Timestamp>);
+    for time in times.iter().copied().filter(|time| time.0 >= EARLIEST_US) {
+        if let Some(last) = newest.filter(|last| *last < time)
+            && span(last, time) > AHEAD_MAX
+        {
+            // One jump upon another: what was believed before both still is.
+            let doubted = after_jump.is_some_and(|after| span(after, last) < PROBATION);
+            before_jump = before_jump.filter(|_| doubted).or(Some(last));
+            after_jump = Some(time);
+        }
+        newest = newest.max(Some(time));
+    }
+    match (after_jump, newest) {
+        (Some(after), Some(last)) if span(after, last) < PROBATION => before_jump,
+        _ => newest,
+    }
+}
+
+fn span(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::from_micros(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
+}
+
 /// A time by the clock, and by another that nobody sets.
 #[derive(Debug, Clone, Copy)]
 struct Both {
@@ -190,6 +215,28 @@ mod tests {
         );
         assert_eq!(Trust::new(NOW, hours(0), Some(later(48))).check(NOW, hours(0)), Ok(()));
         assert_eq!(Trust::new(NOW, hours(0), None).check(NOW, hours(0)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_written_just_after_a_jump_of_the_clock_does_not_make_it_believable() {
+        let day = |days: i64| Timestamp(EARLIEST_US + days * DAY_US);
+        let hour = |days: i64, hours: i64| Timestamp(day(days).0 + hours * DAY_US / 24);
+        for (times, expected) in [
+            (vec![], None),
+            (vec![day(1), day(2), day(5)], Some(day(5))),
+            // The clock went ahead, and a restart comes after an hour of records.
+            (vec![day(1), day(2), day(900), hour(900, 1)], Some(day(2))),
+            (vec![day(1), day(2), day(900), hour(900, 1), day(2000)], Some(day(2))),
+            // After a day it was right: nobody was there for so long.
+            (vec![day(1), day(2), day(900), hour(900, 25)], Some(hour(900, 25))),
+            (vec![day(1), day(900), hour(900, 25), day(2000)], Some(hour(900, 25))),
+            // It was set back.
+            (vec![day(1), day(900), day(2), day(3)], Some(day(1))),
+            // It was not set at first.
+            (vec![Timestamp(7), day(1)], Some(day(1))),
+        ] {
+            assert_eq!(newest(&times), expected, "{times:?}");
+        }
     }
 
     #[test]
