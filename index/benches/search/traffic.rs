@@ -65,6 +65,7 @@ impl Traffic {
     pub(crate) fn record(&mut self, seq: u64) -> Entry {
         let (shape, user) = if self.hot { (0, 0) } else { (self.zipf(SHAPES), self.zipf(USERS)) };
         let (number, person, uuid) = (self.next() % 1_000_000, self.next() % 20_000, self.next());
+        let random = (self.next() & 0xfff, self.next() >> 2);
         let template = &self.templates[shape as usize];
         let id = Uuid::from_u128(u128::from(uuid) << 64 | u128::from(number));
         let values = (number, mail(person), id.to_string());
@@ -86,11 +87,16 @@ impl Traffic {
                 (Sql::Once(text.into_bytes().into()), Vec::new())
             }
         };
+        let time = Timestamp(NOON.0 + seq as i64 * STEP_US);
         Entry::Record(Box::new(Record {
+            // As the gateway makes them: milliseconds, version 7, variant 2, and nothing to be guessed.
             id: Uuid::from_u128(
-                0x0190_0000_0000_7000_8000_0000_0000_0000 | u128::from(seq) << 80 | u128::from(uuid >> 2),
+                ((time.0 / 1_000) as u128) << 80
+                    | 0x7000_8000_0000_0000_0000
+                    | u128::from(random.0) << 64
+                    | u128::from(random.1),
             ),
-            time: Timestamp(NOON.0 + seq as i64 * STEP_US),
+            time,
             event: Event::Query,
             who: Arc::clone(&self.sessions[user as usize]),
             sql: Some(sql),

@@ -21,6 +21,11 @@ use crate::view::{self, View};
 pub(crate) struct Memo(HashMap<(usize, usize), bool, FxBuildHasher>);
 
 impl Memo {
+    /// The records that were asked do not live any more.
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+
     fn ask(&mut self, leaf: &Leaf, shared: Option<usize>, answer: impl FnOnce() -> bool) -> bool {
         match shared {
             None => answer(),

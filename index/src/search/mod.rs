@@ -15,7 +15,9 @@
 //! its text. No threads but Tantivy's, and no clock.
 
 mod complement;
+mod deciding;
 mod dictionary;
+mod document;
 mod draft;
 mod facts;
 mod field;
@@ -28,8 +30,10 @@ mod merge;
 mod moment;
 mod page;
 mod parse;
+mod plan;
 mod position;
 mod query;
+mod recall;
 mod referring;
 mod schema;
 mod state;
