@@ -101,8 +101,10 @@ struct Shared {
     running: AtomicI64,
     /// The journal thread has something to do.
     wanted: AtomicBool,
-    /// Somebody waits for durability: sync now rather than at the next tick.
-    urgent: AtomicBool,
+    /// Somebody waits for this position to be durable: as long as it is not, sync now rather than at the next tick. A
+    /// position, not a flag: of the sessions of one round the first wishes for a sync, and when the others come to wish
+    /// for the same it must not bring about a second one that carries nothing but ends.
+    urgent: AtomicU64,
     /// The disk was full: what was set aside for then is to be set aside again.
     reserve_used: AtomicBool,
     /// Position of the last write.
@@ -150,7 +152,7 @@ impl Recorder {
             waiting: Mutex::default(),
             running: AtomicI64::new(0),
             wanted: AtomicBool::new(false),
-            urgent: AtomicBool::new(false),
+            urgent: AtomicU64::new(0),
             reserve_used: AtomicBool::new(!whole),
             written: AtomicU64::new(0),
             last_seq: AtomicU64::new(last_seq),
@@ -183,10 +185,11 @@ impl Recorder {
         }
         let receipt = place.redeem()?;
         self.shared.running.fetch_add(count as i64, Ordering::Relaxed);
-        // What will be waited for is synced while the database works.
-        self.wake(self.shared.durability == Durability::Held);
-        if self.shared.durability == Durability::Strict {
-            self.durable(receipt.position).await?;
+        match self.shared.durability {
+            Durability::Strict => self.durable(receipt.position).await?,
+            // What will be waited for is synced while the database works.
+            Durability::Held => self.wake_for(receipt.position),
+            Durability::Batch => self.wake(),
         }
         Ok(receipt)
     }
@@ -197,7 +200,7 @@ impl Recorder {
     /// The journal could not be written.
     pub fn note(&self, record: Record) -> Result<Seq, RecordError> {
         let receipt = Place::take(&self.shared, &mut record.into()).redeem()?;
-        self.wake(false);
+        self.wake();
         Ok(receipt.first)
     }
 
@@ -217,7 +220,7 @@ impl Recorder {
         if full {
             self.shared.flush();
         }
-        self.wake(false);
+        self.wake();
     }
 
     /// Whether a result must be held back until [`Recorder::released`].
@@ -238,7 +241,7 @@ impl Recorder {
     async fn durable(&self, position: u64) -> Result<(), RecordError> {
         let mut durable = self.shared.durable.subscribe();
         if durable.borrow().position < position {
-            self.wake(true);
+            self.wake_for(position);
         }
         let reached = durable
             .wait_for(|durable| durable.failed.is_some() || durable.position >= position)
@@ -250,12 +253,17 @@ impl Recorder {
         }
     }
 
-    fn wake(&self, urgent: bool) {
-        if urgent {
-            self.shared.urgent.store(true, Ordering::Release);
-        }
+    fn wake(&self) {
         // Whoever finds it wanted already is taken along: the thread clears it before it looks.
-        if !self.shared.wanted.swap(true, Ordering::AcqRel) || urgent {
+        if !self.shared.wanted.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
+    }
+
+    /// Has all up to a position made durable now.
+    fn wake_for(&self, position: u64) {
+        let is_news = self.shared.urgent.fetch_max(position, Ordering::AcqRel) < position;
+        if !self.shared.wanted.swap(true, Ordering::AcqRel) || is_news {
             self.thread.unpark();
         }
     }
@@ -285,7 +293,7 @@ impl RecorderThread {
     /// Writes what waits, closes the journal in order, and ends the thread.
     pub fn close(self) {
         self.recorder.shared.closing.store(true, Ordering::Release);
-        self.recorder.wake(true);
+        self.recorder.thread.unpark();
         if self.handle.join().is_err() {
             tracing::error!("the journal thread panicked");
         }
@@ -429,7 +437,8 @@ impl Shared {
     /// Waits for one tick, so that one sync serves many; an urgent wish cuts it short.
     fn gather(&self) {
         let until = Instant::now() + FLUSH_EVERY;
-        while !self.urgent.load(Ordering::Acquire) && !self.closing.load(Ordering::Acquire) {
+        let is_urgent = || self.urgent.load(Ordering::Acquire) > self.durable.borrow().position;
+        while !is_urgent() && !self.closing.load(Ordering::Acquire) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -500,7 +509,6 @@ fn run(shared: &Shared) {
         shared.gather();
         // Before the work: what is wanted from here on is for the next round. While gathering it
         // stays set, so that nobody wakes us for what will be taken along anyway.
-        shared.urgent.swap(false, Ordering::AcqRel);
         shared.wanted.swap(false, Ordering::AcqRel);
         let flushed = shared.flush();
         shared.sync();

@@ -110,8 +110,9 @@ impl Service {
             Proving::start(&config.log, log_host(&config), storage.clone(), recorder.clone())?;
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage)?;
-        let provider =
-            Provider::new(config.oidc.clone())?.with_pending_limit(config.limits.max_pending_logins);
+        let provider = Provider::new(config.oidc.clone())?
+            .with_pending_limit(config.limits.max_pending_logins)
+            .with_workloads(&config.workloads)?;
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
         let drain_timeout = config.limits.drain_timeout;

@@ -121,6 +121,8 @@ words! {
         LoginUnlocked = "login.unlocked",
         /// The provider told of changes in a login.
         LoginRefreshed = "login.refreshed",
+        /// Somebody who had logged in asked for a role, a database or a kind of connection that is not theirs.
+        RoleDenied = "role.denied",
     }
 }
 
@@ -205,7 +207,8 @@ pub struct Who {
     /// Id of the connection.
     pub session: String,
     /// How the login was verified, as pairs in the order to show them: mode, amr, acr, auth_time,
-    /// iat, exp, jti, kid.
+    /// iat, exp, jti, kid, email, email_verified, groups_sha256; for a session also tls, the client's
+    /// certificate and the rule that gave the role.
     pub auth: Vec<(String, String)>,
     /// The effective database role at execution.
     pub role: String,

@@ -231,6 +231,7 @@ impl Running {
             },
             login: Vec::new(),
             services: Vec::new(),
+            workloads: Vec::new(),
             limits: Limits { drain_timeout: Duration::from_secs(3), ..Limits::default() },
         };
         let journal = config.log.dir.clone();
@@ -465,7 +466,7 @@ fn given_upstream(text: &str) -> anyhow::Result<Behind> {
         users: vec!["*".into()],
         databases: Vec::new(),
         roles: vec![role],
-        expires: None,
+        ..RoleMapping::default()
     };
     let (role_map, access, tags) = (vec![everybody], shop::access(), shop::tags());
     Ok(Behind { upstream, database: name, role_map, access, tags, server: None })

@@ -5,8 +5,12 @@
 mod capture;
 mod log;
 mod login;
+mod roles;
 mod upstream;
+mod workload;
+mod written;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,13 +19,17 @@ use std::time::Duration;
 use capture::CaptureTable;
 use log::LogTable;
 use login::{LoginTable, ServiceTable};
+use roles::{ReplicationTable, RoleMapTable};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use upstream::UpstreamTable;
 use url::Url;
+use workload::WorkloadTable;
+pub use written::{Origin, Written};
 
 use super::{
-    Access, ClientCertificates, Config, Http, Index, Limits, Listen, ListenTls, Oidc, ReplicationRule,
-    RoleMapping, Secret, TlsFiles, TlsVersion, quantity,
+    Access, ClientCertificates, Config, Http, Index, Limits, Listen, ListenTls, Oidc, Secret, TlsFiles,
+    TlsVersion, quantity,
 };
 
 /// Why a configuration cannot be used: every mistake, one line each.
@@ -32,7 +40,7 @@ pub struct ConfigError(pub Vec<String>);
 /// Prefix of environment overrides.
 const ENV_PREFIX: &str = "PGWITNESS__";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct File {
     listen: ListenTable,
@@ -50,6 +58,8 @@ struct File {
     #[serde(default)]
     service: Vec<ServiceTable>,
     #[serde(default)]
+    workload: Vec<WorkloadTable>,
+    #[serde(default)]
     access: AccessTable,
     #[serde(default)]
     capture: CaptureTable,
@@ -62,7 +72,7 @@ struct File {
     telemetry: TelemetryTable,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ListenTable {
     address: String,
@@ -76,7 +86,7 @@ struct ListenTable {
     login_timeout: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HttpTable {
     address: Option<String>,
@@ -86,13 +96,13 @@ struct HttpTable {
     admin: Option<AdminTable>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AdminTable {
     address: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OidcTable {
     issuer: String,
@@ -110,33 +120,7 @@ struct OidcTable {
     outage_grace: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoleMapTable {
-    #[serde(default)]
-    groups: Vec<String>,
-    #[serde(default)]
-    users: Vec<String>,
-    #[serde(default)]
-    databases: Vec<String>,
-    roles: Vec<String>,
-    expires: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplicationTable {
-    #[serde(default)]
-    groups: Vec<String>,
-    #[serde(default)]
-    users: Vec<String>,
-    #[serde(default)]
-    databases: Vec<String>,
-    #[serde(default)]
-    roles: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AccessTable {
     #[serde(default)]
@@ -145,7 +129,7 @@ struct AccessTable {
     admin: Vec<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct IndexTable {
     dir: Option<PathBuf>,
@@ -155,7 +139,7 @@ struct IndexTable {
     paused: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
     max_message: Option<String>,
@@ -170,7 +154,7 @@ struct LimitsTable {
     drain_timeout: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TelemetryTable {
     log: Option<String>,
@@ -188,6 +172,32 @@ pub fn read(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<
     parse(&text, &folder, env)
 }
 
+/// The form of a configuration file, as JSON Schema: for editors that complete and check TOML.
+#[must_use]
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(File);
+    format!("{:#}", schema.as_value())
+}
+
+/// What is written in the file, and by which variable of the environment it is overridden: each key with its value, in
+/// the order of the file; secrets are not shown.
+///
+/// # Errors
+/// As [`read`].
+pub fn written(
+    path: &Path,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Vec<Written>, ConfigError> {
+    let one = |message: String| ConfigError(vec![message]);
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| one(format!("could not read {}: {error}", path.display())))?;
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| one(error.to_string()))?;
+    let names = overridden(&mut table, env)?;
+    let mut found = Vec::new();
+    written::list(&toml::Value::Table(table), String::new(), &names, &mut found);
+    Ok(found)
+}
+
 /// Reads configuration text; see [`read`].
 ///
 /// # Errors
@@ -199,13 +209,24 @@ pub fn parse(
 ) -> Result<Config, ConfigError> {
     let one = |message: String| ConfigError(vec![message]);
     let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| one(e.to_string()))?;
-    for (name, value) in env {
-        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
-            override_key(&mut table, key, &value).map_err(|e| one(format!("{name}: {e}")))?;
-        }
-    }
+    overridden(&mut table, env)?;
     let file: File = table.try_into().map_err(|e: toml::de::Error| one(e.to_string()))?;
     Reading { folder: folder.to_owned(), mistakes: Vec::new() }.config(file)
+}
+
+/// Overrides keys by the environment: which variables did, by the key's path.
+fn overridden(
+    table: &mut toml::Table,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut names = BTreeMap::new();
+    for (name, value) in env {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+            override_key(table, key, &value).map_err(|e| ConfigError(vec![format!("{name}: {e}")]))?;
+            names.insert(key.to_lowercase().replace("__", "."), name);
+        }
+    }
+    Ok(names)
 }
 
 fn override_key(table: &mut toml::Table, key: &str, value: &str) -> Result<(), &'static str> {
@@ -241,6 +262,7 @@ impl Reading {
         let login: Vec<_> = file.login.into_iter().map(|rule| self.login_rule(rule)).collect();
         let services: Vec<_> = file.service.into_iter().map(|table| self.service(table)).collect();
         self.check_services(&services, &login);
+        let workloads = self.workloads(file.workload, &oidc);
         let capture = self.capture(file.capture);
         let log = self.log(file.log);
         let index = self.index(file.index, &log.dir);
@@ -267,6 +289,7 @@ impl Reading {
             index,
             login,
             services,
+            workloads,
             limits,
         })
     }
@@ -483,26 +506,6 @@ impl Reading {
             refresh_every,
             outage_grace,
         }
-    }
-
-    fn role_mapping(&mut self, table: RoleMapTable) -> RoleMapping {
-        if table.groups.is_empty() && table.users.is_empty() {
-            self.wrong("role_map", "name groups or users (users = [\"*\"] means everybody)");
-        }
-        if table.roles.is_empty() {
-            self.wrong("role_map", "names no roles");
-        }
-        let expires = self.moment("role_map.expires", table.expires.as_deref());
-        let RoleMapTable { groups, users, databases, roles, .. } = table;
-        RoleMapping { groups, users, databases, roles, expires }
-    }
-
-    fn replication_rule(&mut self, table: ReplicationTable) -> ReplicationRule {
-        let ReplicationTable { groups, users, databases, roles } = table;
-        if groups.is_empty() && users.is_empty() {
-            self.wrong("replication", "name groups or users (users = [\"*\"] means everybody)");
-        }
-        ReplicationRule { groups, users, databases, roles }
     }
 
     fn index(&mut self, table: IndexTable, log: &Path) -> Index {

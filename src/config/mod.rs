@@ -67,6 +67,8 @@ pub struct Config {
     pub login: Vec<LoginRule>,
     /// Accounts that log in by password.
     pub services: Vec<Service>,
+    /// Programs that log in with a token of their platform: in order, the first that fits.
+    pub workloads: Vec<Workload>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -252,7 +254,7 @@ pub enum ChannelBinding {
 
 /// One `[[role_map]]`. Empty lists match all, but `groups` and `users` cannot both be empty: name
 /// `users = ["*"]` to mean everybody.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoleMapping {
     /// Any of these groups...
     pub groups: Vec<String>,
@@ -262,6 +264,8 @@ pub struct RoleMapping {
     pub databases: Vec<String>,
     /// May be these roles, the first by default.
     pub roles: Vec<String>,
+    /// After a login in one of these authentication contexts (`acr`); empty: any.
+    pub require_acr: Vec<String>,
     /// Until then (Unix seconds).
     pub expires: Option<i64>,
 }
@@ -438,6 +442,32 @@ pub struct Service {
     pub expires: Option<i64>,
     /// For emergencies: each use is a warning in the gateway's log, and stands in `auth`.
     pub break_glass: bool,
+}
+
+/// One `[[workload]]`: a program that shows a JWT of the platform it runs on (CI, Kubernetes) as its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Records and `role_map` call it `workload:` and this name; the startup user may be the name alone.
+    pub name: String,
+    /// Who made the token, byte-identical to its `iss`. The keys are found from it by OpenID Connect Discovery.
+    pub issuer: String,
+    /// Whom the token must be for.
+    pub audience: String,
+    /// All of these must hold.
+    pub claims: Vec<ClaimRule>,
+    /// Its groups, for `role_map` and `access`; what the token says of groups does not count.
+    pub groups: Vec<String>,
+    /// A token is taken until it is this old, and the login ends then.
+    pub max_life: Duration,
+}
+
+/// What a claim of a workload's token must say: one of the values, which may end in `*`. Of a list, one entry must.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRule {
+    /// The claim, or a path of names joined by dots.
+    pub claim: String,
+    /// Any of these.
+    pub values: Vec<String>,
 }
 
 /// What a service's password is compared with.

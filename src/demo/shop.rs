@@ -59,7 +59,7 @@ pub fn role_map() -> Vec<RoleMapping> {
         users: Vec::new(),
         databases: vec![DATABASE.to_owned()],
         roles: owned(person.roles),
-        expires: None,
+        ..RoleMapping::default()
     };
     people().iter().map(mapping).collect()
 }

@@ -60,8 +60,9 @@ impl Accepted {
         self.who.groups = principal.groups().to_vec();
         self.who.login = principal.login().to_owned();
         self.who.auth = principal.auth();
+        let own = |name: &str, value| (name.to_owned(), value);
+        self.who.auth.extend(self.stream.tls_version().map(|version| own("tls", version.to_owned())));
         if let Some(shown) = self.stream.peer_certificate() {
-            let own = |name: &str, value| (name.to_owned(), value);
             let subject = certificate::subject(&shown).unwrap_or_default();
             self.who.auth.push(own("tls_subject", subject));
             self.who.auth.push(own("tls_sha256", certificate::fingerprint(&shown)));

@@ -76,7 +76,8 @@ impl Gateway {
             self.live.lock().values().filter(|live| is_meant(&whose, &live.who)).cloned().collect();
         for live in open {
             let who = &live.who;
-            if policy::role_for(self.role_map(), now, &who.role, &who.db, SystemTime::now()).is_err() {
+            if policy::role_for(self.role_map(), &now.into(), &who.role, &who.db, SystemTime::now()).is_err()
+            {
                 let words = Say::new(Severity::Fatal, "57P01", "your access to this role was withdrawn")
                     .hint("Ask whoever runs the gateway.");
                 self.live.end(&Whose::Session(who.session.clone()), &words);

@@ -301,16 +301,19 @@ impl Accepted {
             return Err(Turned::fatal(Event::Denied, "28000", reason));
         }
         let (user, database) = (&self.wanted.user, &self.wanted.database);
-        policy::role_for(self.gateway.role_map(), principal, user, database, SystemTime::now())
+        policy::role_for(self.gateway.role_map(), &principal.into(), user, database, SystemTime::now())
             .map_err(|refusal| {
                 let text =
                     format!("{} may not use role \"{user}\" in database \"{database}\"", principal.user());
-                let mut turned = Turned::fatal(Event::Denied, "28000", text)
-                    .hint("Ask whoever runs the gateway for a role_map entry.");
+                let mut turned = Turned::fatal(Event::RoleDenied, "28000", text).hint(refusal.hint);
                 turned.reason = refusal.reason;
                 turned
             })
-            .inspect(|granted| self.who.role.clone_from(&granted.role))
+            .inspect(|granted| {
+                self.who.role.clone_from(&granted.role);
+                // Counted as people count, from 1.
+                self.who.auth.push(("rule".to_owned(), format!("role_map {}", granted.rule + 1)));
+            })
     }
 
     fn may_replicate(&self, principal: &Principal, granted: &Granted) -> Result<(), Turned> {
@@ -319,12 +322,11 @@ impl Accepted {
             Replication::Physical => Stretch::Server,
             Replication::Logical => Stretch::Database(&self.wanted.database),
         };
-        policy::may_replicate(&self.gateway.config.replication, principal, &granted.role, stretch).map_err(
-            |refusal| {
-                Turned::fatal(Event::Denied, "28000", refusal.reason)
+        policy::may_replicate(&self.gateway.config.replication, &principal.into(), &granted.role, stretch)
+            .map_err(|refusal| {
+                Turned::fatal(Event::RoleDenied, "28000", refusal.reason)
                     .hint("A replication stream reads whole databases without naming a table.")
-            },
-        )
+            })
     }
 
     async fn connect(&mut self, granted: &Granted) -> Result<(Arc<Server>, Upstream), Turned> {
@@ -415,10 +417,10 @@ impl Accepted {
             catalog.refresh(&granted.role).await;
         }
         let early = std::mem::take(&mut self.early);
+        let ends = granted.until.map_or(principal.expires(), |end| end.min(principal.expires()));
         let replication = self.wanted.replication;
         let terms = Terms { message: &self.message, label: self.label.take(), replication };
-        let mut session =
-            Session::open(&gateway, self.who.clone(), terms, upstream, catalog, early, principal.expires());
+        let mut session = Session::open(&gateway, self.who.clone(), terms, upstream, catalog, early, ends);
         let start = Completion::new(Outcome::Ok, TxnOutcome::None);
         let detail = match replication {
             Some(replication) => format!("{}, {}", self.wanted.user, replication.as_str()),

@@ -111,6 +111,20 @@ impl Stream {
         self.buffers()
     }
 
+    /// The version of TLS, with the word of `pg_stat_ssl.version`.
+    pub(crate) fn tls_version(&self) -> Option<&'static str> {
+        let version = match self {
+            Stream::TlsServer(stream) => stream.get_ref().1.protocol_version(),
+            Stream::TlsClient(stream) => stream.get_ref().1.protocol_version(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        };
+        version.map(|version| match version {
+            rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "TLS",
+        })
+    }
+
     /// The certificate that the other side has shown, DER.
     pub(crate) fn peer_certificate(&self) -> Option<Vec<u8>> {
         let shown = match self {

@@ -7,6 +7,7 @@ use pgwitness_protocol::reply::{Say, Severity};
 use pgwitness_protocol::startup::{APPLICATION_NAME, StartupMessage};
 
 use crate::config::{LoginMode, LoginRule};
+use crate::policy;
 
 /// Programs that show a notice to the person at once: they may wait as long as the code lives.
 const PATIENT: [&str; 12] = [
@@ -178,14 +179,8 @@ pub(super) fn settings(message: &StartupMessage) -> Vec<(String, String)> {
 
 /// How this client logs in: the first rule that fits decides.
 pub(super) fn mode_for(rules: &[LoginRule], wanted: &Wanted, from: IpAddr) -> LoginMode {
-    let listed = |list: &[String], name: &str| list.is_empty() || list.iter().any(|known| known == name);
-    rules
-        .iter()
-        .find(|rule| {
-            let near = rule.addresses.is_empty() || rule.addresses.iter().any(|net| net.contains(&from));
-            near && listed(&rule.databases, &wanted.database) && listed(&rule.users, &wanted.user)
-        })
-        .map_or(LoginMode::Device, |rule| rule.mode)
+    let rule = policy::login_rule(rules, &wanted.user, &wanted.database, from);
+    rule.map_or(LoginMode::Device, |(_, rule)| rule.mode)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
             None => by_cookie(api, parts)?,
         };
         let share = api.limits.admit(&principal, Instant::now())?;
-        let access = policy::log_access(&api.access, &principal);
+        let access = policy::log_access(&api.access, &(&principal).into());
         Ok(Self { principal, access, ip: ip(parts), agent: agent(&parts.headers), share })
     }
 }

@@ -74,7 +74,7 @@ impl Provider {
             ("redirect_uri", redirect.as_str()),
             ("code_verifier", authorization.verifier.reveal()),
         ]);
-        let reply = self.0.transport.post(&metadata.token, &credentials.form, credentials.basic).await?;
+        let reply = self.0.transport.post(metadata.token()?, &credentials.form, credentials.basic).await?;
         if reply.status == 200
             && let Some(tokens) = reply.json::<Tokens>()
         {

@@ -7,12 +7,14 @@
 //! that does not mark addresses names people by another claim (`oidc.user_claim`). The verified
 //! address also counts in rules when another claim names the person; an unmarked one never does.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::TokenFault;
-use super::principal::{SERVICE_PREFIX, Verified};
+use super::principal::{SERVICE_PREFIX, Verified, WORKLOAD_PREFIX};
 use super::token::Kind;
-use crate::config::Oidc;
+use crate::config::{ClaimRule, Oidc};
 
 /// Clocks may differ by this much, seconds.
 const LEEWAY: i64 = 30;
@@ -52,7 +54,7 @@ impl Claims {
             return Err(TokenFault::Issuer);
         }
         self.check_audience(config, origin)?;
-        self.check_times(config, now)?;
+        self.check_times(config.session_max_age, now)?;
         if let Origin::Answer { nonce: Some(nonce) } = origin
             && self.text("nonce") != Some(nonce)
         {
@@ -69,6 +71,55 @@ impl Claims {
             }
         }
         Ok(())
+    }
+
+    /// Checks a token of a program's platform: for whom it is, and when, at `now` in Unix seconds.
+    pub(super) fn check_workload(
+        &self,
+        audience: &str,
+        max_life: Duration,
+        now: i64,
+    ) -> Result<(), TokenFault> {
+        if !self.is_for(audience) {
+            return Err(TokenFault::Audience);
+        }
+        if self.map.contains_key("events") {
+            return Err(TokenFault::Kind);
+        }
+        self.check_times(max_life, now)
+    }
+
+    /// What the claim says, if that is what the rule wants; of a list, the entry that is.
+    pub(super) fn holds(&self, rule: &ClaimRule) -> Option<String> {
+        let fits = |text: &str| {
+            rule.values.iter().any(|wanted| match wanted.strip_suffix('*') {
+                Some(beginning) => text.starts_with(beginning),
+                None => text == wanted,
+            })
+        };
+        let text = |value: &Value| match value {
+            Value::String(text) => name(text),
+            Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+            _ => None,
+        };
+        match self.find(&rule.claim)? {
+            Value::Array(many) => many.iter().filter_map(text).find(|text| fits(text)),
+            one => text(one).filter(|text| fits(text)),
+        }
+    }
+
+    /// A program, of which the token says the subject alone; the rest is the configuration's.
+    pub(super) fn program(
+        &self,
+        user: String,
+        iss: &str,
+        groups: Vec<String>,
+    ) -> Result<Verified, TokenFault> {
+        let sub = self.map.get("sub").ok_or_else(|| missing("sub"))?;
+        let sub = sub.as_str().and_then(name).ok_or_else(|| TokenFault::Claim("sub".to_owned()))?;
+        let iss = iss.to_owned();
+        let auth = self.auth();
+        Ok(Verified { iss, sub, user, email: None, email_verified: false, groups, auth })
     }
 
     fn check_audience(&self, config: &Oidc, origin: Origin<'_>) -> Result<(), TokenFault> {
@@ -98,7 +149,7 @@ impl Claims {
         }
     }
 
-    fn check_times(&self, config: &Oidc, now: i64) -> Result<(), TokenFault> {
+    fn check_times(&self, max_age: Duration, now: i64) -> Result<(), TokenFault> {
         if self.time("exp")?.ok_or_else(|| missing("exp"))?.saturating_add(LEEWAY) <= now {
             return Err(TokenFault::Expired);
         }
@@ -107,7 +158,7 @@ impl Claims {
         if begins > now.saturating_add(LEEWAY) {
             return Err(TokenFault::NotYet);
         }
-        let longest = i64::try_from(config.session_max_age.as_secs()).unwrap_or(i64::MAX);
+        let longest = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
         if issued.saturating_add(longest) <= now {
             return Err(TokenFault::TooOld);
         }
@@ -159,7 +210,7 @@ impl Claims {
         let user = user
             .as_str()
             .and_then(name)
-            .filter(|name| !name.starts_with(SERVICE_PREFIX))
+            .filter(|name| !name.starts_with(SERVICE_PREFIX) && !name.starts_with(WORKLOAD_PREFIX))
             .ok_or_else(|| TokenFault::Claim(config.user_claim.clone()))?;
         if config.user_claim == "email" && !email_verified {
             return Err(TokenFault::EmailNotVerified);
@@ -205,6 +256,8 @@ impl Claims {
         }
         let kid = self.kid.as_deref().and_then(name);
         pairs.extend(kid.map(|kid| ("kid".to_owned(), kid)));
+        let email = self.text("email").and_then(name);
+        pairs.extend(email.map(|email| ("email".to_owned(), email)));
         if let Some(Value::Bool(verified)) = self.map.get("email_verified") {
             pairs.push(("email_verified".to_owned(), verified.to_string()));
         }

@@ -156,7 +156,7 @@ impl Provider {
         let mut credentials = self.credentials(&metadata);
         credentials.form.push(("grant_type", GRANT_TYPE));
         credentials.form.push(("device_code", login.device_code.reveal()));
-        let reply = self.0.transport.post(&metadata.token, &credentials.form, credentials.basic).await?;
+        let reply = self.0.transport.post(metadata.token()?, &credentials.form, credentials.basic).await?;
         step(&reply)
     }
 

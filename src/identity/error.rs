@@ -157,6 +157,9 @@ pub enum TokenFault {
     /// The claim `email` names the person, but the provider does not vouch for it.
     #[error("the identity provider has not verified this e-mail address (claim \"email_verified\")")]
     EmailNotVerified,
+    /// Of a platform that programs log in from, and no rule is about this one.
+    #[error("no [[workload]] rule fits the token's claims")]
+    NoWorkload,
     /// Not the answer to our question.
     #[error("the token answers another login (nonce)")]
     Nonce,

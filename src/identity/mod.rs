@@ -30,6 +30,7 @@ mod tests;
 mod token;
 mod transport;
 mod whose;
+mod workload;
 
 pub use bearer::{ACKNOWLEDGED, OAUTHBEARER, read_bearer};
 pub use browser::Authorization;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::config::Secret;
@@ -30,6 +31,8 @@ pub enum Mode {
 pub(super) const SERVICE_ISSUER: &str = "pgwitness";
 /// How their names begin; no person's may.
 pub(super) const SERVICE_PREFIX: &str = "service:";
+/// How the names of programs begin that show a token of their platform; no person's may.
+pub(super) const WORKLOAD_PREFIX: &str = "workload:";
 
 impl Mode {
     /// The word in the record.
@@ -132,6 +135,16 @@ impl Principal {
         self.user().strip_prefix(SERVICE_PREFIX).filter(|_| self.mode() == Mode::Scram)
     }
 
+    /// The name in the configuration, if this is an account of it or a program with a rule there.
+    pub fn configured_name(&self) -> Option<&str> {
+        self.service().or_else(|| self.user().strip_prefix(WORKLOAD_PREFIX))
+    }
+
+    /// The authentication context in which the provider verified the person (claim `acr`).
+    pub fn acr(&self) -> Option<&str> {
+        self.0.who.auth.iter().find(|(name, _)| name == "acr").map(|(_, value)| value.as_str())
+    }
+
     /// The e-mail address the provider states, verified or not: for showing only.
     pub fn email(&self) -> Option<&str> {
         self.0.who.email.as_deref()
@@ -163,10 +176,11 @@ impl Principal {
     }
 
     /// How the login was verified, as pairs in the order to show them: mode, amr, acr, auth_time,
-    /// iat, exp, jti, kid, email_verified; what the provider did not say is left out.
+    /// iat, exp, jti, kid, email, email_verified, groups_sha256; what the provider did not say is left out.
     pub fn auth(&self) -> Vec<(String, String)> {
         let mode = ("mode".to_owned(), self.0.mode.as_str().to_owned());
-        std::iter::once(mode).chain(self.0.who.auth.iter().cloned()).collect()
+        let groups = groups_digest(self.groups()).map(|digest| ("groups_sha256".to_owned(), digest));
+        std::iter::once(mode).chain(self.0.who.auth.iter().cloned()).chain(groups).collect()
     }
 
     /// When the login ends.
@@ -203,6 +217,20 @@ impl Principal {
         };
         Self::new(who, Mode::Device, SystemTime::now() + Duration::from_secs(3600))
     }
+}
+
+/// SHA-256, as hex, over the groups in byte order, a newline behind each: two records with the same one were made under
+/// the same groups, whatever order the provider told them in.
+fn groups_digest(groups: &[String]) -> Option<String> {
+    let mut sorted: Vec<&str> = groups.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    let mut hash = Sha256::new();
+    for group in &sorted {
+        hash.update(group.as_bytes());
+        hash.update(b"\n");
+    }
+    let hex = || hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    (!sorted.is_empty()).then(hex)
 }
 
 impl std::fmt::Debug for Principal {

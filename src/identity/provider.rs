@@ -17,8 +17,9 @@ use super::claims::{Claims, Origin};
 use super::keys::KeySet;
 use super::token::Unverified;
 use super::transport::{Reply, Transport, checked_url, printable};
+use super::workload::Workloads;
 use super::{LoginError, Mode, Principal, TokenFault};
-use crate::config::{Oidc, Secret};
+use crate::config::{Oidc, Secret, Workload};
 
 /// How long endpoints and keys are used before they are fetched again, and how long still if that fails.
 const LIFE: Life = Life { fresh: Duration::from_secs(3600), stale: Duration::from_secs(24 * 3600) };
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     /// A second of the provider's intervals; tests run faster.
     pub(super) second: Duration,
     issuer: Url,
+    workloads: Workloads,
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
     keys_gap: Duration,
@@ -51,7 +53,7 @@ pub(super) struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
     /// The issuer is no address that can be trusted.
-    #[error("oidc.issuer: {0}")]
+    #[error("the issuer {0}")]
     Issuer(String),
     /// HTTP or TLS could not be set up.
     #[error("{0}")]
@@ -61,7 +63,7 @@ pub enum SetupError {
 /// What the provider says about itself.
 pub(super) struct Metadata {
     pub(super) authorization: Option<Url>,
-    pub(super) token: Url,
+    token: Option<Url>,
     pub(super) device: Option<Url>,
     userinfo: Option<Url>,
     keys: Url,
@@ -105,6 +107,13 @@ impl Refusal {
     }
 }
 
+impl Metadata {
+    /// Where tokens are given. Issuers of programs' tokens have no such place.
+    pub(super) fn token(&self) -> Result<&Url, LoginError> {
+        self.token.as_ref().ok_or_else(|| LoginError::unreachable("the provider names no token_endpoint"))
+    }
+}
+
 impl Provider {
     /// A provider by its configuration. No connection is made yet.
     ///
@@ -119,6 +128,7 @@ impl Provider {
             pending: Arc::new(Semaphore::new(MAX_PENDING)),
             second: Duration::from_secs(1),
             issuer,
+            workloads: Workloads::default(),
             metadata: Cached::new(),
             keys: Cached::new(),
             keys_gap: KEYS_GAP,
@@ -129,6 +139,15 @@ impl Provider {
     #[must_use]
     pub fn with_pending_limit(self, limit: usize) -> Self {
         self.changed(|inner| inner.pending = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// The same provider, and beside its people the programs of these rules. Call it before the first login.
+    ///
+    /// # Errors
+    /// As [`Provider::new`], of an issuer that a rule names.
+    pub fn with_workloads(self, rules: &[Workload]) -> Result<Self, SetupError> {
+        let workloads = Workloads::new(rules, self.config())?;
+        Ok(self.changed(|inner| inner.workloads = workloads))
     }
 
     pub(super) fn issuer(&self) -> &Url {
@@ -150,7 +169,8 @@ impl Provider {
         Ok(())
     }
 
-    /// Verifies an ID token, or a JWT access token for our audience, that a client presents.
+    /// Verifies an ID token, or a JWT access token for our audience, or a token of a program by the rules for these,
+    /// that a client presents.
     /// Cancel-safe.
     ///
     /// # Errors
@@ -158,6 +178,9 @@ impl Provider {
     /// could not be fetched.
     pub async fn verify_token(&self, jwt: &str) -> Result<Principal, LoginError> {
         let token = Unverified::read(jwt)?;
+        if let Some(program) = self.0.workloads.find(&token, self).await? {
+            return Ok(program);
+        }
         let claims = self.signed(&token, Patience::None).await?;
         self.admit(&claims, Origin::Presented, Mode::Token)
     }
@@ -206,7 +229,11 @@ impl Provider {
     }
 
     /// The claims of a token, if its signature is by one of the provider's keys.
-    async fn signed(&self, token: &Unverified<'_>, patience: Patience) -> Result<Claims, LoginError> {
+    pub(super) async fn signed(
+        &self,
+        token: &Unverified<'_>,
+        patience: Patience,
+    ) -> Result<Claims, LoginError> {
         let keys = self.keys().await?;
         match token.verify(keys.keys()) {
             Err(TokenFault::UnknownKey) => {}
@@ -344,7 +371,7 @@ pub(super) struct Credentials<'a> {
 
 /// What to do when a key is unknown and keys were fetched only just now.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Patience {
+pub(super) enum Patience {
     /// Refuse: anybody can present anything.
     None,
     /// Wait out the gap once: the token is the provider's own answer.
@@ -355,7 +382,7 @@ enum Patience {
 struct Document {
     issuer: String,
     authorization_endpoint: Option<String>,
-    token_endpoint: String,
+    token_endpoint: Option<String>,
     device_authorization_endpoint: Option<String>,
     userinfo_endpoint: Option<String>,
     jwks_uri: String,
@@ -378,7 +405,7 @@ impl Document {
             methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"));
         Ok(Metadata {
             authorization: maybe(self.authorization_endpoint)?,
-            token: url(self.token_endpoint)?,
+            token: maybe(self.token_endpoint)?,
             device: maybe(self.device_authorization_endpoint)?,
             userinfo: maybe(self.userinfo_endpoint)?,
             keys: url(self.jwks_uri)?,
@@ -387,7 +414,8 @@ impl Document {
     }
 }
 
-fn unix(time: SystemTime) -> i64 {
+/// Unix seconds.
+pub(super) fn unix(time: SystemTime) -> i64 {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }

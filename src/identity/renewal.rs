@@ -23,7 +23,7 @@ impl Provider {
         let mut credentials = self.credentials(&metadata);
         credentials.form.push(("grant_type", "refresh_token"));
         credentials.form.push(("refresh_token", refresh));
-        let reply = self.0.transport.post(&metadata.token, &credentials.form, credentials.basic).await?;
+        let reply = self.0.transport.post(metadata.token()?, &credentials.form, credentials.basic).await?;
         let unusable = || {
             LoginError::unreachable(format!(
                 "the token endpoint answered {} and nothing usable",

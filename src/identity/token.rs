@@ -59,6 +59,11 @@ impl<'a> Unverified<'a> {
         })
     }
 
+    /// Who the token says that it is by: good for choosing whose keys must have made it, and for nothing else.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.payload.get("iss").and_then(Value::as_str)
+    }
+
     /// The claims, if one of the keys made the signature.
     pub(super) fn verify(&self, keys: &[CoreJsonWebKey]) -> Result<Claims, TokenFault> {
         let candidates = keys.iter().filter(|key| self.may_be_by(key)).take(MAX_TRIED);

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{is_in_group, is_named};
+use super::Person;
 use crate::config::Access;
 use crate::identity::Principal;
 
@@ -59,8 +59,8 @@ impl LogAccess {
 }
 
 /// What the person may do with the log.
-pub fn log_access(access: &Access, principal: &Principal) -> LogAccess {
-    let is_in = |entries: &[String]| entries.iter().any(|entry| entry_matches(entry, principal));
+pub fn log_access(access: &Access, person: &Person<'_>) -> LogAccess {
+    let is_in = |entries: &[String]| entries.iter().any(|entry| entry_matches(entry, person));
     match (is_in(&access.auditor), is_in(&access.admin)) {
         (false, false) => LogAccess::Own,
         (true, false) => LogAccess::Auditor,
@@ -69,11 +69,11 @@ pub fn log_access(access: &Access, principal: &Principal) -> LogAccess {
     }
 }
 
-fn entry_matches(entry: &str, principal: &Principal) -> bool {
+fn entry_matches(entry: &str, person: &Person<'_>) -> bool {
     match entry.split_once(':') {
-        Some(("group", group)) => is_in_group(principal, group),
-        Some(("user", user)) => is_named(principal, user),
-        _ => is_named(principal, entry),
+        Some(("group", group)) => person.is_in_group(group),
+        Some(("user", user)) => person.is_named(user),
+        _ => person.is_named(entry),
     }
 }
 
@@ -100,7 +100,8 @@ mod tests {
             admin: own(&["group:platform", "dan@example.com"]),
         };
         let check = |user, groups: &[&str], expect| {
-            assert_eq!(log_access(&access, &Principal::for_test(user, groups)), expect, "{user} {groups:?}");
+            let principal = Principal::for_test(user, groups);
+            assert_eq!(log_access(&access, &Person::from(&principal)), expect, "{user} {groups:?}");
         };
         check("alice@example.com", &["security"], LogAccess::Auditor);
         check("alice@example.com", &["platform", "security"], LogAccess::AuditorAndAdmin);
@@ -108,6 +109,7 @@ mod tests {
         check("dan@example.com", &[], LogAccess::Admin);
         check("eve@example.com", &["group:security", "carol@example.com"], LogAccess::Own);
         check("group:security", &[], LogAccess::Own);
-        assert_eq!(log_access(&Access::default(), &Principal::for_test("x", &["security"])), LogAccess::Own);
+        let stranger = Principal::for_test("x", &["security"]);
+        assert_eq!(log_access(&Access::default(), &Person::from(&stranger)), LogAccess::Own);
     }
 }

@@ -1,10 +1,10 @@
 //! Which database role a person may become.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{ANY, is_in_group, is_named, same_name};
+use super::ANY;
+use super::person::{Person, same_name};
 use crate::config::{ReplicationRule, RoleMapping};
-use crate::identity::Principal;
 
 /// A role, and the rule that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Granted {
     pub role: String,
     /// Position of the rule in the configuration, from 0.
     pub rule: usize,
+    /// The rule ends then.
+    pub until: Option<SystemTime>,
 }
 
 /// No role, with a reason fit for the person: it names only what is theirs.
@@ -21,36 +23,51 @@ pub struct Granted {
 pub struct Refusal {
     /// What was refused, why, and what to do.
     pub reason: String,
+    /// What the person can do, without saying anything of the rules.
+    pub hint: String,
+}
+
+impl Refusal {
+    fn new(reason: String) -> Self {
+        Self { reason, hint: "Ask whoever runs the gateway for a role_map entry.".to_owned() }
+    }
 }
 
 /// The role that a person gets who asked for `wanted` in `database`.
 ///
 /// The first rule that matches person and database decides, and no later one is looked at. The
 /// wanted role must be in its list; or, if `wanted` is the person's own name, e-mail address or the
-/// part before the `@`, it is the first of the list. A rule without roles refuses.
+/// part before the `@`, it is the first of the list. A rule without roles refuses, and so does one that asks for another
+/// authentication context than the login's.
 ///
 /// # Errors
 /// No rule matches, or the deciding rule does not give that role.
 pub fn role_for(
     map: &[RoleMapping],
-    principal: &Principal,
+    person: &Person<'_>,
     wanted: &str,
     database: &str,
     now: SystemTime,
 ) -> Result<Granted, Refusal> {
-    let refuse = |reason| Err(Refusal { reason });
-    let user = principal.user();
-    let deciding = map.iter().enumerate().find(|(_, rule)| rule_matches(rule, principal, database, now));
-    let Some((position, rule)) = deciding else {
+    let refuse = |reason| Err(Refusal::new(reason));
+    let user = person.user;
+    let Ok((position, rule)) = deciding_rule(map, person, database, now) else {
         return refuse(format!(
             "no rule lets {user} into database \"{database}\". Ask whoever runs pgwitness for a role_map entry"
         ));
     };
+    if !rule.require_acr.is_empty() && !rule.require_acr.iter().any(|acr| Some(acr.as_str()) == person.acr) {
+        let needed = rule.require_acr.join(" or ");
+        let reason = format!("{user} needs a stronger login for database \"{database}\": acr {needed}");
+        return Err(Refusal { reason, hint: format!("A stronger login is needed there (acr {needed}).") });
+    }
+    let until = rule.expires.map(|end| UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or(0)));
+    let granted = |role: &str| Ok(Granted { role: role.to_owned(), rule: position, until });
     if rule.roles.iter().any(|role| role == wanted) {
-        return Ok(Granted { role: wanted.to_owned(), rule: position });
+        return granted(wanted);
     }
     match rule.roles.first() {
-        Some(first) if is_own_name(principal, wanted) => Ok(Granted { role: first.clone(), rule: position }),
+        Some(first) if is_own_name(person, wanted) => granted(first),
         Some(_) => refuse(format!(
             "{user} may not be role \"{wanted}\" in database \"{database}\". Connect as one of: {}",
             rule.roles.join(", ")
@@ -77,7 +94,7 @@ const SERVER: &str = "replication";
 /// No rule does.
 pub fn may_replicate(
     rules: &[ReplicationRule],
-    principal: &Principal,
+    person: &Person<'_>,
     role: &str,
     stretch: Stretch<'_>,
 ) -> Result<(), Refusal> {
@@ -87,14 +104,14 @@ pub fn may_replicate(
             Stretch::Database(name) => rule.databases.is_empty() || listed(&rule.databases, name),
             Stretch::Server => rule.databases.iter().any(|name| name == SERVER),
         };
-        let by_group = rule.groups.iter().any(|group| is_in_group(principal, group));
-        let by_name = rule.users.iter().any(|name| name == ANY || is_named(principal, name));
+        let by_group = rule.groups.iter().any(|group| person.is_in_group(group));
+        let by_name = rule.users.iter().any(|name| name == ANY || person.is_named(name));
         there && (rule.roles.is_empty() || listed(&rule.roles, role)) && (by_group || by_name)
     };
     if rules.iter().any(|rule| allows(&rule)) {
         return Ok(());
     }
-    let user = principal.user();
+    let user = person.user;
     let reason = match stretch {
         Stretch::Database(name) => {
             format!("{user} may not open a replication connection as role \"{role}\" to database \"{name}\"")
@@ -103,25 +120,59 @@ pub fn may_replicate(
             format!("{user} may not open a connection for physical replication as role \"{role}\"")
         }
     };
-    Err(Refusal { reason })
+    Err(Refusal::new(reason))
 }
 
-fn rule_matches(rule: &RoleMapping, principal: &Principal, database: &str, now: SystemTime) -> bool {
+/// Why a rule does not decide about somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is over.
+    Expired,
+    /// It is about other databases.
+    Database,
+    /// It names neither the person nor a group of theirs.
+    Person,
+}
+
+/// The first rule that matches person and database, and its position, from 0.
+///
+/// # Errors
+/// None does: why, of each in order.
+pub fn deciding_rule<'a>(
+    map: &'a [RoleMapping],
+    person: &Person<'_>,
+    database: &str,
+    now: SystemTime,
+) -> Result<(usize, &'a RoleMapping), Vec<Misfit>> {
+    let mut misfits = Vec::new();
+    for (position, rule) in map.iter().enumerate() {
+        match misfit(rule, person, database, now) {
+            None => return Ok((position, rule)),
+            Some(why) => misfits.push(why),
+        }
+    }
+    Err(misfits)
+}
+
+fn misfit(rule: &RoleMapping, person: &Person<'_>, database: &str, now: SystemTime) -> Option<Misfit> {
     let now =
         now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     if rule.expires.is_some_and(|end| end <= now) {
-        return false;
+        return Some(Misfit::Expired);
     }
     let in_database =
         rule.databases.is_empty() || rule.databases.iter().any(|name| name == database || name == ANY);
-    let by_group = rule.groups.iter().any(|group| is_in_group(principal, group));
-    let by_name = rule.users.iter().any(|name| name == ANY || is_named(principal, name));
-    in_database && (by_group || by_name)
+    if !in_database {
+        return Some(Misfit::Database);
+    }
+    let by_group = rule.groups.iter().any(|group| person.is_in_group(group));
+    let by_name = rule.users.iter().any(|name| name == ANY || person.is_named(name));
+    (!by_group && !by_name).then_some(Misfit::Person)
 }
 
 /// Whether the startup `user` is just the person's own name, which many clients send by default.
-fn is_own_name(principal: &Principal, wanted: &str) -> bool {
-    let own = [Some(principal.user()), principal.verified_email(), principal.service()];
+fn is_own_name(person: &Person<'_>, wanted: &str) -> bool {
+    let own = [Some(person.user), person.verified_email, person.configured_name];
     own.into_iter().flatten().any(|name| {
         let local = name.split_once('@').map(|(local, _)| local);
         same_name(name, wanted) || local.is_some_and(|local| local.eq_ignore_ascii_case(wanted))
@@ -130,9 +181,8 @@ fn is_own_name(principal: &Principal, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::identity::Principal;
 
     fn rule(groups: &[&str], users: &[&str], databases: &[&str], roles: &[&str]) -> RoleMapping {
         let own = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
@@ -141,7 +191,7 @@ mod tests {
             users: own(users),
             databases: own(databases),
             roles: own(roles),
-            expires: None,
+            ..RoleMapping::default()
         }
     }
 
@@ -157,9 +207,9 @@ mod tests {
     #[track_caller]
     fn check(user: &str, groups: &[&str], wanted: &str, database: &str, expect: Result<(&str, usize), &str>) {
         let principal = Principal::for_test(user, groups);
-        let got = role_for(&rules(), &principal, wanted, database, SystemTime::now());
+        let got = role_for(&rules(), &Person::from(&principal), wanted, database, SystemTime::now());
         match expect {
-            Ok((role, rule)) => assert_eq!(got, Ok(Granted { role: role.to_owned(), rule })),
+            Ok((role, rule)) => assert_eq!(got, Ok(Granted { role: role.to_owned(), rule, until: None })),
             Err(words) => {
                 let reason = got.unwrap_err().reason;
                 assert!(reason.contains(words), "{reason}");
@@ -188,10 +238,10 @@ mod tests {
         check("eve@example.com", &[], "readonly", "shop", Err("no rule lets eve@example.com"));
         check("eve@example.com", &["Support", "supportx", "*"], "readonly", "shop", Err("no rule"));
         let eve = Principal::for_test("eve", &["support"]);
-        assert!(role_for(&[], &eve, "eve", "shop", SystemTime::now()).is_err());
+        assert!(role_for(&[], &Person::from(&eve), "eve", "shop", SystemTime::now()).is_err());
         let nobody = rule(&[], &[], &[], &["readonly"]);
         assert!(
-            role_for(&[nobody], &eve, "readonly", "shop", SystemTime::now()).is_err(),
+            role_for(&[nobody], &Person::from(&eve), "readonly", "shop", SystemTime::now()).is_err(),
             "an empty rule matched"
         );
     }
@@ -216,7 +266,7 @@ mod tests {
             roles: own(roles),
         };
         let may = |rules: &[ReplicationRule], user, groups: &[&str], stretch| {
-            may_replicate(rules, &Principal::for_test(user, groups), "repl", stretch).is_ok()
+            may_replicate(rules, &Person::from(&Principal::for_test(user, groups)), "repl", stretch).is_ok()
         };
         let (shop, server) = (Stretch::Database("shop"), Stretch::Server);
         assert!(!may(&[], "ann", &["dba"], shop));
@@ -235,7 +285,7 @@ mod tests {
         rules[1].expires = Some(1000);
         let bob = Principal::for_test("bob@example.com", &["support"]);
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(role_for(&rules, &bob, "bob", "shop", at(999)).unwrap().rule, 1);
-        assert_eq!(role_for(&rules, &bob, "bob", "shop", at(1000)).unwrap().rule, 2);
+        assert_eq!(role_for(&rules, &Person::from(&bob), "bob", "shop", at(999)).unwrap().rule, 1);
+        assert_eq!(role_for(&rules, &Person::from(&bob), "bob", "shop", at(1000)).unwrap().rule, 2);
     }
 }

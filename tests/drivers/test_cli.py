@@ -198,3 +198,76 @@ def test_a_session_is_ended_by_whose_it_is(cli, connect, provider, gateway):
         return False
 
     until("the session to end", ended, 5, every=0.05)
+
+
+CONFIGURATION = """
+[listen]
+address = "127.0.0.1:6432"
+tls = "off"
+[oidc]
+issuer = "https://id.example.com"
+client_id = "pgwitness"
+client_secret = "hush"
+[[upstream]]
+name = "main"
+url = "postgres://db.example.com"
+credentials = [{ role = "app_read", password = "hush" }]
+[[login]]
+databases = ["bi"]
+mode = "token"
+[[role_map]]
+users = ["eve@example.com"]
+roles = ["dba"]
+expires = "2020-01-01T00:00:00Z"
+[[role_map]]
+groups = ["engineering"]
+databases = ["shop", "bi"]
+require_acr = ["phr"]
+roles = ["app_read"]
+[access]
+auditor = ["group:security"]
+[log]
+dir = "journal"
+"""
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    file = tmp_path / "pgwitness.toml"
+    file.write_text(CONFIGURATION)
+    return file
+
+
+def test_config_check_says_which_rule_decides_about_a_person(cli, configuration):
+    def check(*arguments):
+        done = cli("config", "check", str(configuration), *arguments)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+    assert check() == (0, f"{configuration} is fine\n")
+    ann = ["--as", "ann@example.com", "--group", "engineering", "--acr", "phr"]
+    code, told = check(*ann, "--database", "bi", "--from", "10.0.0.9")
+    assert code == 0
+    assert "[[login]] 1 decides: a JWT as password" in told
+    assert "[[role_map]] 1 does not: it is over" in told
+    assert "[[role_map]] 2 decides: app_read" in told
+    assert '"main", with a credential for app_read' in told
+    code, told = check(*ann[:4], "--database", "shop")
+    assert code == 1
+    assert "refused: ann@example.com needs a stronger login" in told
+    code, told = check(*ann, "--database", "billing", "--json")
+    answer = json.loads(told)
+    assert (code, answer["role"]["allowed"], answer["log"]) == (1, False, "self")
+    assert len(answer["passed_over"]) == 2
+    assert cli("config", "check", str(configuration), "--as", "ann").returncode == 2
+
+
+def test_config_show_says_what_is_written_and_where_but_no_secret(cli, configuration):
+    done = cli("config", "show", "--origin", str(configuration), PGWITNESS__LISTEN__ADDRESS="127.0.0.1:7")
+    assert done.returncode == 0
+    assert 'listen.address = "127.0.0.1:7"  # PGWITNESS__LISTEN__ADDRESS' in done.stdout
+    assert f'role_map[2].roles = ["app_read"]  # {configuration}' in done.stdout
+    assert "hush" not in done.stdout + done.stderr
+    schema = json.loads(cli("config", "schema").stdout)
+    assert set(schema["properties"]) >= {"listen", "oidc", "upstream", "role_map", "login", "workload", "log"}
+    assert schema["additionalProperties"] is False

@@ -183,7 +183,7 @@ def test_tokens_signed_by_an_elliptic_curve_are_good(own_gateway):
 
 def refusals(auditor, person):
     return [each for each in auditor.search(f"user:{email(person)}")
-            if each["event"] in ("denied", "login.denied", "login.failed")]
+            if each["event"] in ("denied", "role.denied", "login.denied", "login.failed")]
 
 
 def test_a_role_that_the_mapping_does_not_give_is_refused_and_recorded(gateway, auditor):

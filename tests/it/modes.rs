@@ -36,7 +36,7 @@ fn batch(config: &mut Config) {
         users,
         databases: Vec::new(),
         roles,
-        expires: None,
+        ..RoleMapping::default()
     });
 }
 

@@ -42,7 +42,7 @@ fn allow(config: &mut Config, role: &Role, databases: Vec<String>) {
         users: own(ANN),
         databases: vec![],
         roles: own(&role.name),
-        expires: None,
+        ..RoleMapping::default()
     };
     config.role_map.insert(0, mapping);
     let roles = own(&role.name);
@@ -92,7 +92,7 @@ async fn replication_is_refused_without_a_rule_and_beyond_it() {
     let some = gateway("replicator_a", &[]).await;
     let (code, text) = refused(&some, &[("replication", "true")]).await;
     assert_eq!((code.as_str(), text.contains("physical replication")), ("28000", true), "{text}");
-    let records = some.records("event:denied", 1).await;
+    let records = some.records("event:role.denied", 1).await;
     assert_eq!((&records[0]["user"], &records[0]["db"]), (&json!(ANN), &json!("replication")));
     some.stop().await;
 }

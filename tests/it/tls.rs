@@ -134,6 +134,7 @@ async fn a_clients_certificate_is_asked_for_and_stands_in_the_record() {
     let auth = &gateway.records("sql:shown", 1).await[0]["auth"];
     assert_eq!(auth["tls_subject"], "CN=ann laptop,O=Example\\, Inc.");
     assert_eq!(auth["tls_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(auth["tls"], "TLSv1.3");
     gateway.stop().await;
     let optional = |config: &mut Config| {
         config.listen.tls_clients = ClientCertificates::Optional(file("client_ca.crt"));
@@ -285,7 +286,7 @@ async fn gateway_before(database: &Database) -> TestGateway {
     ];
     let roles = database.roles.iter().map(|role| role.name.clone()).collect();
     let carol = vec!["carol@example.com".to_owned()];
-    let mapping = RoleMapping { groups: vec![], users: carol, databases: vec![], roles, expires: None };
+    let mapping = RoleMapping { groups: vec![], users: carol, roles, ..RoleMapping::default() };
     let change = move |config: &mut Config| {
         config.upstreams = upstreams;
         config.role_map = vec![mapping];

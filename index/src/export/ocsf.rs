@@ -6,7 +6,7 @@
 //! | query, cancel, denied with a statement | Datastore Activity (6005) | by command: Query, Write, Update, Delete, Create, Read, Other |
 //! | session.start, session.end | Datastore Activity (6005) | Connect, Other (Disconnect) |
 //! | audit.search, audit.export | Datastore Activity (6005) on the access log itself | Query, Read |
-//! | login.*, denied without a statement | Authentication (3002) | Logon; Logoff of login.revoked, Other (Unlock) of login.unlocked |
+//! | login.*, role.denied, denied without a statement | Authentication (3002) | Logon; Logoff of login.revoked, Other (Unlock) of login.unlocked |
 //! | all others (gap, config.reload, alert) | Base Event (0) | Other |
 //!
 //! What OCSF has no place for stands in `unmapped` under our own names, so that nothing is lost; OCSF
@@ -64,6 +64,7 @@ impl Class {
     fn of(event: Option<Event>, statement: bool) -> Class {
         use Event::*;
         match event {
+            Some(RoleDenied) => Class::Authentication,
             Some(Denied) if !statement => Class::Authentication,
             Some(Query | Cancel | Denied | SessionStart | SessionEnd | AuditSearch | AuditExport) => {
                 Class::Datastore
@@ -168,7 +169,9 @@ fn put_status(event: &mut View, view: &View, kind: Option<Event>) {
     let outcome = word(view, "outcome");
     let status = match (kind, outcome) {
         (Some(LoginPrompted), _) => (99, "prompted"),
-        (Some(LoginFailed | LoginDenied | LoginExpired | LoginLocked | Denied), _) => (2, "Failure"),
+        (Some(LoginFailed | LoginDenied | LoginExpired | LoginLocked | RoleDenied | Denied), _) => {
+            (2, "Failure")
+        }
         (_, "ok") => (1, "Success"),
         (_, "error" | "denied" | "canceled") => (2, "Failure"),
         (_, "skipped") => (99, "skipped"),
@@ -185,7 +188,9 @@ fn put_status(event: &mut View, view: &View, kind: Option<Event>) {
     }
     let severity = match (kind, outcome) {
         (Some(Alert), _) => (4, "High"),
-        (Some(Denied | Gap | LoginDenied | LoginFailed | LoginLocked), _) | (_, "denied") => (3, "Medium"),
+        (Some(Denied | RoleDenied | Gap | LoginDenied | LoginFailed | LoginLocked), _) | (_, "denied") => {
+            (3, "Medium")
+        }
         (_, "error" | "canceled") => (2, "Low"),
         _ => (1, "Informational"),
     };
@@ -391,7 +396,11 @@ mod tests {
             let class = event["class_uid"].as_u64().unwrap();
             let expected = match kind {
                 Event::Gap | Event::ConfigReload | Event::Alert => 0,
-                kind if kind.as_str().starts_with("login.") || *kind == Event::Denied => 3002,
+                kind if kind.as_str().starts_with("login.")
+                    || matches!(kind, Event::Denied | Event::RoleDenied) =>
+                {
+                    3002
+                }
                 _ => 6005,
             };
             assert_eq!(class, expected, "{kind}");

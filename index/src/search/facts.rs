@@ -95,7 +95,8 @@ impl Numbered<'_> {
         let outcome = self.outcome();
         let facts = view::Facts {
             failed: outcome == Outcome::Error,
-            denied: outcome == Outcome::Denied || self.1.record().event == Event::Denied,
+            denied: outcome == Outcome::Denied
+                || matches!(self.1.record().event, Event::Denied | Event::RoleDenied),
             ddl: class.contains(&Class::Ddl),
             write: class.contains(&Class::Write),
             rows: self.number(Field::Rows).unwrap_or(0),

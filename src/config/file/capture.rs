@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Reading;
@@ -11,7 +12,7 @@ use crate::config::{Capture, CaptureParameters, CaptureSql, Secret};
 /// Shorter keys could be guessed.
 const MIN_HMAC_KEY: usize = 32;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CaptureTable {
     sql: Option<String>,

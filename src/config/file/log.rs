@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
 use super::Reading;
 use crate::config::{Anchor, AnchorTo, Durability, Log, Secret};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogTable {
     dir: PathBuf,
@@ -19,7 +20,7 @@ pub(super) struct LogTable {
     anchor: Option<AnchorTable>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AnchorTable {
     every: Option<String>,
@@ -28,7 +29,7 @@ struct AnchorTable {
     to_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Reading;
 use crate::config::{LoginMode, LoginRule, Proof, Service};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LoginTable {
     #[serde(default)]
@@ -20,7 +21,7 @@ pub(super) struct LoginTable {
     mode: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServiceTable {
     name: String,

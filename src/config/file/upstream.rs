@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
@@ -13,7 +14,7 @@ use crate::config::{AppLabel, AuthMethod, ChannelBinding, Credential, SslMode, T
 /// Upstream port if the URL names none.
 const POSTGRES_PORT: u16 = 5432;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpstreamTable {
     name: String,
@@ -30,7 +31,7 @@ pub(super) struct UpstreamTable {
     credentials: Vec<CredentialTable>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CredentialTable {
     role: String,

@@ -7,6 +7,7 @@ mod device;
 mod pairing;
 mod script;
 mod tokens;
+mod workloads;
 
 use std::time::Duration;
 

@@ -34,7 +34,10 @@ async fn a_good_token_is_its_person() {
     assert_eq!(principal.groups(), ["support"]);
     let auth = principal.auth();
     let names: Vec<_> = auth.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["mode", "amr", "acr", "iat", "exp", "kid", "email_verified"]);
+    assert_eq!(
+        names,
+        ["mode", "amr", "acr", "iat", "exp", "kid", "email", "email_verified", "groups_sha256"]
+    );
     assert_eq!(auth[1].1, "pwd otp");
     assert!(principal.expires() <= SystemTime::now() + Duration::from_secs(12 * 3600));
 }

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from typing import IO, TypeVar
 
 HOST = "127.0.0.1"
 STOP_SECONDS_MAX = 15
+WATCH_SECONDS_MAX = 120
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 T = TypeVar("T")
@@ -40,6 +42,26 @@ def listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
+
+
+def watch(arguments: list[str], environment: dict, read: Callable[[str], None]) -> int:
+    """Runs a program; `read` gets what it prints, as it comes. Its exit code."""
+    process = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
+    end = time.monotonic() + WATCH_SECONDS_MAX
+    try:
+        stream = process.stdout.fileno()
+        while True:
+            if not select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError(f"{arguments[0]} did not end within {WATCH_SECONDS_MAX} s")
+            chunk = os.read(stream, 65536)
+            if not chunk:
+                return process.wait(STOP_SECONDS_MAX)
+            read(chunk.decode(errors="replace"))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 class Child:

@@ -378,6 +378,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
         },
         login: Vec::new(),
         services: Vec::new(),
+        workloads: Vec::new(),
         limits: settings.limits.clone(),
     }
 }
