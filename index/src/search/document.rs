@@ -146,6 +146,7 @@ impl Documents {
             begun.literals.push(NEXT_RECORD);
             begun.params.push(NEXT_RECORD);
             begun.add(&self.columns, seq, plain, true);
+            begun.add_place(&self.columns, draft);
             return;
         }
         let mut begun = Begun::new(TantivyDocument::with_capacity(DOCUMENT_BYTES), seq, refers);
@@ -159,6 +160,7 @@ impl Documents {
     /// Adds what the first record alone says.
     fn begin(&mut self, mut begun: Begun, draft: &Draft, well: bool) {
         let columns = &*self.columns;
+        begun.add_place(columns, draft);
         let ended = Ended {
             outcome: draft.end().map_or(Outcome::Unknown, |end| end.outcome),
             txn_outcome: draft.txn_outcome(),
@@ -208,6 +210,10 @@ fn own_fields(plain: &Plain<'_>) -> Fields {
 impl Begun {
     fn new(document: TantivyDocument, last: u64, refers: [u64; 3]) -> Begun {
         Begun { document, refers, last, records: 1, literals: String::new(), params: String::new() }
+    }
+
+    fn add_place(&mut self, columns: &Columns, draft: &Draft) {
+        self.document.add_u64(columns.at, place_code(draft.at()));
     }
 
     /// Adds what each record has of its own.

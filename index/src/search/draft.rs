@@ -12,6 +12,7 @@ use crate::view::{self, View};
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
     record: Arc<Record>,
+    at: Position,
     end: Option<End>,
     txn_outcome: TxnOutcome,
 }
@@ -24,14 +25,14 @@ pub(crate) struct End {
 }
 
 impl Draft {
-    pub(crate) fn new(record: Record) -> Draft {
+    pub(crate) fn new(record: Record, at: Position) -> Draft {
         let txn_outcome = record.done.as_ref().map_or(TxnOutcome::Open, |done| done.txn_outcome);
-        Draft { record: Arc::new(record), end: None, txn_outcome }
+        Draft { record: Arc::new(record), at, end: None, txn_outcome }
     }
 
     /// A record as it was indexed.
-    pub(crate) fn again(record: Record, end: Option<End>, txn_outcome: TxnOutcome) -> Draft {
-        Draft { record: Arc::new(record), end, txn_outcome }
+    pub(crate) fn again(record: Record, at: Position, end: Option<End>, txn_outcome: TxnOutcome) -> Draft {
+        Draft { record: Arc::new(record), at, end, txn_outcome }
     }
 
     /// How the execution ended; counts once only.
@@ -65,6 +66,11 @@ impl Draft {
     /// How the execution ended, if that is known.
     pub(crate) fn end(&self) -> Option<&Completion> {
         self.record.done.as_ref().or(self.end.as_ref().map(|end| &end.completion))
+    }
+
+    /// The frame of the journal that has the record.
+    pub(crate) fn at(&self) -> Position {
+        self.at
     }
 
     /// The frame that says how the execution ended, if that is another than the record's.

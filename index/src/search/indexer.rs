@@ -333,7 +333,7 @@ impl Indexer {
             }
             Some((Some(seq), Entry::Record(record))) if seq.0 > self.seq => {
                 self.seq = seq.0;
-                self.tail.push(seq.0, Draft::new(*record));
+                self.tail.push(seq.0, Draft::new(*record, frame.at));
                 self.unshown = true;
                 Ok(Taken::Record)
             }

@@ -14,6 +14,7 @@
 //! a page reads no more than it shows. The caller's [`Scope`] is a part of the query tree, never of
 //! its text. No threads but Tantivy's, and no clock.
 
+mod any;
 mod complement;
 mod deciding;
 mod dictionary;

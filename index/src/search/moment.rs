@@ -126,20 +126,19 @@ impl Moment {
 
     /// A record as it was indexed.
     pub(crate) fn recalled(&self, told: &Told) -> Result<Draft, Lost> {
-        let record = self.recall.record(told.seq)?;
+        let record = self.recall.record(told.at, told.seq)?;
         let end = match (told.end, told.ended.well) {
             (Some(at), _) => Some(End { completion: self.recall.completion(at, told.seq)?, at }),
             (None, true) => {
                 let mut completion = Completion::new(told.ended.outcome, told.ended.txn_outcome);
                 (completion.rows, completion.bytes) = (told.rows, told.bytes.unwrap_or(0));
                 completion.duration_us = told.duration_us.unwrap_or(0);
-                // Its place is asked for only when the record is written again, and this one is not.
-                let at = crate::journal::Position { segment: 0, offset: 0 };
-                Some(End { completion, at })
+                // Only who has more to tell than numbers is asked where.
+                Some(End { completion, at: told.at })
             }
             (None, false) => None,
         };
-        Ok(Draft::again(record, end, told.ended.txn_outcome))
+        Ok(Draft::again(record, told.at, end, told.ended.txn_outcome))
     }
 
     /// The records in memory that answer, of those before `before`, newest first.

@@ -13,11 +13,15 @@ use tantivy::query::{
 };
 use tantivy::schema::{Field as Column, IndexRecordOption};
 
+use super::any::Any;
 use super::complement::Complement;
 use super::document::SPAN;
 use super::field::Field;
 use super::position::Between;
 use super::schema::Columns;
+
+/// Of more conditions it is quicker to look ahead.
+const FEW: usize = 12;
 
 pub(crate) type Built = Box<dyn Query>;
 
@@ -169,19 +173,23 @@ pub(crate) fn range(min: Term, max: Term) -> Built {
     Box::new(RangeQuery::new(Bound::Included(min), Bound::Included(max)))
 }
 
-pub(crate) fn all(parts: Vec<Built>) -> Built {
-    join(parts, Occur::Must)
-}
-
-pub(crate) fn any(parts: Vec<Built>) -> Built {
-    join(parts, Occur::Should)
-}
-
-fn join(mut parts: Vec<Built>, occur: Occur) -> Built {
+pub(crate) fn all(mut parts: Vec<Built>) -> Built {
     if parts.len() == 1
         && let Some(only) = parts.pop()
     {
         return only;
     }
-    Box::new(BooleanQuery::new(parts.into_iter().map(|part| (occur, part)).collect()))
+    Box::new(BooleanQuery::new(parts.into_iter().map(|part| (Occur::Must, part)).collect()))
+}
+
+pub(crate) fn any(mut parts: Vec<Built>) -> Built {
+    if parts.len() == 1
+        && let Some(only) = parts.pop()
+    {
+        return only;
+    }
+    if parts.len() <= FEW {
+        return Box::new(Any(parts));
+    }
+    Box::new(BooleanQuery::new(parts.into_iter().map(|part| (Occur::Should, part)).collect()))
 }

@@ -11,7 +11,7 @@ use tantivy::{DocId, DocSet, Score, SegmentReader, TERMINATED};
 
 use super::document::{Ended, SPAN, place_from_code};
 use super::field::Field;
-use super::schema::{DEFINES, END, HOW, LAST};
+use super::schema::{AT, DEFINES, END, HOW, LAST};
 use crate::journal::Position;
 
 /// The numbers of one segment's documents.
@@ -22,6 +22,7 @@ pub(crate) struct Numbers {
     seq: Option<Column<u64>>,
     time: Option<Column<i64>>,
     counts: [Option<Column<u64>>; 3],
+    at: Option<Column<u64>>,
     how: Option<Column<u64>>,
     end: Option<Column<u64>>,
     documents: DocId,
@@ -41,10 +42,13 @@ pub(crate) enum Range {
 pub(crate) struct Told {
     pub(crate) seq: u64,
     pub(crate) time: i64,
+    /// The frame of the journal that has it.
+    pub(crate) at: Position,
     pub(crate) rows: Option<u64>,
     pub(crate) bytes: Option<u64>,
     pub(crate) duration_us: Option<u64>,
     pub(crate) ended: Ended,
+    /// The frame that tells how it ended, where that is not in the columns.
     pub(crate) end: Option<Position>,
 }
 
@@ -58,6 +62,7 @@ impl Numbers {
             seq: of(Field::Seq)?,
             time: fast.column_opt::<i64>(Field::Time.name())?,
             counts: [of(COUNTS[0])?, of(COUNTS[1])?, of(COUNTS[2])?],
+            at: fast.column_opt(AT)?,
             how: fast.column_opt(HOW)?,
             end: fast.column_opt(END)?,
             documents: segment.max_doc(),
@@ -92,6 +97,7 @@ impl Numbers {
         Some(Told {
             seq: self.seqs(doc).nth(record)?,
             time: self.times(doc).nth(record)?,
+            at: place_from_code(self.at.as_ref()?.values_for_doc(doc).nth(record)?),
             rows,
             bytes,
             duration_us,

@@ -3,22 +3,19 @@
 //! What the journal does not have any more, because its time was over or its values were erased, is
 //! told by [`Lost`]; the answer then says what is left.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::journal::{Archive, JournalError, Position, StoredFrame};
+use crate::journal::{Archive, JournalError, Position};
 use crate::record::{Completion, Entry, Record, Seq};
 use crate::storage::Storage;
 
-/// Frames that were read last: records of one answer are often neighbours.
-const NEAR: usize = 16;
-
-/// Reads records by their numbers.
+/// Reads records by their places.
 pub(crate) struct Recall {
     archive: Archive,
-    near: Mutex<VecDeque<Arc<StoredFrame>>>,
+    /// The frame of the record that was read last.
+    last: Mutex<Option<Position>>,
 }
 
 /// Why a record is not shown.
@@ -51,34 +48,18 @@ impl From<JournalError> for Lost {
 
 impl Recall {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Recall {
-        Recall { archive: Archive::new(storage), near: Mutex::default() }
+        Recall { archive: Archive::new(storage), last: Mutex::default() }
     }
 
-    /// The record with a number.
-    pub(crate) fn record(&self, seq: u64) -> Result<Record, Lost> {
-        let of = |frame: &StoredFrame| {
-            frame.entries.iter().find_map(|(number, entry)| match entry {
-                Entry::Record(record) if *number == Some(Seq(seq)) => Some(Record::clone(record)),
-                _ => None,
-            })
-        };
-        let near = |frame: &Arc<StoredFrame>| {
-            let mut numbers = frame.entries.iter().filter_map(|(number, _)| *number);
-            let first = numbers.next();
-            first.is_some_and(|first| first.0 <= seq)
-                && numbers.next_back().or(first).is_some_and(|last| seq <= last.0)
-        };
-        let known = self.near().iter().find(|frame| near(frame)).cloned();
-        if let Some(record) = known.and_then(|frame| of(&frame)) {
-            return Ok(record);
+    /// The record with a number, in the frame at a place.
+    pub(crate) fn record(&self, at: Position, seq: u64) -> Result<Record, Lost> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(at);
+        // A frame of which a second record is wanted is read whole, and remembered: records of one
+        // answer are often neighbours.
+        if last == Some(at) {
+            self.archive.frame(at)?;
         }
-        let (at, _) = self.archive.find(Seq(seq))?.ok_or(Lost::Gone)?;
-        let frame = self.archive.frame(at)?;
-        let mut near = self.near();
-        near.truncate(NEAR - 1);
-        near.push_front(Arc::clone(&frame));
-        drop(near);
-        of(&frame).ok_or(Lost::Gone)
+        self.archive.record(at, Seq(seq))?.ok_or(Lost::Gone)
     }
 
     /// How a record ended, as the frame at a place says.
@@ -89,9 +70,5 @@ impl Recall {
             _ => None,
         });
         found.ok_or(Lost::Gone)
-    }
-
-    fn near(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<StoredFrame>>> {
-        self.near.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

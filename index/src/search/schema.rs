@@ -8,7 +8,8 @@
 //! - `literals`, `params`: the words of a record's values, and [`Columns::run_literals`],
 //!   [`Columns::run_params`] those of the records of a run, each at the position of its record;
 //! - `_last`: the newest record of the document, by which documents are ordered;
-//! - `_how`, `_end`: how its record ended, and where the journal tells more of it;
+//! - `_at`: where the journal has its records;
+//! - `_how`, `_end`: how they ended, and where the journal tells more of that;
 //! - the columns of the [`dictionary`].
 
 use std::net::Ipv6Addr;
@@ -36,6 +37,8 @@ pub(crate) const DOCUMENT_BYTES: usize = 512;
 pub(crate) const DEFINES: &str = "_defines";
 /// The column of the newest record of a document.
 pub(crate) const LAST: &str = "_last";
+/// The column of where the journal has the records of a document.
+pub(crate) const AT: &str = "_at";
 /// The column of how the records of a document ended.
 pub(crate) const HOW: &str = "_how";
 /// The column of where the journal tells how the record of a document ended.
@@ -52,6 +55,7 @@ pub(crate) struct Columns {
     of: Vec<Option<Column>>,
     pub(crate) seq: Column,
     pub(crate) last: Column,
+    pub(crate) at: Column,
     pub(crate) how: Column,
     pub(crate) end: Column,
     pub(crate) has: Column,
@@ -99,8 +103,8 @@ impl Columns {
         };
         let run_literals = builder.add_text_field("_literals", in_run());
         let run_params = builder.add_text_field("_params", in_run());
-        let [last, how, end, defines] =
-            [LAST, HOW, END, DEFINES].map(|name| builder.add_u64_field(name, number.clone()));
+        let [last, at, how, end, defines] =
+            [LAST, AT, HOW, END, DEFINES].map(|name| builder.add_u64_field(name, number.clone()));
         let key = || number.clone().set_indexed();
         let refers = dictionary::Kind::ALL.map(|kind| builder.add_u64_field(kind.name(), key()));
         let schema = builder.build();
@@ -109,6 +113,7 @@ impl Columns {
             of,
             seq,
             last,
+            at,
             how,
             end,
             has,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tantivy::index::SegmentId;
+use tantivy::indexer::UserOperation;
 use tantivy::{FutureResult, IndexReader, IndexWriter, Searcher, SegmentMeta, TantivyDocument, TantivyError};
 
 use super::document::Documents;
@@ -15,6 +16,9 @@ use super::merge::{self, Piece};
 use super::position::{Among, Numbers};
 use super::state::State;
 use super::tail::Held;
+
+/// Documents handed to Tantivy's thread at one time.
+const TOGETHER: usize = 64;
 
 /// What writes: one for each index.
 pub(crate) struct Pen {
@@ -91,8 +95,14 @@ impl Writing {
         for held in &held {
             pen.documents.add(held.seq, &held.draft);
         }
-        for document in pen.documents.take() {
-            pen.writer.add_document(document)?;
+        let mut documents = pen.documents.take().map(UserOperation::Add);
+        loop {
+            // Handing over costs as much as a small document.
+            let some: Vec<_> = documents.by_ref().take(TOGETHER).collect();
+            if some.is_empty() {
+                break;
+            }
+            pen.writer.run(some)?;
         }
         state.number = pen.documents.dictionary.next();
         let mut commit = pen.writer.prepare_commit()?;
