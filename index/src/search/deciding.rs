@@ -11,6 +11,7 @@ use tantivy::query::{EnableScoring, Scorer};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocId, DocSet as _, Searcher, SegmentReader};
 
+use super::facts::Numbered;
 use super::lower::Asked;
 use super::matches::{self, Memo};
 use super::moment::Moment;
@@ -52,13 +53,14 @@ impl Deciding {
         while open != 0 {
             let record = open.trailing_zeros();
             open &= open - 1;
-            let draft = self.moment.draft(self.ordinal, doc, record);
+            if self.asked.is_exhausted() {
+                break;
+            }
             // What cannot be read any more is not known to answer.
-            let answers = draft.is_ok_and(|(seq, draft)| {
-                let facts = super::facts::Numbered(seq, &draft);
-                self.memo.forget();
-                matches::matches(&self.asked.wanted, &facts, &mut self.memo)
-            });
+            let Ok((seq, draft)) = self.moment.draft(self.ordinal, doc, record) else { continue };
+            self.memo.forget();
+            let answers = self.asked.pay(draft.weight())
+                && matches::matches(&self.asked.wanted, &Numbered(seq, &draft), &mut self.memo);
             sure |= u64::from(answers) << record;
         }
         Ok(sure)

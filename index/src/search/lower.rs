@@ -1,12 +1,14 @@
 //! From the syntax tree to conditions on documents. No text is ever joined into a query.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tantivy::Term;
 use tantivy::query::{EmptyQuery, PhrasePrefixQuery, PhraseQuery};
 use tantivy::schema::Field as Column;
 
 use super::complement::Complement;
+use super::containing::Containing;
 use super::dictionary::Kind;
 use super::field::Field;
 use super::having::Having;
@@ -33,6 +35,32 @@ pub(crate) struct Asked {
     pub(crate) by_record: bool,
     /// Whether records must be looked at.
     pub(crate) checks: bool,
+    /// How much may still be read to look at them.
+    budget: Option<Budget>,
+}
+
+/// Bytes of records that are read for one question about parts of words, at most.
+const PARTS_BYTES_MAX: usize = 256 << 20;
+
+/// What may still be read for one question.
+struct Budget(AtomicUsize);
+
+impl Asked {
+    /// Pays for a record that was read; whether that was within the budget.
+    pub(crate) fn pay(&self, bytes: usize) -> bool {
+        self.budget.as_ref().is_none_or(|budget| {
+            let left = |left: usize| left.checked_sub(bytes);
+            budget.0.try_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok() || {
+                budget.0.store(0, Ordering::Relaxed);
+                false
+            }
+        })
+    }
+
+    /// Whether more would have had to be read than one question may.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.0.load(Ordering::Relaxed) == 0)
+    }
 }
 
 /// The query for the documents of all records of `moment` but those that memory answers for.
@@ -46,7 +74,8 @@ pub(crate) fn lower(columns: &Columns, moment: &Moment, wanted: Node) -> tantivy
         parts.push(Box::new(Complement(Box::new(Among(Arc::new(remembered))))));
     }
     let (by_record, checks) = (plan.is_by_record(), plan.checks());
-    Ok(Asked { wanted, plan, query: all(parts), by_record, checks })
+    let budget = wanted.has_parts().then(|| Budget(AtomicUsize::new(PARTS_BYTES_MAX)));
+    Ok(Asked { wanted, plan, query: all(parts), by_record, checks, budget })
 }
 
 /// A condition is met by a document that has what is asked itself, or refers to a definition that has.
@@ -103,6 +132,10 @@ impl Lowering<'_> {
                 }
                 Plan::Or(parts)
             }
+            Leaf::Part { fields, letters } => {
+                let each = fields.iter().map(|field| self.part(*field, letters));
+                Plan::Check(Box::new(Plan::Or(each.collect::<tantivy::Result<_>>()?)))
+            }
             Leaf::Number { field, min, max } => Plan::Number { field: *field, min: *min, max: *max },
             Leaf::Time { min, max } => Plan::Time { min: *min, max: *max },
             Leaf::Ip { min, max } if min <= max => Plan::Wide(self.on(Field::Ip, |column| {
@@ -122,6 +155,23 @@ impl Lowering<'_> {
         let time = if whole { time } else { Plan::Check(Box::new(time)) };
         let not_own = Plan::Not(Box::new(Plan::Wide(word(column, OWN_ID, false))));
         Plan::Or(vec![own, Plan::And(vec![not_own, time])])
+    }
+
+    /// Records in whose words the longest row of letters stands.
+    fn part(&self, field: Field, letters: &str) -> tantivy::Result<Plan> {
+        let columns = self.columns;
+        let longest = letters.split(|c: char| !c.is_alphanumeric()).max_by_key(|row| row.len());
+        let letters = longest.unwrap_or_default().to_owned();
+        let of = |of: Vec<Column>| Box::new(Containing { columns: of, letters: letters.clone() });
+        let own = columns.of(field).into_iter();
+        Ok(Plan::Wide(match field {
+            Field::Sql => {
+                let own = own.chain([columns.literals, columns.run_literals]).collect();
+                self.shared(Kind::What, of(own))?
+            }
+            Field::Params => of(own.chain([columns.run_params]).collect()),
+            _ => of(own.collect()),
+        }))
     }
 
     fn text(&self, field: Field, text: &Text) -> tantivy::Result<Plan> {

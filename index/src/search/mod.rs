@@ -16,6 +16,7 @@
 
 mod any;
 mod complement;
+mod containing;
 mod deciding;
 mod dictionary;
 mod document;

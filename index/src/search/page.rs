@@ -116,6 +116,9 @@ pub struct Page {
     pub total: Option<u64>,
     /// Whether `total` stopped counting.
     pub total_is_capped: bool,
+    /// Whether older records may answer that were not looked at, because too many would have had to be
+    /// read: parts of words are looked for in a bounded number of records.
+    pub stopped: bool,
 }
 
 /// Why there is no answer.
@@ -127,6 +130,12 @@ pub enum SearchError {
     /// It is a cursor of another query.
     #[error("the cursor belongs to another query. Start again without it")]
     OtherCursor,
+    /// Parts of words are looked for, and in too many records.
+    #[error(
+        "too many records would have to be read to see whether parts of words stand in them. \
+         Add a person, a table, a whole word or a time"
+    )]
+    TooMany,
     /// The values of this field are not counted.
     #[error("the values of {} cannot be counted", .0.name())]
     NoFacet(Field),
@@ -199,16 +208,21 @@ impl Search {
             found.push(hit);
         }
         let more = found.len() == limit && hits.next()?.is_some();
+        let stopped = hits.asked.is_exhausted();
         let last = found.last().map(|hit| hit.seq()).filter(|_| more);
         let items = found.into_iter().map(|hit| view_of(&moment, hit)).collect::<Result<_, _>>()?;
         let newest = cursor.map_or(moment.newest, |cursor| cursor.newest);
-        let total = self.total(&moment, wanted, newest, count)?;
+        let total = match self.total(&moment, wanted, newest, count) {
+            Err(SearchError::TooMany) => None,
+            total => total?,
+        };
         Ok(Page {
             items,
             next_cursor: last.map(|before| Cursor { before, newest, query: hash }),
             indexed_seq: Seq(moment.newest),
             total,
             total_is_capped: count == Count::Capped && total == Some(COUNT_CAP),
+            stopped,
         })
     }
 
@@ -250,7 +264,8 @@ impl Search {
     ) -> Result<Hits<'a>, SearchError> {
         let held: Box<dyn Iterator<Item = Held>> = Box::new(moment.remembered(&wanted, before));
         let asked = Arc::new(lower(&self.columns, moment, wanted)?);
-        Ok(Hits { held: held.peekable(), walk: moment.walk(&asked, before)?, waiting: None })
+        let walk = moment.walk(&asked, before)?;
+        Ok(Hits { held: held.peekable(), walk, waiting: None, asked })
     }
 
     /// How many answer, of the records up to `newest`.
@@ -348,6 +363,7 @@ struct Hits<'a> {
     walk: Walk,
     /// What the walk found last, if a newer one in memory came first.
     waiting: Option<Found>,
+    asked: Arc<Asked>,
 }
 
 impl Hits<'_> {
@@ -418,6 +434,9 @@ fn count_capped(moment: &Arc<Moment>, asked: &Arc<Asked>, cap: u64) -> Result<u6
         if count >= cap {
             break;
         }
+    }
+    if asked.is_exhausted() {
+        return Err(SearchError::TooMany);
     }
     Ok(count)
 }

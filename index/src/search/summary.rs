@@ -163,7 +163,8 @@ trait OfSegment: 'static {
 /// Learns of all records that answer, of the segments in parallel.
 fn each<L: Learn>(moment: &Arc<Moment>, asked: &Arc<Asked>, learn: L) -> Result<L::Learned, SearchError> {
     let all = Each { moment, asked, learn };
-    moment.searcher.search(&*asked.query, &all)?
+    let learned = moment.searcher.search(&*asked.query, &all)??;
+    if asked.is_exhausted() { Err(SearchError::TooMany) } else { Ok(learned) }
 }
 
 struct Each<'a, L> {

@@ -216,6 +216,11 @@ fn condition() -> impl Strategy<Value = String> {
     prop_oneof![
         words(),
         words().prop_map(|word| format!("{word}*")),
+        (
+            select(&["", "sql:", "params:", "error:"][..]),
+            select(&["e", "er", "us", "r_i", "b", "2", "-b", "oba", "σ", "É", "x.o", "limit 1"][..])
+        )
+            .prop_map(|(field, part)| format!("{field}*{}*", part.replace(' ', "_"))),
         (words(), words()).prop_map(|(a, b)| format!("\"{a} {b}\"")),
         (words(), words()).prop_map(|(a, b)| format!("\"{a} {b}\"*")),
         (select(&["sql", "params", "error"][..]), text())
