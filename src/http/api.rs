@@ -8,9 +8,9 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pgwitness_index::record::Event;
+use pgwitness_index::record::{Event, Seq};
 use pgwitness_index::search::{Field, Page, SearchError};
-use pgwitness_index::view::{chosen, format_time};
+use pgwitness_index::view::{View, chosen, format_time};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -108,6 +108,10 @@ pub(super) fn find(api: &Api, caller: &Caller, ask: &Ask) -> Result<Page, Proble
         .map_err(|error| failed(&error))
 }
 
+/// Said of a page that is not all there is.
+const STOPPED: &str = "the search stopped before the oldest records: it had read as many as it may to see whether \
+     parts of words stand in them. Add a person, a table, a whole word or a time";
+
 fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     let mut answer = Map::new();
     let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
@@ -120,6 +124,8 @@ fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
         answer.insert("total_is_capped".into(), page.total_is_capped.into());
     }
     answer.insert("query".into(), ask.text.into());
+    let stopped = page.stopped.then_some(STOPPED);
+    let warnings: Vec<&str> = warnings.iter().map(String::as_str).chain(stopped).collect();
     answer.insert("warnings".into(), json!(warnings));
     Value::Object(answer)
 }
@@ -135,7 +141,7 @@ async fn event(
     let began = Instant::now();
     searching(&api, &caller.clone(), move |api| {
         let item = api.search.get(id, &caller.scope()).map_err(|error| failed(&error))?;
-        let item = item.ok_or_else(Problem::not_found)?;
+        let mut item = item.ok_or_else(Problem::not_found)?;
         audit::read(
             api,
             &caller,
@@ -147,9 +153,23 @@ async fn event(
                 began,
             },
         )?;
+        tell_erased(api, &mut item)?;
         Ok(Json(Value::Object(item)))
     })
     .await
+}
+
+/// Adds what was erased of a record, and why, if something was.
+fn tell_erased(api: &Api, item: &mut View) -> Result<(), Problem> {
+    let Some(seq) = item.get("seq").and_then(Value::as_u64) else { return Ok(()) };
+    let erased = api.witness.erased(Seq(seq)).map_err(|error| {
+        tracing::error!(%error, seq, "could not read what was erased of a record");
+        Problem::internal()
+    })?;
+    if !erased.is_empty() {
+        item.insert("erased".into(), erased.into());
+    }
+    Ok(())
 }
 
 async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {
@@ -301,7 +321,11 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// The problem for a search that failed: the caller's mistakes by name, ours only in the log.
 pub(super) fn failed(error: &SearchError) -> Problem {
-    if let SearchError::BadCursor | SearchError::OtherCursor | SearchError::NoFacet(_) = error {
+    if let SearchError::BadCursor
+    | SearchError::OtherCursor
+    | SearchError::NoFacet(_)
+    | SearchError::TooMany = error
+    {
         return Problem::bad_request(error.to_string());
     }
     tracing::error!(%error, "a search failed");

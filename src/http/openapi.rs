@@ -127,6 +127,14 @@ const OPERATIONS: &[Told] = &[
         body: Some("Terminate"),
         answers: Answers::Json("Ended"),
     },
+    Told {
+        method: HttpMethod::Post,
+        path: "/api/v1/events/{id}/erase",
+        summary: "Erases values of a record, for administrators; proofs over the record still hold",
+        takes: &[],
+        body: Some("Erase"),
+        answers: Answers::Json("Erased"),
+    },
     get(
         "/api/v1/logins",
         &[],

@@ -19,6 +19,7 @@ mod modes;
 mod pipeline;
 mod relay;
 mod replication;
+mod retention;
 mod roles;
 mod startup;
 mod state;

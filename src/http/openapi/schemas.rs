@@ -128,6 +128,11 @@ fn touched() -> Vec<Named> {
     vec![
         ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
         ("Ended", object([("ended", number())])),
+        (
+            "Erase",
+            object([("fields", list(words(&["sql", "params", "error", "detail"]))), ("reason", text())]),
+        ),
+        ("Erased", object([("seq", number()), ("erased_by", number())])),
         ("Revoke", object([("scope", words(&["secret", "login", "person"]))])),
         ("Mint", object([("life", number()), ("name", text())])),
         ("Minted", object([("token", text()), ("id", text()), ("expires", text())])),

@@ -4,6 +4,7 @@
 
 mod api;
 mod approving;
+mod erase;
 mod export;
 mod house;
 mod reading;
