@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::super::{Ending, LoginError, Mode, TokenFault};
@@ -43,6 +44,22 @@ async fn a_denied_login_says_so() {
     demo.deny(&login.user_code).unwrap();
     let error = within(provider.wait_device(&login)).await.unwrap_err();
     assert_eq!((error.clone(), error.event()), (LoginError::Denied, Ending::Denied));
+}
+
+#[tokio::test]
+async fn two_hundred_logins_that_wait_do_not_storm_a_slow_provider_and_all_end_in_time() {
+    let script = Script::start().await;
+    let provider = provider(&script.issuer);
+    let mut device = script.device();
+    device["expires_in"] = json!(100);
+    script.always("/device", 200, &device);
+    script.always_slowly("/token", 400, &json!({"error": "authorization_pending"}), 10 * TICK);
+    let logins = (0..200).map(|_| provider.start_device());
+    let logins: Vec<_> = within(join_all(logins)).await.into_iter().map(Result::unwrap).collect();
+    let ends = within(join_all(logins.iter().map(|login| provider.wait_device(login)))).await;
+    assert!(ends.into_iter().all(|end| end == Err(LoginError::Expired)));
+    let most = script.most_at_once("/token");
+    assert!((1..=16).contains(&most), "{most} at once");
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ struct Stage {
     /// What it says when it has no line left.
     always: HashMap<String, Line>,
     hits: HashMap<String, usize>,
+    /// Requests of a path that are being answered, and the most that were at once.
+    at_once: HashMap<String, (usize, usize)>,
     /// The last request of a path: authorization header and body.
     heard: HashMap<String, (String, String)>,
 }
@@ -111,6 +113,17 @@ impl Script {
         self.stage.lock().unwrap().always.insert(path.to_owned(), line);
     }
 
+    /// The same always, each time after a while.
+    pub(super) fn always_slowly(&self, path: &str, status: u16, body: &Value, delay: Duration) {
+        let line = Line { status, body: body.to_string().into_bytes(), delay, location: None };
+        self.stage.lock().unwrap().always.insert(path.to_owned(), line);
+    }
+
+    /// The most requests of a path that were answered at once.
+    pub(super) fn most_at_once(&self, path: &str) -> usize {
+        self.stage.lock().unwrap().at_once.get(path).map_or(0, |(_, most)| *most)
+    }
+
     pub(super) fn hits(&self, path: &str) -> usize {
         self.stage.lock().unwrap().hits.get(path).copied().unwrap_or(0)
     }
@@ -130,11 +143,15 @@ async fn answer(State(stage): State<Arc<Mutex<Stage>>>, request: Request) -> Res
         *stage.hits.entry(path.clone()).or_default() += 1;
         let heard = (authorization.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap());
         stage.heard.insert(path.clone(), heard);
+        let (now, most) = stage.at_once.entry(path.clone()).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
         let next = stage.lines.get_mut(&path).filter(|lines| !lines.is_empty()).map(|lines| lines.remove(0));
         next.or_else(|| stage.always.get(&path).cloned())
     };
-    let Some(line) = line else { return StatusCode::NOT_FOUND.into_response() };
+    let line = line.unwrap_or(Line { status: 404, body: Vec::new(), delay: Duration::ZERO, location: None });
     tokio::time::sleep(line.delay).await;
+    stage.lock().unwrap().at_once.entry(path).or_default().0 -= 1;
     let mut response = (StatusCode::from_u16(line.status).unwrap(), line.body).into_response();
     if let Some(location) = line.location {
         response.headers_mut().insert("location", location.parse().unwrap());
