@@ -106,7 +106,7 @@ fn leaves(storage: &Arc<dyn Storage>) -> Result<(), Failure> {
             let mut hashed = 0;
             for frame in &frames {
                 for (index, (seq, entry)) in (0..).zip(&frame.entries) {
-                    let leaf = made.hash(*seq, entry, &Place { salt: frame.salt, index });
+                    let leaf = made.hash(*seq, entry, &Place::within(frame.salt, &frame.seals, index));
                     tree.push(leaf, |_, _, _| {});
                     hashed += 1;
                 }

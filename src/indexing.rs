@@ -1,6 +1,7 @@
 //! The threads that keep the search true to the journal: one reads, so that a record is found soon after
 //! its end, the other writes what was read to the index on disk.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,9 @@ const CATCH_UP_AT_STOP: Duration = Duration::from_secs(3);
 /// After an error, before the index is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// Beside the index, while texts that it has are being dropped from the journal.
+const FORGET_SUFFIX: &str = ".forget";
+
 /// What is done about the index.
 pub(crate) enum Indexing {
     /// The running thread.
@@ -48,11 +52,49 @@ pub(crate) enum Indexing {
         stop: Arc<AtomicBool>,
         /// Its end.
         handle: JoinHandle<()>,
+        /// Tells it what to forget.
+        forgetting: Arc<Forgetting>,
     },
     /// Nothing: it stays as it was found.
-    Paused,
+    Paused(Arc<Forgetting>),
 }
 
+/// Has the index forget what the journal does not have any more: it is built again from what is left. The file
+/// beside it says so to the next process, should this one end in between.
+pub(crate) struct Forgetting {
+    wanted: AtomicBool,
+    marker: PathBuf,
+    /// For an index that nobody follows.
+    paused: Option<(Work, Search)>,
+}
+
+impl Forgetting {
+    fn new(work: &Work) -> Self {
+        Self { wanted: AtomicBool::new(false), marker: work.marker(), paused: None }
+    }
+
+    /// Texts are about to be dropped.
+    pub(crate) fn announce(&self) -> io::Result<()> {
+        let file = File::create(&self.marker)?;
+        file.sync_all()?;
+        match self.marker.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// They were.
+    pub(crate) fn forget(&self) {
+        self.wanted.store(true, Ordering::Release);
+        if let Some((work, search)) = &self.paused
+            && let Err(error) = work.reopen(search)
+        {
+            tracing::error!(%error, "the paused search index could not forget what was dropped");
+        }
+    }
+}
+
+#[derive(Clone)]
 struct Work {
     dir: PathBuf,
     storage: Arc<dyn Storage>,
@@ -75,10 +117,15 @@ impl Indexing {
             commit_every: config.commit_every,
             stop: stop.clone(),
         };
+        let mut forgetting = Forgetting::new(&work);
         if config.paused {
             tracing::warn!("the search index is paused: what is recorded from now on is not found");
-            return work.open().map(|(_, search)| (Self::Paused, search));
+            let (_, search) = work.open()?;
+            forgetting.paused = Some((work, search.clone()));
+            return Ok((Self::Paused(Arc::new(forgetting)), search));
         }
+        let forgetting = Arc::new(forgetting);
+        let wanted = Arc::clone(&forgetting);
         let ended = |source| IndexError::Directory { path: config.dir.clone(), source };
         let (opened, opening) = mpsc::sync_channel(1);
         let handle = thread::Builder::new()
@@ -88,7 +135,7 @@ impl Indexing {
                 match work.open() {
                     Ok((indexer, search)) => {
                         if opened.send(Ok(search.clone())).is_ok() {
-                            work.run(indexer, &search);
+                            work.run(indexer, &search, &wanted);
                         }
                     }
                     Err(error) => _ = opened.send(Err(error)),
@@ -96,15 +143,22 @@ impl Indexing {
             })
             .map_err(ended)?;
         let search = opening.recv().map_err(|_| ended(io::Error::other("the index thread ended")))??;
-        Ok((Self::Follows { stop, handle }, search))
+        Ok((Self::Follows { stop, handle, forgetting }, search))
     }
 
     /// Takes what the journal still holds, for at most [`CATCH_UP_AT_STOP`], commits, and ends.
     pub(crate) fn stop(self) {
-        let Self::Follows { stop, handle } = self else { return };
+        let Self::Follows { stop, handle, .. } = self else { return };
         stop.store(true, Ordering::Release);
         if handle.join().is_err() {
             tracing::error!("the index thread panicked");
+        }
+    }
+
+    /// Has it forget.
+    pub(crate) fn forgetting(&self) -> Arc<Forgetting> {
+        match self {
+            Self::Follows { forgetting, .. } | Self::Paused(forgetting) => Arc::clone(forgetting),
         }
     }
 
@@ -112,7 +166,7 @@ impl Indexing {
     pub(crate) fn warnings(&self) -> Vec<String> {
         match self {
             Self::Follows { .. } => Vec::new(),
-            Self::Paused => vec!["the search index is paused: newer records are missing".into()],
+            Self::Paused(_) => vec!["the search index is paused: newer records are missing".into()],
         }
     }
 }
@@ -125,7 +179,31 @@ fn step_back() {
 }
 
 impl Work {
+    /// The file that says that the index has texts that the journal has not.
+    fn marker(&self) -> PathBuf {
+        let mut path = self.dir.clone().into_os_string();
+        path.push(FORGET_SUFFIX);
+        path.into()
+    }
+
+    /// Removes the index if it has to forget something.
+    fn forget(&self) -> Result<(), IndexError> {
+        let marker = self.marker();
+        if !marker.exists() {
+            return Ok(());
+        }
+        Indexer::erase(&self.dir)?;
+        let failed = |source| IndexError::Directory { path: marker.clone(), source };
+        std::fs::remove_file(&marker).map_err(failed)
+    }
+
+    fn reopen(&self, search: &Search) -> Result<Indexer, IndexError> {
+        self.forget()?;
+        Indexer::reopen(&self.dir, self.storage.clone(), self.options, search)
+    }
+
     fn open(&self) -> Result<(Indexer, Search), IndexError> {
+        self.forget()?;
         let (indexer, search) = Indexer::open(&self.dir, self.storage.clone(), self.options)?;
         match indexer.opened() {
             Opened::Rebuilt(why) => tracing::warn!(%why, "the search index is built again from the journal"),
@@ -135,20 +213,22 @@ impl Work {
     }
 
     /// `search` is what others hold: it follows when the index is opened again.
-    fn run(&self, mut indexer: Indexer, search: &Search) {
+    fn run(&self, mut indexer: Indexer, search: &Search, forgetting: &Forgetting) {
         loop {
-            match self.follow(&mut indexer) {
-                Ok(()) => return,
+            let mut wait = RETRY_AFTER;
+            match self.follow(&mut indexer, forgetting) {
+                Ok(Followed::Stopped) => return,
+                Ok(Followed::MustForget) => wait = Duration::ZERO,
                 Err(error) => tracing::error!(%error, "the search index fell behind and is opened again"),
             }
-            // A broken indexer is of no more use.
+            // One that is broken, or knows too much, is of no more use.
             drop(indexer);
             indexer = loop {
                 if self.stop.load(Ordering::Acquire) {
                     return;
                 }
-                thread::sleep(RETRY_AFTER);
-                match Indexer::reopen(&self.dir, self.storage.clone(), self.options, search) {
+                thread::sleep(std::mem::replace(&mut wait, RETRY_AFTER));
+                match self.reopen(search) {
                     Ok(again) => break again,
                     Err(error) => tracing::error!(%error, "could not open the search index"),
                 }
@@ -156,8 +236,8 @@ impl Work {
         }
     }
 
-    /// Follows the journal until the stop or an error.
-    fn follow(&self, indexer: &mut Indexer) -> Result<(), IndexError> {
+    /// Follows the journal until the stop, an error, or until something is to be forgotten.
+    fn follow(&self, indexer: &mut Indexer, forgetting: &Forgetting) -> Result<Followed, IndexError> {
         thread::scope(|scope| {
             let (give, taken) = mpsc::sync_channel::<Writing>(1);
             let (written, ended) = mpsc::sync_channel(1);
@@ -169,7 +249,7 @@ impl Work {
                 }
             });
             let writer = writer.map_err(|source| self.thread(source))?;
-            let read = self.read(indexer, &Writer { give, ended });
+            let read = self.read(indexer, &Writer { give, ended }, forgetting);
             writer.join().map_err(|_| self.thread(io::Error::other("the thread that writes panicked")))?;
             read
         })
@@ -179,10 +259,19 @@ impl Work {
         IndexError::Directory { path: self.dir.clone(), source }
     }
 
-    fn read(&self, indexer: &mut Indexer, writer: &Writer) -> Result<(), IndexError> {
+    fn read(
+        &self,
+        indexer: &mut Indexer,
+        writer: &Writer,
+        forgetting: &Forgetting,
+    ) -> Result<Followed, IndexError> {
         let mut pace = Pace { every: self.commit_every, due: None, began: None };
         let mut last_moment = None;
         loop {
+            if forgetting.wanted.swap(false, Ordering::AcqRel) {
+                tracing::info!("the search index is built again, without what was dropped");
+                return Ok(Followed::MustForget);
+            }
             // Read before the look: what was written before the stop is still taken.
             let stopping = self.stop.load(Ordering::Acquire);
             let progress = indexer.step(STEP)?;
@@ -205,7 +294,7 @@ impl Work {
                 {
                     indexer.finish(written?)?;
                 }
-                return indexer.commit();
+                return indexer.commit().map(|()| Followed::Stopped);
             }
             if pace.wants(progress.waiting, now)
                 && let Some(writing) = indexer.begin(Part::Ended)
@@ -218,6 +307,12 @@ impl Work {
             }
         }
     }
+}
+
+/// Why the journal is not followed any more.
+enum Followed {
+    Stopped,
+    MustForget,
 }
 
 /// The thread that writes.

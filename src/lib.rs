@@ -30,6 +30,7 @@ mod indexing;
 pub mod policy;
 pub mod proving;
 pub mod recorder;
+mod retention;
 pub mod service;
 pub mod sql;
 pub mod tls;

@@ -204,6 +204,14 @@ impl Recorder {
         Ok(receipt.first)
     }
 
+    /// Completes the segment that is written, if it has entries. It blocks for a sync.
+    ///
+    /// # Errors
+    /// The journal could not be written.
+    pub fn begin_segment(&self) -> Result<(), RecordError> {
+        self.shared.begin_segment()
+    }
+
     /// Tells how executions, and transactions, ended, and empties the lists. It is written with the next
     /// record, or within [`FLUSH_EVERY`].
     pub fn tell(&self, completions: &mut Vec<Completion>, settlements: &mut Vec<Settlement>) {
@@ -361,6 +369,28 @@ impl Shared {
                 })
             }
         }
+    }
+
+    fn begin_segment(&self) -> Result<(), RecordError> {
+        self.check_usable()?;
+        let mut journal = self.journal()?;
+        let Some(journal) = journal.as_mut() else {
+            return Err(RecordError::Stopped("the journal is closed".into()));
+        };
+        match journal.begin_segment() {
+            Err(error) if error.is_final() && self.resume(journal, &error) => {}
+            Err(error) if error.is_final() => {
+                self.fail(error.to_string());
+                return Err(RecordError::Stopped(error.to_string()));
+            }
+            Err(error) => return Err(RecordError::Write(error.to_string())),
+            Ok(()) => {}
+        }
+        // What was written before is durable, and so is the beginning of the new one.
+        let head = journal.head();
+        self.written.store(head.frames, Ordering::Release);
+        self.reached(head.frames, journal.position());
+        Ok(())
     }
 
     /// After a failed sync: goes on in a new segment if all that was written is on the disk, and says so

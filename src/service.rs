@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::OptionFuture;
 use pgwitness_index::journal::{self, Journal, Recovery};
-use pgwitness_index::record::{Completion, Entry, Event, Outcome, Record, Settlement, TxnOutcome, Who};
+use pgwitness_index::record::{
+    Completion, Entry, Event, Outcome, Record, Seq, Settlement, Timestamp, TxnOutcome, Who,
+};
 use pgwitness_index::storage::{DirStorage, Storage};
 use pgwitness_index::view::format_time;
 use serde_json::{Value, json};
@@ -26,9 +28,10 @@ use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
 use crate::identity::{MintedTokens, Pairings, Provider, Services, Whose};
-use crate::indexing::Indexing;
+use crate::indexing::{Forgetting, Indexing};
 use crate::proving::{Anchors, Proofs, Proving};
 use crate::recorder::{Recorder, RecorderThread};
+use crate::retention::{self, Desk, Erase, Forget, NotErased, Retaining};
 use crate::tls::{Door, Entrance, TlsError};
 
 /// Beyond the drain of sessions, everything else gets this long.
@@ -76,6 +79,7 @@ pub struct Service {
     recorder_thread: RecorderThread,
     indexing: Indexing,
     proving: Proving,
+    retaining: Retaining,
     anchoring: Option<JoinHandle<Anchors>>,
     minted: MintedTokens,
     provider: Provider,
@@ -104,15 +108,14 @@ impl Service {
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let tracker = TaskTracker::new();
-        let (journal, storage) = open_journal(&config.log.dir)?;
+        let (journal, storage, newest) = open_journal(&config.log.dir)?;
         let (recorder, recorder_thread) = Recorder::start(journal, config.log.durability)?;
         let (proving, proofs) =
             Proving::start(&config.log, log_host(&config), storage.clone(), recorder.clone())?;
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
-        let (indexing, search) = Indexing::start(&config.index, storage)?;
-        let provider = Provider::new(config.oidc.clone())?
-            .with_pending_limit(config.limits.max_pending_logins)
-            .with_workloads(&config.workloads)?;
+        let (indexing, search) = Indexing::start(&config.index, storage.clone())?;
+        let (retaining, desk) = retaining(&config, (storage, newest), &recorder, &proofs, &indexing)?;
+        let provider = provider_of(&config)?;
         let minted = MintedTokens::new();
         let pairings = Pairings::new(tracker.clone(), stop.clone());
         let drain_timeout = config.limits.drain_timeout;
@@ -128,8 +131,7 @@ impl Service {
             tracker: tracker.clone(),
             stop: stop.clone(),
         })?;
-        let witness =
-            Arc::new(House { recorder: recorder.clone(), gateway: gateway.clone(), proofs: proofs.clone() });
+        let witness = Arc::new(House::of(&recorder, &gateway, &proofs, desk));
         let public_url = public_url(&config, &doors.http)?;
         let reach = if is_plain_loopback(&public_url) { Reach::PlainLoopback } else { Reach::Https };
         let api = Api::new(http::Parts {
@@ -159,6 +161,7 @@ impl Service {
             recorder_thread,
             indexing,
             proving,
+            retaining,
             anchoring,
             minted,
             provider,
@@ -198,8 +201,9 @@ impl Service {
         if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
             tracing::warn!(left = self.tracker.len(), "sessions did not end in time");
         }
-        let Self { recorder_thread, indexing, proving, anchoring, .. } = self;
+        let Self { recorder_thread, indexing, proving, retaining, anchoring, .. } = self;
         let closed = tokio::task::spawn_blocking(move || {
+            retaining.stop();
             recorder_thread.close();
             proving.stop();
             indexing.stop();
@@ -233,6 +237,31 @@ fn serve_page(
     }
 }
 
+fn provider_of(config: &Config) -> anyhow::Result<Provider> {
+    Ok(Provider::new(config.oidc.clone())?
+        .with_pending_limit(config.limits.max_pending_logins)
+        .with_workloads(&config.workloads)?)
+}
+
+/// Drops what is due.
+fn retaining(
+    config: &Config,
+    (storage, newest): (Arc<dyn Storage>, Option<Timestamp>),
+    recorder: &Recorder,
+    proofs: &Proofs,
+    indexing: &Indexing,
+) -> anyhow::Result<(Retaining, Desk)> {
+    Ok(Retaining::start(retention::Parts {
+        config: config.retention.clone(),
+        kept_as: gateway::as_kept(&config.capture),
+        storage,
+        recorder: recorder.clone(),
+        proofs: proofs.clone(),
+        forget: Arc::new(IndexForgets(indexing.forgetting())),
+        newest,
+    })?)
+}
+
 /// Keeps heads elsewhere, if the configuration says where.
 fn anchoring(
     config: &Config,
@@ -259,8 +288,11 @@ fn page_entrance(files: TlsFiles) -> Result<Entrance, TlsError> {
     })
 }
 
+/// The journal, where it is, and its newest record as it was found.
+type OpenedJournal = (Journal, Arc<dyn Storage>, Option<Timestamp>);
+
 /// Opens the journal and settles what the last process left open.
-fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
+fn open_journal(dir: &Path) -> anyhow::Result<OpenedJournal> {
     let storage: Arc<dyn Storage> = Arc::new(
         DirStorage::create(dir)
             .with_context(|| format!("could not open the journal in {}", dir.display()))?,
@@ -271,7 +303,7 @@ fn open_journal(dir: &Path) -> anyhow::Result<(Journal, Arc<dyn Storage>)> {
     if !recovery.clean || !recovery.open.is_empty() || !recovery.unsettled.is_empty() {
         settle_gap(&mut journal, &recovery).context("could not write what was left open to the journal")?;
     }
-    Ok((journal, storage))
+    Ok((journal, storage, recovery.last_time))
 }
 
 fn settle_gap(journal: &mut Journal, recovery: &Recovery) -> Result<(), journal::JournalError> {
@@ -338,6 +370,26 @@ struct House {
     recorder: Recorder,
     gateway: Arc<Gateway>,
     proofs: Proofs,
+    desk: Desk,
+}
+
+impl House {
+    fn of(recorder: &Recorder, gateway: &Arc<Gateway>, proofs: &Proofs, desk: Desk) -> Self {
+        Self { recorder: recorder.clone(), gateway: Arc::clone(gateway), proofs: proofs.clone(), desk }
+    }
+}
+
+/// Retention tells the index what to forget.
+struct IndexForgets(Arc<Forgetting>);
+
+impl Forget for IndexForgets {
+    fn announce(&self) -> std::io::Result<()> {
+        self.0.announce()
+    }
+
+    fn forget(&self) {
+        self.0.forget();
+    }
 }
 
 impl Witness for House {
@@ -357,6 +409,25 @@ impl Witness for House {
             "sessions": self.gateway.live_sessions().list().len(),
             "accuracy": self.gateway.accuracy(),
             "proof": self.proofs.status(),
+            "retention": self.desk.status(),
+        })
+    }
+
+    fn erased(&self, seq: Seq) -> Result<Vec<Value>, String> {
+        self.desk.erased(seq).map_err(|error| error.to_string())
+    }
+
+    fn erase(&self, erasure: http::Erasure) -> Result<Seq, http::NotErased> {
+        let http::Erasure { seq, values, reason, who } = erasure;
+        self.desk.erase(Erase { seq, values, reason, who }).map_err(|error| {
+            let message = error.to_string();
+            match error {
+                NotErased::NoRecord => http::NotErased::NoRecord,
+                NotErased::Held | NotErased::Running | NotErased::Nothing => {
+                    http::NotErased::Refused(message)
+                }
+                NotErased::Busy(_) | NotErased::Failed => http::NotErased::Unavailable(message),
+            }
         })
     }
 

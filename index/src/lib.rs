@@ -8,6 +8,7 @@ pub mod export;
 pub mod journal;
 pub mod proof;
 pub mod record;
+pub mod retention;
 pub mod search;
 pub mod storage;
 pub mod view;

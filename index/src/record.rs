@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use seal::{ERASABLE_VALUES, Seal, Seals};
 pub use template::{Spliced, Template, WrongHoles};
 
+mod seal;
 mod template;
 
 /// Position of a record in the journal: contiguous, starting at 1.
@@ -123,6 +125,10 @@ words! {
         LoginRefreshed = "login.refreshed",
         /// Somebody who had logged in asked for a role, a database or a kind of connection that is not theirs.
         RoleDenied = "role.denied",
+        /// What is kept was changed by a rule: texts dropped, records dropped, a legal hold set or lifted.
+        Retention = "retention",
+        /// Somebody had values of one record erased.
+        AuditErase = "audit.erase",
     }
 }
 

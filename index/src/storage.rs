@@ -29,6 +29,12 @@ pub trait Storage: Send + Sync {
     fn read_back(&self, name: &str) -> io::Result<Arc<dyn ReadFile>>;
     /// Creates or replaces a small file atomically (write aside, sync, rename, sync the folder).
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
+    /// Puts a file in the place of another of this folder, or gives it another name; the change of names is
+    /// durable when this returns. The caller has synced the file.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// How often [`Storage::rename`] was called on this storage: whoever remembers what files hold looks
+    /// again when it changes.
+    fn renames(&self) -> u64;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The folder of this name inside; fails with [`io::ErrorKind::NotFound`] if there is none.

@@ -229,6 +229,7 @@ impl Running {
                 memory: 64 << 20,
                 paused: false,
             },
+            retention: crate::config::Retention::default(),
             login: Vec::new(),
             services: Vec::new(),
             workloads: Vec::new(),

@@ -11,6 +11,7 @@ mod config;
 mod database;
 #[cfg(feature = "demo")]
 mod demo;
+pub mod erase;
 mod explain;
 pub mod export;
 mod index;
@@ -78,6 +79,8 @@ enum Command {
     Access(access::AccessArgs),
     /// Export records
     Export(export::ExportArgs),
+    /// Erase values of one record, for administrators; its proofs still hold
+    Erase(erase::EraseArgs),
     /// Which tables and columns would be recorded for a statement
     Explain(explain::ExplainArgs),
     /// Verify the journal, offline
@@ -141,6 +144,7 @@ async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Play(args) => play::run(args).await,
         Command::Access(args) => access::run(args).await,
         Command::Export(args) => export::run(args).await,
+        Command::Erase(args) => erase::run(args).await,
         Command::Index(args) => index::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pgwitness", &mut std::io::stdout());

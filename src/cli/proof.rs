@@ -1,6 +1,7 @@
 //! `pgwitness show ID --proof`: the proof of a record, checked here before it is shown, and as files for
 //! other tools (c2sp.org/tlog-proof).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -35,6 +36,9 @@ struct Leaf {
     index: u64,
     entry: String,
     values: Map<String, Value>,
+    /// Values that are gone, with the records that say why.
+    #[serde(default)]
+    erased: BTreeMap<String, u64>,
     proof: Vec<String>,
 }
 
@@ -75,6 +79,14 @@ pub(super) fn tell(answer: Value, folder: Option<&Path>) -> Result<String, Clien
     for leaf in &answer.leaves {
         let Checked { file, kind, values } = check(leaf, &checkpoint, &key).map_err(|what| broken(&what))?;
         let _ = writeln!(text, "{:<15} entry {}, {values} values", printable(&kind), file.index);
+        for (name, by) in &leaf.erased {
+            let _ = writeln!(
+                text,
+                "{:<15} {}, as record {by} says; its commitment is proven",
+                "erased",
+                printable(name)
+            );
+        }
         if let Some(folder) = folder {
             let path = folder.join(format!("{}-{kind}.tlog-proof", answer.seq));
             fs::create_dir_all(folder)

@@ -118,6 +118,10 @@ fn text(record: &Map<String, Value>) -> String {
             ("sql" | "columns" | "params", _) => continue,
             ("duration_us", Some(Value::Number(us))) => us.as_u64().map(duration).unwrap_or_default(),
             ("auth", Some(Value::Object(auth))) => pairs(auth),
+            ("erased", Some(Value::Array(erased))) => {
+                erased.iter().map(|one| erased_line(one) + "\n").for_each(|line| text.push_str(&line));
+                continue;
+            }
             (_, value) => cell(value),
         };
         if !value.is_empty() {
@@ -131,6 +135,12 @@ fn text(record: &Map<String, Value>) -> String {
         text.push_str(&format!("\n{}\n", printable_lines(sql.trim_end())));
     }
     text
+}
+
+/// `erased          sql,params on 2026-11-21T12:00:00.000000Z by tom@shop.example: art. 17`
+fn erased_line(erased: &Value) -> String {
+    let of = |name: &str| cell(erased.get(name));
+    format!("{:<15} {} on {} by {}: {}", "erased", of("fields"), of("time"), of("by"), of("reason"))
 }
 
 fn pairs(auth: &Map<String, Value>) -> String {

@@ -5,6 +5,7 @@
 mod capture;
 mod log;
 mod login;
+mod retention;
 mod roles;
 mod upstream;
 mod workload;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use capture::CaptureTable;
 use log::LogTable;
 use login::{LoginTable, ServiceTable};
+use retention::RetentionTable;
 use roles::{ReplicationTable, RoleMapTable};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -66,6 +68,8 @@ struct File {
     log: LogTable,
     #[serde(default)]
     index: IndexTable,
+    #[serde(default)]
+    retention: RetentionTable,
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default)]
@@ -266,6 +270,7 @@ impl Reading {
         let capture = self.capture(file.capture);
         let log = self.log(file.log);
         let index = self.index(file.index, &log.dir);
+        let retention = self.retention(file.retention);
         let limits = self.limits(file.limits);
         self.telemetry(&file.telemetry);
         if upstreams.is_empty() {
@@ -287,6 +292,7 @@ impl Reading {
             capture,
             log,
             index,
+            retention,
             login,
             services,
             workloads,
@@ -484,8 +490,10 @@ impl Reading {
         }
         let client_secret = self.secret("oidc.client_secret", table.client_secret, table.client_secret_file);
         const MINUTE: Duration = Duration::from_secs(60);
-        let refresh_every =
-            self.duration("oidc.refresh_every", table.refresh_every.as_deref(), 5 * MINUTE).max(MINUTE / 6);
+        let refresh_every = self.duration("oidc.refresh_every", table.refresh_every.as_deref(), 5 * MINUTE);
+        if refresh_every < Duration::from_secs(1) {
+            self.wrong("oidc.refresh_every", "the provider is asked once a second at most");
+        }
         let outage_grace = self.duration("oidc.outage_grace", table.outage_grace.as_deref(), 15 * MINUTE);
         let session_max_age = self.duration(
             "oidc.session_max_age",
@@ -559,11 +567,11 @@ impl Reading {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{Durability, SslMode};
 
-    const MINIMAL: &str = r#"
+    pub(super) const MINIMAL: &str = r#"
 [listen]
 address = "127.0.0.1:6432"
 tls = "off"
@@ -615,9 +623,10 @@ dir = "journal"
         let text = MINIMAL
             .replace("\"off\"", "\"maybe\"")
             .replace("postgres://db.example.com", "mysql://db")
+            .replace("[oidc]", "[oidc]\nrefresh_every = \"100ms\"")
             .replace("dir = \"journal\"", "dir = \"journal\"\ndurability = \"sometimes\"");
         let told = mistakes(&text);
-        for key in ["listen.tls", "upstream \"main\".url", "log.durability"] {
+        for key in ["listen.tls", "upstream \"main\".url", "log.durability", "oidc.refresh_every"] {
             assert!(told.contains(key), "{key} is missing in:\n{told}");
         }
     }

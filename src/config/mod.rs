@@ -63,6 +63,8 @@ pub struct Config {
     pub log: Log,
     /// The search index.
     pub index: Index,
+    /// How long what is kept.
+    pub retention: Retention,
     /// How clients log in: in order, the first match decides, none by link.
     pub login: Vec<LoginRule>,
     /// Accounts that log in by password.
@@ -393,6 +395,34 @@ pub struct Index {
     pub memory: usize,
     /// Whether the index stays as it is; the journal goes on, and the index catches up when it is on again.
     pub paused: bool,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Statements, parameters and messages are kept for so long.
+    pub full: Duration,
+    /// Records are kept for so long.
+    pub metadata: Duration,
+    /// The first rule as it was written.
+    pub full_rule: String,
+    /// The second.
+    pub metadata_rule: String,
+    /// Queries: what they name is kept whole for as long as they stand.
+    pub legal_hold: Vec<String>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            full: Duration::from_secs(90 * DAY),
+            metadata: Duration::from_secs(7 * 365 * DAY),
+            full_rule: "retention.full = 90d".into(),
+            metadata_rule: "retention.metadata = 7y".into(),
+            legal_hold: Vec::new(),
+        }
+    }
 }
 
 /// One `[[login]]`: in order, the first match decides; none: by link.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// `500ms`, `90s`, `3m`, `12h`, `90d`.
+/// `500ms`, `90s`, `3m`, `12h`, `90d`, `7y` (of 365 days).
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
@@ -11,6 +11,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "y" => 365 * 86_400_000,
         _ => return None,
     };
     number.checked_mul(millis).map(Duration::from_millis)

@@ -8,9 +8,9 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use pgwitness_index::record::Event;
+use pgwitness_index::record::{Event, Seq};
 use pgwitness_index::search::{Field, Page, SearchError};
-use pgwitness_index::view::{chosen, format_time};
+use pgwitness_index::view::{View, chosen, format_time};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -141,7 +141,7 @@ async fn event(
     let began = Instant::now();
     searching(&api, &caller.clone(), move |api| {
         let item = api.search.get(id, &caller.scope()).map_err(|error| failed(&error))?;
-        let item = item.ok_or_else(Problem::not_found)?;
+        let mut item = item.ok_or_else(Problem::not_found)?;
         audit::read(
             api,
             &caller,
@@ -153,9 +153,23 @@ async fn event(
                 began,
             },
         )?;
+        tell_erased(api, &mut item)?;
         Ok(Json(Value::Object(item)))
     })
     .await
+}
+
+/// Adds what was erased of a record, and why, if something was.
+fn tell_erased(api: &Api, item: &mut View) -> Result<(), Problem> {
+    let Some(seq) = item.get("seq").and_then(Value::as_u64) else { return Ok(()) };
+    let erased = api.witness.erased(Seq(seq)).map_err(|error| {
+        tracing::error!(%error, seq, "could not read what was erased of a record");
+        Problem::internal()
+    })?;
+    if !erased.is_empty() {
+        item.insert("erased".into(), erased.into());
+    }
+    Ok(())
 }
 
 async fn histogram(State(api): State<Arc<Api>>, caller: Caller, RawQuery(query): RawQuery) -> Answer {

@@ -131,7 +131,8 @@ fn entry(event: Event, who: Who, detail: String, done: Completion) -> Record {
     }
 }
 
-fn who_of(principal: &Principal, ip: &str, agent: &str) -> Who {
+/// Who a caller is, in a record.
+pub(super) fn who_of(principal: &Principal, ip: &str, agent: &str) -> Who {
     Who {
         user: principal.user().to_owned(),
         sub: principal.sub().to_owned(),

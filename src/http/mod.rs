@@ -18,6 +18,7 @@ mod audit;
 mod auth;
 mod browser;
 mod context;
+mod erase;
 mod expiring;
 mod export;
 mod forward;
@@ -42,7 +43,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use pgwitness_index::record::Record;
+use pgwitness_index::journal::Values;
+use pgwitness_index::record::{Record, Seq, Who};
 use pgwitness_index::search::Search;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -70,8 +72,36 @@ pub trait Witness: Send + Sync {
     fn status(&self) -> Value;
     /// The open database sessions, one object each.
     fn sessions(&self) -> Vec<Value>;
+    /// What was erased of a record, when, by whom and why. It may block.
+    fn erased(&self, seq: Seq) -> Result<Vec<Value>, String>;
+    /// Erases values of a record; the record that says so. It blocks.
+    fn erase(&self, erasure: Erasure) -> Result<Seq, NotErased>;
     /// Ends sessions at their next moment without a transaction, and what could open more of them. Says how many.
     fn end(&self, whose: &Whose) -> usize;
+}
+
+/// What an administrator wants erased.
+#[derive(Debug, Clone)]
+pub struct Erasure {
+    /// Of which record.
+    pub seq: Seq,
+    /// Which values.
+    pub values: Values,
+    /// Why.
+    pub reason: String,
+    /// Who wants it.
+    pub who: Who,
+}
+
+/// Why it was not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotErased {
+    /// There is no such record any more.
+    NoRecord,
+    /// It may not, or cannot be; why.
+    Refused(String),
+    /// Not now; why.
+    Unavailable(String),
 }
 
 /// How browsers reach us; decides the cookie.
@@ -158,6 +188,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(api::routes())
         .merge(browser::routes())
         .merge(terminate::routes())
+        .merge(erase::routes())
         .merge(page::routes())
         .with_state(Arc::clone(&api))
         .fallback(|| async { Problem::not_found() })

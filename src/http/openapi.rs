@@ -125,6 +125,14 @@ const OPERATIONS: &[Told] = &[
         body: Some("Terminate"),
         answers: Answers::Json("Ended"),
     },
+    Told {
+        method: HttpMethod::Post,
+        path: "/api/v1/events/{id}/erase",
+        summary: "Erases values of a record, for administrators; proofs over the record still hold",
+        takes: &[],
+        body: Some("Erase"),
+        answers: Answers::Json("Erased"),
+    },
     get(
         "/api/v1/objects",
         access::LIST,
@@ -414,6 +422,11 @@ fn touched() -> Vec<Named> {
     vec![
         ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
         ("Ended", object([("ended", number())])),
+        (
+            "Erase",
+            object([("fields", list(words(&["sql", "params", "error", "detail"]))), ("reason", text())]),
+        ),
+        ("Erased", object([("seq", number()), ("erased_by", number())])),
         ("Objects", object([("items", list(object([("table", text()), ("count", number())])))])),
         ("Users", object([("items", list(object([("user", text()), ("count", number())])))])),
         (

@@ -124,12 +124,15 @@ fn leaf(leaf: &LeafProof) -> Value {
             (opening.value.as_str().to_owned(), open)
         })
         .collect();
+    let erased: Map<String, Value> =
+        leaf.erased.iter().map(|(value, by)| (value.as_str().to_owned(), by.0.into())).collect();
     json!({
         "kind": leaf.kind.as_str(),
         "index": leaf.inclusion.index,
         "hash": encoded(&leaf.hash()),
         "entry": BASE64.encode(&leaf.entry),
         "values": values,
+        "erased": erased,
         "proof": hashes(&leaf.inclusion.hashes),
     })
 }

@@ -17,6 +17,7 @@ mod modes;
 mod pipeline;
 mod relay;
 mod replication;
+mod retention;
 mod roles;
 mod startup;
 mod state;

@@ -66,9 +66,9 @@ impl Class {
         match event {
             Some(RoleDenied) => Class::Authentication,
             Some(Denied) if !statement => Class::Authentication,
-            Some(Query | Cancel | Denied | SessionStart | SessionEnd | AuditSearch | AuditExport) => {
-                Class::Datastore
-            }
+            Some(
+                Query | Cancel | Denied | SessionStart | SessionEnd | AuditSearch | AuditExport | AuditErase,
+            ) => Class::Datastore,
             Some(event) if event.as_str().starts_with("login.") => Class::Authentication,
             _ => Class::Base,
         }
@@ -128,6 +128,7 @@ fn activity(class: Class, kind: Option<Event>, view: &View) -> (u64, String) {
         (Class::Datastore, Some(Event::Cancel)) => (99, "Cancel"),
         (Class::Datastore, Some(Event::AuditSearch)) => (4, "Query"),
         (Class::Datastore, Some(Event::AuditExport)) => (1, "Read"),
+        (Class::Datastore, Some(Event::AuditErase)) => (7, "Delete"),
         (Class::Datastore, _) => return command(view),
         (Class::Base, _) => (99, word(view, "event")),
     };
@@ -221,7 +222,7 @@ fn put_datastore(event: &mut View, view: &View, kind: Option<Event>) {
     event.insert("actor".into(), actor(view));
     event.insert("src_endpoint".into(), source(view));
     event.insert("dst_endpoint".into(), destination(view));
-    let own = matches!(kind, Some(Event::AuditSearch | Event::AuditExport));
+    let own = matches!(kind, Some(Event::AuditSearch | Event::AuditExport | Event::AuditErase));
     let database = match some(view, "db") {
         _ if own => json!({ "name": "pgwitness", "type_id": 99, "type": "Access log" }),
         name => json!({ "name": name.unwrap_or("unknown"), "type_id": 1, "type": "Relational" }),
@@ -395,7 +396,7 @@ mod tests {
             let event = event(&view(json!({ "event": kind.as_str(), "outcome": "ok" })));
             let class = event["class_uid"].as_u64().unwrap();
             let expected = match kind {
-                Event::Gap | Event::ConfigReload | Event::Alert => 0,
+                Event::Gap | Event::ConfigReload | Event::Alert | Event::Retention => 0,
                 kind if kind.as_str().starts_with("login.")
                     || matches!(kind, Event::Denied | Event::RoleDenied) =>
                 {

@@ -6,6 +6,7 @@
 //! definition  IMPORT: bytes back to the frame that defines it | its byte among the definitions there
 //!             or WHO, SHAPE, STATEMENT: the value (a statement says in the same way where its shape is)
 //! entry       kind | length | RECORD, COMPLETION, SETTLEMENT, CARRY, END
+//!             (version 3 also: SEALED_RECORD, SEALED_COMPLETION: the seals of the values, then as above)
 //! ```
 //! Definitions are numbered within their frame, imports among them; entries name them by number. So a
 //! frame is read with the help of no more than those frames that it names, and an entry alone with the
@@ -18,20 +19,50 @@ use uuid::Uuid;
 
 use super::cut;
 use super::encode::{COMMANDS, Place, definition, item as entry, part};
-use super::fields::{Carry, SETTLEMENT_SEQS_MAX, code, one_param, shape, who};
+use super::fields::{Carry, SETTLEMENT_SEQS_MAX, code, one_param, seals, shape, who};
 use super::generations::{DEFINITIONS, Generations};
 use super::wire::{Input, Malformed};
+use crate::proof::leaf::Erasable;
 use crate::record::{
-    Completion, Entry, Event, Outcome, Record, Seq, Settlement, Shape, Sql, Template, Timestamp, TxnOutcome,
-    Who,
+    Completion, Entry, Event, Outcome, Record, Seal, Seals, Seq, Settlement, Shape, Sql, Template, Timestamp,
+    TxnOutcome, Who,
 };
 
 /// One item of a payload that is not a definition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Item {
     Entry(Entry),
+    /// An entry of a rewritten segment, with the seals of its values.
+    Sealed(Entry, Box<Seals>),
     Carry(Carry),
     End,
+}
+
+impl Item {
+    /// The entry, if it is one.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Entry(entry) | Self::Sealed(entry, _) => Some(entry),
+            Self::Carry(_) | Self::End => None,
+        }
+    }
+
+    /// The seals of its values, if it has some of its own.
+    pub(crate) fn seals(&self) -> Option<&Seals> {
+        match self {
+            Self::Sealed(_, seals) => Some(seals),
+            _ => None,
+        }
+    }
+
+    /// Both.
+    pub(crate) fn into_entry(self) -> Option<(Entry, Option<Box<Seals>>)> {
+        match self {
+            Self::Entry(entry) => Some((entry, None)),
+            Self::Sealed(entry, seals) => Some((entry, Some(seals))),
+            Self::Carry(_) | Self::End => None,
+        }
+    }
 }
 
 /// What entries name.
@@ -120,7 +151,7 @@ impl<'a> Payload<'a> {
         for _ in 0..index {
             match next_entry(&mut rest)? {
                 None => return Ok(None),
-                Some((kind, _)) => records += u64::from(kind == entry::RECORD),
+                Some((kind, _)) => records += u64::from(is_record(kind)),
             }
         }
         let Some((kind, mut input)) = next_entry(&mut rest)? else { return Ok(None) };
@@ -132,7 +163,7 @@ impl<'a> Payload<'a> {
     pub(super) fn index_of(&self, seq: Seq) -> Result<Option<usize>, Malformed> {
         let (mut rest, mut next, mut index) = (self.entries, self.origin.first, 0);
         while let Some((kind, _)) = next_entry(&mut rest)? {
-            if kind == entry::RECORD {
+            if is_record(kind) {
                 if next == seq {
                     return Ok(Some(index));
                 }
@@ -142,6 +173,10 @@ impl<'a> Payload<'a> {
         }
         Ok(None)
     }
+}
+
+fn is_record(kind: u8) -> bool {
+    kind == entry::RECORD || kind == entry::SEALED_RECORD
 }
 
 /// The kind and the bytes of the next entry.
@@ -323,11 +358,29 @@ fn item<N: Names>(kind: u8, input: &mut Input<'_>, names: &mut N, origin: Origin
             Item::Entry(Entry::Completion(end(input, seq)?))
         }
         entry::SETTLEMENT => Item::Entry(Entry::Settlement(settlement(input, origin.first)?)),
+        entry::SEALED_RECORD => {
+            let seals = Box::new(seals(input)?);
+            sealed(Entry::Record(Box::new(record(input, names, origin.time)?)), seals)?
+        }
+        entry::SEALED_COMPLETION => {
+            let seals = Box::new(seals(input)?);
+            let seq = Seq(origin.first.0.wrapping_add_signed(input.i64()?));
+            sealed(Entry::Completion(end(input, seq)?), seals)?
+        }
         entry::CARRY => Item::Carry(Carry::get(input)?),
         entry::END => Item::End,
         _ => return Err(Malformed("an entry is of an unknown kind").into()),
     };
     if input.is_empty() { Ok(item) } else { Err(Malformed("an entry has bytes left over").into()) }
+}
+
+/// What is kept must be there, and nothing else.
+fn sealed(entry: Entry, seals: Box<Seals>) -> Result<Item, Malformed> {
+    let fits = Erasable::ALL
+        .into_iter()
+        .zip(&seals.0)
+        .all(|(value, seal)| value.is_in(&entry) == matches!(seal, Seal::Kept(_)));
+    if fits { Ok(Item::Sealed(entry, seals)) } else { Err(Malformed("an entry is not as it was sealed")) }
 }
 
 fn named<N: Names>(input: &mut Input<'_>, names: &mut N) -> Result<Definition, N::Error> {
@@ -435,144 +488,4 @@ fn settlement(input: &mut Input<'_>, first: Seq) -> Result<Settlement, Malformed
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::journal::encode::Dictionary;
-    use crate::record::{Certainty, Param};
-
-    const ORIGIN: Origin = Origin { first: Seq(900), time: Timestamp(7) };
-
-    /// Frames by their offset: what a segment would hold.
-    #[derive(Default)]
-    struct Frames(Vec<(u32, Vec<u8>)>);
-
-    impl Load for Frames {
-        type Error = Malformed;
-
-        fn load(&mut self, offset: u32) -> Result<Vec<u8>, Malformed> {
-            let frame = self.0.iter().find(|(at, _)| *at == offset);
-            frame.map(|(_, payload)| payload.clone()).ok_or(Malformed("there is no such frame"))
-        }
-    }
-
-    fn read(payload: &[u8], offset: u32, from: &mut Frames) -> Result<Vec<Item>, Malformed> {
-        let read = Payload::read(payload, offset, ORIGIN)?;
-        let items = read.items(1, &mut Definitions::new(), from)?;
-        for (index, item) in items.iter().enumerate() {
-            let alone = read.item(index, 1, &mut Definitions::new(), from)?;
-            assert_eq!(alone.map(|(item, _)| item).as_ref(), Some(item));
-        }
-        assert_eq!(read.item(items.len(), 1, &mut Definitions::new(), from)?, None);
-        Ok(items)
-    }
-
-    fn shape() -> Shape {
-        Shape {
-            fingerprint: "f".into(),
-            command: "SELECT".into(),
-            class: Vec::new(),
-            tables: vec!["public.t".into()],
-            reads: Vec::new(),
-            filters: Vec::new(),
-            writes: Vec::new(),
-            via: Vec::new(),
-            analysis: Certainty::Exact,
-            analysis_notes: Vec::new(),
-            tags: Vec::new(),
-        }
-    }
-
-    /// A frame that defines, and one that imports all it needs, with its entries.
-    fn frames() -> (Frames, Vec<u8>, Vec<Item>) {
-        let done = Completion { rows: Some(300), ..Completion::new(Outcome::Ok, TxnOutcome::Open) };
-        let record = Record {
-            id: Uuid::from_u128(7),
-            time: Timestamp(5),
-            event: Event::Query,
-            who: Arc::new(Who { groups: vec!["dev".into()], ..Who::default() }),
-            sql: Some(Sql::Once(b"select 'a', 17"[..].into())),
-            shape: Some(Arc::new(shape())),
-            params: vec![Param::Int(-1), Param::Text("x".into()), Param::Float(1.5)],
-            detail: "d".into(),
-            done: Some(done.clone()),
-        };
-        let shapeless = Record { sql: Some(Sql::Shared(b"select $1"[..].into())), ..record.clone() };
-        let entries = [
-            Entry::Record(Box::new(record)),
-            Entry::Record(Box::new(shapeless)),
-            Entry::Completion(Completion { seq: Seq(899), error: "e".into(), ..done }),
-            Entry::Settlement(Settlement {
-                seqs: [3, 4, 5, 9, 8].map(Seq).to_vec(),
-                txn_outcome: TxnOutcome::Committed,
-            }),
-        ];
-        let mut dictionary = Dictionary::new();
-        let mut payload = |offset| {
-            dictionary.begin(offset);
-            entries.iter().for_each(|entry| dictionary.put_entry(entry, ORIGIN));
-            let mut payload = Vec::new();
-            dictionary.finish(&mut payload, ORIGIN);
-            payload
-        };
-        let (first, second) = (payload(100), payload(1000));
-        assert!(second.len() < first.len() && !second.windows(3).any(|three| three == b"dev"));
-        (Frames(vec![(100, first)]), second, entries.map(Item::Entry).to_vec())
-    }
-
-    #[test]
-    fn a_frame_is_read_with_the_frames_it_names_and_no_cut_of_it_reads_as_the_whole() {
-        let (mut from, whole, items) = frames();
-        assert_eq!(read(&whole, 1000, &mut from).as_ref(), Ok(&items));
-        let first = from.0[0].1.clone();
-        assert_eq!(read(&first, 100, &mut from).as_ref(), Ok(&items));
-        for end in 0..whole.len() {
-            assert_ne!(read(&whole[..end], 1000, &mut from).as_ref(), Ok(&items), "{end}");
-        }
-        assert!(read(&whole, 1001, &mut from).is_err());
-        assert!(read(&whole, 1000, &mut Frames::default()).is_err());
-    }
-
-    #[test]
-    fn imports_of_imports_and_of_later_frames_are_refused() {
-        let (mut from, whole, _) = frames();
-        from.0.push((1000, whole));
-        // What is at byte 0 of the frame at 1000 is an import itself.
-        let import = |back: u8| vec![0, 3, definition::IMPORT, back, 0];
-        assert!(read(&import(100), 1100, &mut from).is_err());
-        for back in [0, 101] {
-            assert!(read(&import(back), 100, &mut from).is_err());
-        }
-    }
-
-    #[test]
-    fn lying_lengths_are_refused_without_being_believed() {
-        for kind in 0..=u8::MAX {
-            for head in [&[0, 0, kind][..], &[0, 40, kind]] {
-                let mut lie = head.to_vec();
-                lie.extend_from_slice(&[0xff; 9]);
-                lie.push(0x01);
-                lie.extend_from_slice(&[0xff; 40]);
-                assert!(read(&lie, 100, &mut Frames::default()).is_err(), "{kind}");
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn outside_bytes_never_panic(bytes in prop::collection::vec(prop_oneof![0_u8..12, any::<u8>()], 0..200)) {
-            let (mut from, ..) = frames();
-            let _ = read(&bytes, 1000, &mut from);
-        }
-
-        #[test]
-        fn changed_payloads_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), first in any::<bool>()) {
-            let (mut from, mut whole, _) = frames();
-            let changed = if first { &mut from.0[0].1 } else { &mut whole };
-            let at = at.index(changed.len());
-            changed[at] = byte;
-            let _ = read(&whole, 1000, &mut from);
-        }
-    }
-}
+mod tests;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::cut::Cut;
 use super::decode::{Origin, millis};
-use super::fields::{SETTLEMENT_SEQS_MAX, put_param, put_shape, put_who};
+use super::fields::{SETTLEMENT_SEQS_MAX, put_param, put_seals, put_shape, put_who};
 use super::generations::{DEFINITIONS, Generations};
 use super::wire::{put_bytes, put_i64, put_strings, put_u64};
-use crate::record::{Completion, Entry, Event, Record, Seq, Settlement, Shape, Sql, Timestamp, Who};
+use crate::record::{Completion, Entry, Event, Record, Seals, Seq, Settlement, Shape, Sql, Timestamp, Who};
 
 /// What stands at the beginning of each entry.
 pub(super) mod item {
@@ -19,6 +19,9 @@ pub(super) mod item {
     pub(in super::super) const SETTLEMENT: u8 = 3;
     pub(in super::super) const CARRY: u8 = 4;
     pub(in super::super) const END: u8 = 5;
+    /// Like the two above, but after the seals of its values; only in rewritten segments.
+    pub(in super::super) const SEALED_RECORD: u8 = 6;
+    pub(in super::super) const SEALED_COMPLETION: u8 = 7;
 }
 
 /// What stands at the beginning of each definition.
@@ -243,14 +246,25 @@ impl Dictionary {
 
     /// Adds an entry.
     pub(super) fn put_entry(&mut self, entry: &Entry, origin: Origin) {
-        let kind = match entry {
-            Entry::Record(_) => item::RECORD,
-            Entry::Completion(_) => item::COMPLETION,
-            Entry::Settlement(_) => item::SETTLEMENT,
+        self.put_sealed(entry, None, origin);
+    }
+
+    /// Adds an entry, with the seals of its values if it has some of its own.
+    pub(super) fn put_sealed(&mut self, entry: &Entry, seals: Option<&Seals>, origin: Origin) {
+        let (kind, seals) = match (entry, seals) {
+            (Entry::Record(_), None) => (item::RECORD, None),
+            (Entry::Completion(_), None) => (item::COMPLETION, None),
+            (Entry::Record(_), seals) => (item::SEALED_RECORD, seals),
+            (Entry::Completion(_), seals) => (item::SEALED_COMPLETION, seals),
+            // It has nothing that could be erased.
+            (Entry::Settlement(_), _) => (item::SETTLEMENT, None),
         };
         self.frame.entries.extend_from_slice(&[kind, 0]);
         let start = self.frame.entries.len();
         let out = &mut self.frame.entries;
+        if let Some(seals) = seals {
+            put_seals(out, seals);
+        }
         match entry {
             Entry::Record(record) => self.put_record(record),
             Entry::Completion(completion) => {
@@ -406,7 +420,7 @@ impl Dictionary {
     }
 }
 
-/// The payload of a frame that holds no entries, but one item.
+/// The payload of a frame that holds no entries, but one item. (A rewritten one has more before it.)
 pub(super) fn put_single(out: &mut Vec<u8>, kind: u8, put: impl FnOnce(&mut Vec<u8>)) {
     // No time, no definitions.
     out.extend_from_slice(&[0, 0, kind, 0]);

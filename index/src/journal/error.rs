@@ -20,7 +20,10 @@ pub enum Flaw {
     #[error("the file's header is damaged")]
     SegmentHeader,
     /// The format is newer (or nonsense).
-    #[error("the file has format version {found}, this program reads versions up to {}", segment::VERSION)]
+    #[error(
+        "the file has format version {found}, this program reads versions up to {}",
+        segment::VERSION_REWRITTEN
+    )]
     Version {
         /// The version.
         found: u32,

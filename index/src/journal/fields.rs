@@ -3,7 +3,9 @@
 
 use super::seqs::SeqSet;
 use super::wire::{Input, Malformed, put_bytes, put_i64, put_strings, put_time, put_u64};
-use crate::record::{Certainty, Class, Param, Seq, Shape, Timestamp, Who};
+use crate::record::{
+    Certainty, Class, Digest, ERASABLE_VALUES, Param, Seal, Seals, Seq, Shape, Timestamp, Who,
+};
 
 /// Most records one settlement may name.
 pub(crate) const SETTLEMENT_SEQS_MAX: usize = 1 << 22;
@@ -147,6 +149,41 @@ pub(super) fn one_param(input: &mut Input<'_>) -> Result<Param, Malformed> {
         param::BYTES => Param::Bytes(input.bytes()?.to_vec()),
         _ => return Err(Malformed("a parameter is of an unknown kind")),
     })
+}
+
+/// The seals of an entry's values: one byte says which are there, one which were erased.
+pub(super) fn put_seals(out: &mut Vec<u8>, seals: &Seals) {
+    let bits = |is: fn(&Seal) -> bool| {
+        (0..).zip(&seals.0).filter(|(_, seal)| is(seal)).fold(0_u8, |bits, (bit, _)| bits | 1 << bit)
+    };
+    out.push(bits(|seal| matches!(seal, Seal::Kept(_))));
+    out.push(bits(|seal| matches!(seal, Seal::Erased { .. })));
+    for seal in &seals.0 {
+        match seal {
+            Seal::Nothing => {}
+            Seal::Kept(salt) => out.extend_from_slice(salt),
+            Seal::Erased { commitment, by } => {
+                out.extend_from_slice(&commitment.0);
+                put_u64(out, by.0);
+            }
+        }
+    }
+}
+
+pub(super) fn seals(input: &mut Input<'_>) -> Result<Seals, Malformed> {
+    let (kept, erased) = (input.u8()?, input.u8()?);
+    if kept & erased != 0 || (kept | erased) >> ERASABLE_VALUES != 0 {
+        return Err(Malformed("the seals of an entry are unknown"));
+    }
+    let mut seals = Seals::default();
+    for (bit, seal) in seals.0.iter_mut().enumerate() {
+        if kept >> bit & 1 == 1 {
+            *seal = Seal::Kept(input.array()?);
+        } else if erased >> bit & 1 == 1 {
+            *seal = Seal::Erased { commitment: Digest(input.array()?), by: Seq(input.u64()?) };
+        }
+    }
+    Ok(seals)
 }
 
 /// What a segment needs to know of those before it.

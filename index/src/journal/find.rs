@@ -17,25 +17,44 @@ const WALK_MAX: u64 = 64 << 10;
 /// Where the frame begins in which record `seq` must be, if the segment has it: the last one that
 /// begins at or before it.
 pub(super) fn frame_of(file: &dyn ReadFile, format: &Format, seq: Seq) -> io::Result<Option<u64>> {
-    // A frame begins at `low`, at or before `seq`; no frame from `high` on does.
+    last_frame(file, format, |fields| fields.first <= seq)
+}
+
+/// Where a frame of a rewritten segment is now, by where it was before.
+pub(super) fn frame_at(file: &dyn ReadFile, format: &Format, place: u64) -> io::Result<Option<u64>> {
+    last_frame(file, format, |fields| fields.synced <= place)
+}
+
+/// The last frame that is `before` something, as all frames in front of it are.
+fn last_frame(
+    file: &dyn ReadFile,
+    format: &Format,
+    before: impl Fn(&Fields) -> bool,
+) -> io::Result<Option<u64>> {
+    // A frame begins at `low` that is `before`; no frame from `high` on is.
     let (mut low, mut high) = (format.header_len(), file.len()?);
     while high.saturating_sub(low) > WALK_MAX {
         let middle = low + (high - low) / 2;
         match next_frame(file, format, middle, high)? {
-            Some((at, fields)) if fields.first <= seq => low = at,
+            Some((at, fields)) if before(&fields) => low = at,
             _ => high = middle,
         }
     }
-    walk(file, format, low, seq)
+    walk(file, format, low, before)
 }
 
-/// From the frame at `at`, the last one that begins at or before `seq`.
-fn walk(file: &dyn ReadFile, format: &Format, at: u64, seq: Seq) -> io::Result<Option<u64>> {
+/// From the frame at `at` on.
+fn walk(
+    file: &dyn ReadFile,
+    format: &Format,
+    at: u64,
+    before: impl Fn(&Fields) -> bool,
+) -> io::Result<Option<u64>> {
     let (mut window, mut next, mut found) = (Window::new(file), at, None);
     loop {
         let bytes = window.at(next, Fields::len_in(format))?;
         match Fields::read(format, bytes) {
-            Ok(fields) if fields.first <= seq => {
+            Ok(fields) if before(&fields) => {
                 found = Some(next);
                 next += fields.frame_len();
             }

@@ -19,6 +19,11 @@
 //! digest itself covers all of that digest: SHA-256 over the digest of the frame before, in the
 //! segment's first frame the segment's header, the fields up to and including the salt, and the
 //! payload as it is in the file. `salt` is random.
+//!
+//! Version 3: fields as in version 2, but for three. `synced` is the place of the frame in the file before
+//! it was rewritten. `salt` is zero once something of the frame was erased: it would open the commitments to
+//! what is gone. The payload, as it is before it is compressed, begins with what the frame was:
+//! `digest 32 | length u32`; that digest continues the chain.
 
 use sha2::{Digest as _, Sha256};
 
@@ -71,7 +76,7 @@ impl Fields {
     pub(crate) fn len_in(format: &Format) -> usize {
         match format {
             Format::V1 => FIELDS_LEN_V1,
-            Format::V2(_) => FIELDS_LEN_V2,
+            Format::V2(_) | Format::V3(..) => FIELDS_LEN_V2,
         }
     }
 
@@ -79,7 +84,7 @@ impl Fields {
     pub(crate) fn read(format: &Format, bytes: &[u8]) -> Result<Self, Flaw> {
         let fields = match format {
             Format::V1 => Self::read_v1(bytes),
-            Format::V2(base) => Self::read_v2(bytes, Some(base.mark), base.first),
+            Format::V2(base) | Format::V3(base, _) => Self::read_v2(bytes, Some(base.mark), base.first),
         };
         fields.ok_or(Flaw::FrameHeader)
     }
@@ -152,11 +157,12 @@ impl Fields {
 pub(crate) fn begins_with(format: Option<&Format>) -> Option<[u8; 4]> {
     format.map(|format| match format {
         Format::V1 => MAGIC_V1,
-        Format::V2(base) => base.mark,
+        Format::V2(base) | Format::V3(base, _) => base.mark,
     })
 }
 
-/// The digest of a frame. `opening`: it is the first of its segment.
+/// The digest of a frame as it was written. `opening`: it is the first of its segment. (A rewritten frame
+/// says what its digest was.)
 pub(crate) fn digest(
     format: &Format,
     opening: bool,
@@ -174,6 +180,7 @@ pub(crate) fn digest(
             }
             hash.update(&fields[..HASHED_LEN_V2]);
         }
+        Format::V3(..) => hash.update(&fields[..HASHED_LEN_V2]),
     }
     hash.update(payload);
     Digest(hash.finalize().into())
@@ -199,7 +206,14 @@ pub(crate) struct New<'a> {
 /// Fills the fields of the frame that is the whole of `frame`; returns its digest. `None` if the
 /// payload is too large, or the segment.
 pub(crate) fn finish(frame: &mut [u8], new: &New<'_>) -> Option<Digest> {
-    let (fields, payload) = frame.split_at_mut(FIELDS_LEN_V2);
+    put_fields(frame, new)?;
+    let (fields, payload) = frame.split_at(FIELDS_LEN_V2);
+    Some(digest(&Format::V2(*new.base), new.opening, new.previous, fields, payload))
+}
+
+/// Fills the fields alone.
+pub(crate) fn put_fields(frame: &mut [u8], new: &New<'_>) -> Option<()> {
+    let (fields, payload) = frame.split_at_mut_checked(FIELDS_LEN_V2)?;
     if payload.len() > PAYLOAD_MAX {
         return None;
     }
@@ -215,5 +229,30 @@ pub(crate) fn finish(frame: &mut [u8], new: &New<'_>) -> Option<Digest> {
     fields[40..44].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
     let crc = crc32fast::hash(&fields[..44]);
     fields[44..].copy_from_slice(&crc.to_le_bytes());
-    Some(digest(&Format::V2(*new.base), new.opening, new.previous, fields, payload))
+    Some(())
+}
+
+/// What a rewritten frame says of itself as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Was {
+    pub(crate) digest: Digest,
+    /// Bytes of the whole frame.
+    pub(crate) len: u32,
+}
+
+/// Bytes of [`Was`].
+const WAS_LEN: usize = 36;
+
+impl Was {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.digest.0);
+        out.extend_from_slice(&self.len.to_le_bytes());
+    }
+
+    /// What the plain payload begins with, and the rest of it.
+    pub(crate) fn split(payload: &[u8]) -> Result<(Self, &[u8]), Flaw> {
+        let (was, rest) =
+            payload.split_at_checked(WAS_LEN).ok_or(Flaw::Malformed("a rewritten entry is too short"))?;
+        Ok((Self { digest: digest_at(was, 0), len: u32_at(was, 32) }, rest))
+    }
 }

@@ -8,7 +8,7 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::decode::Load;
 use super::error::Flaw;
-use super::frame::{Fields, PAYLOAD_MAX};
+use super::frame::{Fields, PAYLOAD_MAX, Was};
 use super::segment::Format;
 use super::wire::Malformed;
 use crate::storage::ReadFile;
@@ -164,6 +164,10 @@ impl Load for FromFile<'_> {
             read => read?,
         };
         let payload = bytes.get(fields.len..).unwrap_or_default();
-        Ok(self.unpacker.plain(&fields, payload)?.into_owned())
+        let plain = self.unpacker.plain(&fields, payload)?.into_owned();
+        match self.format {
+            Format::V3(..) => Ok(Was::split(&plain)?.1.to_vec()),
+            _ => Ok(plain),
+        }
     }
 }

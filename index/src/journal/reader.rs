@@ -9,7 +9,7 @@ use super::scan::BadOpening;
 use super::scan::{Frame, Scan, Step};
 use super::segment::file_name;
 use super::{Item, Position};
-use crate::record::{Digest, Entry, Seq};
+use crate::record::{Digest, Entry, Seals, Seq};
 use crate::storage::Storage;
 
 /// One frame: entries that were written together.
@@ -23,8 +23,11 @@ pub struct ReadFrame {
     pub entries: Vec<(Option<Seq>, Entry)>,
     /// Digest of the journal up to and including this frame.
     pub digest: Digest,
-    /// Random bytes of this frame alone, for commitments to its values; format version 1 has none.
+    /// Random bytes of this frame alone, for commitments to its values; format version 1 has none, and
+    /// where [`ReadFrame::seals`] has something, it stands in their place.
     pub salt: Option<[u8; 16]>,
+    /// In a rewritten segment, the seals of each entry that has some of its own; else empty.
+    pub seals: Vec<Option<Box<Seals>>>,
 }
 
 /// Follows the journal.
@@ -95,9 +98,9 @@ impl Reader {
         }
         let opened = self.open_segment(from.segment)?;
         let mut scan = opened.ok_or_else(|| lost("the segment is not complete"))?;
-        let header_len = scan.format().header_len();
-        if from.offset <= header_len {
-            let at_start = from.offset == 0 || from.offset == header_len;
+        let begins_at = scan.format().begins_at();
+        if from.offset <= begins_at {
+            let at_start = from.offset == 0 || from.offset == begins_at;
             self.scan = Some(scan);
             return if at_start { Ok(()) } else { Err(lost("it lies within the segment's header")) };
         }
@@ -195,20 +198,27 @@ fn step(scan: &mut Scan) -> Result<Step, JournalError> {
 }
 
 fn with_entries(frame: Frame) -> Option<ReadFrame> {
-    let Frame { at, next, first, digest, salt, items } = frame;
-    let entries = entries_of(first, items);
-    (!entries.is_empty()).then_some(ReadFrame { at, next, entries, digest, salt })
+    let Frame { at, next, first, digest, salt, items, .. } = frame;
+    let (entries, seals) = entries_of(first, items);
+    (!entries.is_empty()).then_some(ReadFrame { at, next, entries, digest, salt, seals })
 }
 
+/// Entries with their numbers, and the seals of each, if one of them has some.
+pub(super) type Entries = (Vec<(Option<Seq>, Entry)>, Vec<Option<Box<Seals>>>);
+
 /// The entries among the items of a frame; its records are numbered from `first`.
-pub(super) fn entries_of(first: Seq, items: Vec<Item>) -> Vec<(Option<Seq>, Entry)> {
+pub(super) fn entries_of(first: Seq, items: Vec<Item>) -> Entries {
     let mut seq = first;
-    let mut entries = Vec::with_capacity(items.len());
+    let (mut entries, mut all) = (Vec::with_capacity(items.len()), Vec::new());
     for item in items {
-        let Item::Entry(entry) = item else { continue };
+        let Some((entry, seals)) = item.into_entry() else { continue };
         let number = matches!(entry, Entry::Record(_)).then_some(seq);
         seq.0 += u64::from(number.is_some());
+        if let Some(seals) = seals {
+            all.resize_with(entries.len(), || None);
+            all.push(Some(seals));
+        }
         entries.push((number, entry));
     }
-    entries
+    (entries, all)
 }

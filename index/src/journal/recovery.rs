@@ -163,7 +163,7 @@ fn take(found: &mut Found, frame: &Frame) -> Result<(), Flaw> {
     let end = &mut found.end;
     found.clean = matches!(frame.items.as_slice(), [Item::End]);
     for item in &frame.items {
-        let Item::Entry(entry) = item else { continue };
+        let Some(entry) = item.entry() else { continue };
         end.ledger.apply(entry).map_err(Flaw::Ledger)?;
         if let Entry::Record(record) = entry {
             end.last_time = Some(record.time);

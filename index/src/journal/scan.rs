@@ -9,9 +9,9 @@ use super::crash::crash_possible;
 use super::decode::{Definitions, Item, Origin, Payload};
 use super::error::{CrashPossible, Flaw};
 use super::fields::Carry;
-use super::frame::{self, Fields, Salt};
+use super::frame::{self, Fields, Salt, Was};
 use super::payload::{FromFile, ReadError, Unpacker};
-use super::segment::{Format, HEADER_LEN_V2, read_header};
+use super::segment::{Format, HEADER_LEN_V3, read_header};
 use super::v1;
 use crate::record::{Digest, Entry, Seq};
 use crate::storage::ReadFile;
@@ -31,6 +31,8 @@ pub(crate) struct Frame {
     /// Random bytes of the frame; version 1 has none.
     pub(crate) salt: Option<Salt>,
     pub(crate) items: Vec<Item>,
+    /// Bytes of it in the file.
+    pub(crate) len: u64,
 }
 
 /// What is at the present place.
@@ -56,7 +58,10 @@ pub(crate) struct Scan {
     file: Arc<dyn ReadFile>,
     segment: u64,
     format: Format,
+    /// Where the next frame is in the file.
     offset: u64,
+    /// Its place: the same, or in a rewritten segment where it was before.
+    place: u64,
     /// Digest of the last frame of the segment before, as the header has it.
     began_after: Digest,
     began_with: Seq,
@@ -92,7 +97,7 @@ impl Scan {
         file: Arc<dyn ReadFile>,
         segment: u64,
     ) -> io::Result<Result<(Self, Carry, Frame), BadOpening>> {
-        let mut header = [0; HEADER_LEN_V2];
+        let mut header = [0; HEADER_LEN_V3];
         let count = file.read_at(0, &mut header)?;
         let (digest, format) = match read_header(header.get(..count).unwrap_or_default(), segment) {
             Ok(read) => read,
@@ -103,13 +108,14 @@ impl Scan {
             segment,
             format,
             offset: format.header_len(),
+            place: format.begins_at(),
             began_after: digest,
             began_with: Seq(0),
             digest,
             next: Seq(0),
             decoder: match format {
                 Format::V1 => Decoder::V1(v1::Definitions::default()),
-                Format::V2(_) => Decoder::V2(Definitions::new(), Unpacker::default()),
+                Format::V2(_) | Format::V3(..) => Decoder::V2(Definitions::new(), Unpacker::default()),
             },
             buffer: Vec::new(),
             buffer_at: 0,
@@ -130,10 +136,7 @@ impl Scan {
     }
 
     fn begins_as_announced(&self, first: Seq) -> bool {
-        match &self.format {
-            Format::V1 => true,
-            Format::V2(base) => base.first == first,
-        }
+        self.format.base().is_none_or(|base| base.first == first)
     }
 
     /// How the frames of the segment are written.
@@ -143,7 +146,7 @@ impl Scan {
 
     /// Where the next frame begins.
     pub(crate) fn position(&self) -> Position {
-        Position { segment: self.segment, offset: self.offset }
+        Position { segment: self.segment, offset: self.place }
     }
 
     /// Digest of the last frame read.
@@ -184,8 +187,8 @@ impl Scan {
     /// Passes over frames that end before `offset`, checking their checksums and the chain but not
     /// what they hold. Stops before the first that cannot be passed so; [`Scan::step`] tells why.
     pub(crate) fn pass(&mut self, offset: u64) -> io::Result<()> {
-        // What version 1 defines must be read.
-        while self.format != Format::V1 {
+        // What version 1 defines must be read, and what a rewritten frame says of itself.
+        while matches!(self.format, Format::V2(_)) {
             let Here::Frame(fields, start, frame_len) = self.look()? else { return Ok(()) };
             // The number after this frame is told by the next, or by what this one holds.
             self.next = fields.first;
@@ -197,7 +200,7 @@ impl Scan {
                 return Ok(());
             }
             self.digest = frame::digest(&self.format, false, self.digest, head, payload);
-            self.offset = end;
+            (self.offset, self.place) = (end, end);
         }
         Ok(())
     }
@@ -250,21 +253,29 @@ impl Scan {
         if !opening && fields.first != self.next {
             return Err(Flaw::Numbers { expected: self.next, found: fields.first }.into());
         }
-        let digest = frame::digest(&self.format, opening, self.digest, head, payload);
-        let items = match (&mut self.decoder, &self.format) {
-            (Decoder::V2(definitions, unpacker), Format::V2(base)) => {
+        let (items, was) = match (&mut self.decoder, self.format.base()) {
+            (Decoder::V2(definitions, unpacker), Some(base)) => {
                 let offset =
                     u32::try_from(self.offset).map_err(|_| Flaw::Malformed("the segment is too large"))?;
                 let payload = unpacker.plain(fields, payload)?;
+                let (was, payload) = match &self.format {
+                    Format::V3(..) => Was::split(&payload).map(|(was, rest)| (Some(was), rest))?,
+                    _ => (None, &*payload),
+                };
                 let origin = Origin { first: fields.first, time: base.time };
                 let mut from = FromFile { file: &*self.file, format: &self.format, unpacker };
-                Payload::read(&payload, offset, origin)?.items(self.segment, definitions, &mut from)?
+                let items =
+                    Payload::read(payload, offset, origin)?.items(self.segment, definitions, &mut from)?;
+                (items, was)
             }
-            (Decoder::V1(definitions), _) => definitions.items(payload)?,
-            (Decoder::V2(..), Format::V1) => return Err(Flaw::SegmentHeader.into()),
+            (Decoder::V1(definitions), _) => (definitions.items(payload)?, None),
+            (Decoder::V2(..), None) => return Err(Flaw::SegmentHeader.into()),
         };
+        if was.is_some() && fields.synced != self.place {
+            return Err(Flaw::Malformed("a rewritten entry is not where it was").into());
+        }
         let records =
-            items.iter().filter(|item| matches!(item, Item::Entry(Entry::Record(_)))).count() as u64;
+            items.iter().filter(|item| matches!(item.entry(), Some(Entry::Record(_)))).count() as u64;
         if fields.records.is_some_and(|announced| u64::from(announced) != records) {
             return Err(Flaw::Malformed("the number of records is not as announced").into());
         }
@@ -273,11 +284,15 @@ impl Scan {
         }
         let next = fields.first.0.checked_add(records);
         self.next = next.map(Seq).ok_or(Flaw::Malformed("the record numbers are too large"))?;
-        self.digest = digest;
-        let at = self.position();
+        self.digest = match was {
+            Some(was) => was.digest,
+            None => frame::digest(&self.format, opening, self.digest, head, payload),
+        };
+        let (at, len) = (self.position(), frame_len as u64);
         self.offset = end;
-        let (next, first) = (self.position(), fields.first);
-        Ok(Frame { at, next, first, digest, salt: fields.salt, items })
+        self.place += was.map_or(len, |was| u64::from(was.len));
+        let (next, first, digest) = (self.position(), fields.first, self.digest);
+        Ok(Frame { at, next, first, digest, salt: fields.salt, items, len })
     }
 
     /// Makes `count` bytes from the present place available; where they begin in the buffer.
@@ -304,6 +319,10 @@ impl Scan {
 
     /// Whether a crash can have left `flaw` at the present place of the last segment.
     pub(crate) fn crash_possible(&self, flaw: &Flaw) -> io::Result<CrashPossible> {
-        crash_possible(&*self.file, Some(&self.format), self.offset, flaw)
+        match self.format {
+            // It was complete before it was rewritten, and whole before it took its place.
+            Format::V3(..) => Ok(CrashPossible::No),
+            _ => crash_possible(&*self.file, Some(&self.format), self.offset, flaw),
+        }
     }
 }

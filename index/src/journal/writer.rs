@@ -261,6 +261,15 @@ impl Journal {
         Ok(self.frames)
     }
 
+    /// Begins a new segment if the present one has entries, so that it is complete.
+    ///
+    /// # Errors
+    /// As for [`Journal::append`].
+    pub fn begin_segment(&mut self) -> Result<(), JournalError> {
+        self.check_usable()?;
+        if self.used { self.write_opening(self.segment + 1) } else { Ok(()) }
+    }
+
     /// A handle that makes durable what was appended so far, to be run without holding the journal.
     pub fn sync_task(&self) -> SyncTask {
         SyncTask {

@@ -44,6 +44,9 @@
 //! shape   fingerprint, command | lists of class, tables, reads, filters, writes, via | analysis
 //!         | lists of analysis_notes, tags                                  (each a string)
 //! ```
+//! Where a value was erased, its commitment is kept as it is, and the values that stay in its frame have their
+//! salts written beside them: the salt of the frame, from which all of them follow, is gone.
+//!
 //! Two steps make a commitment (the value's digest, then the salt), so that the digest of what many records
 //! share, a person or a prepared statement, is computed once.
 
@@ -53,7 +56,9 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest as _, Sha256};
 
 use super::merkle::leaf_hash;
-use crate::record::{Completion, Digest, Entry, Param, Record, Seq, Settlement, Shape, Sql, Template, Who};
+use crate::record::{
+    Completion, Digest, Entry, Param, Record, Seal, Seals, Seq, Settlement, Shape, Sql, Template, Who,
+};
 
 /// Version of the canonical bytes.
 pub const LEAF_VERSION: u8 = 1;
@@ -109,6 +114,28 @@ impl Erasable {
         }
     }
 
+    /// The value for a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|value| value.as_str() == word)
+    }
+
+    /// Whether an entry has this value.
+    pub fn is_in(self, entry: &Entry) -> bool {
+        let (record, end) = match entry {
+            Entry::Record(record) => (Some(&**record), record.done.as_ref()),
+            Entry::Completion(end) => (None, Some(end)),
+            Entry::Settlement(_) => (None, None),
+        };
+        match self {
+            Self::Who => record.is_some(),
+            Self::Sql => record.is_some_and(|record| record.sql.is_some()),
+            Self::Params => record.is_some_and(|record| !record.params.is_empty()),
+            Self::Detail => record.is_some_and(|record| !record.detail.is_empty()),
+            Self::Error => end.is_some_and(|end| !end.error.is_empty()),
+            Self::Notes => end.is_some_and(|end| !end.notes.is_empty()),
+        }
+    }
+
     /// The value of an entry as its commitment has it; none if the leaf says nothing of it.
     pub fn value(self, entry: &Entry) -> Option<Vec<u8>> {
         let (record, end) = match entry {
@@ -132,21 +159,55 @@ impl Erasable {
 
 /// Where an entry lies: what the salts of its values come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Place<'a> {
     /// The salt of the frame; none in journals of format 1.
     pub salt: Option<Salt>,
     /// Its place among the entries of the frame.
     pub index: u32,
+    /// The entry's own seals: they stand in the place of the frame's salt.
+    pub seals: Option<&'a Seals>,
 }
 
-impl Place {
-    /// The salt of a value of this entry.
-    pub fn salt(&self, value: Erasable) -> Salt {
+impl<'a> Place<'a> {
+    /// The place of an entry in a frame; `seals` are those of all its entries, or empty.
+    pub fn within(salt: Option<Salt>, seals: &'a [Option<Box<Seals>>], index: u32) -> Self {
+        let own = usize::try_from(index).ok().and_then(|index| seals.get(index)).and_then(Option::as_deref);
+        Self { salt, index, seals: own }
+    }
+
+    /// The salt of a value of this entry; none if the value was erased.
+    pub fn salt(&self, value: Erasable) -> Option<Salt> {
+        if let Some(seals) = self.seals {
+            return match seals.0.get(value as usize) {
+                Some(Seal::Kept(salt)) => Some(*salt),
+                _ => None,
+            };
+        }
         let (first, second) = self.salts(value as u8 / 2);
-        match value {
+        Some(match value {
             Erasable::Who | Erasable::Params | Erasable::Error => first,
             Erasable::Sql | Erasable::Detail | Erasable::Notes => second,
+        })
+    }
+
+    /// The commitments to two values that share a block of salts, from their digests.
+    fn commit(
+        &self,
+        first: (Erasable, Option<Digest>),
+        second: (Erasable, Option<Digest>),
+    ) -> [Option<Digest>; 2] {
+        if let Some(seals) = self.seals {
+            return [first, second].map(|(value, digest)| match seals.0.get(value as usize) {
+                Some(Seal::Kept(salt)) => digest.map(|digest| salted(salt, &digest)),
+                Some(Seal::Erased { commitment, .. }) => Some(*commitment),
+                Some(Seal::Nothing) | None => None,
+            });
         }
+        if first.1.is_none() && second.1.is_none() {
+            return [None, None];
+        }
+        let salts = self.salts(first.0 as u8 / 2);
+        [first.1.map(|digest| salted(&salts.0, &digest)), second.1.map(|digest| salted(&salts.1, &digest))]
     }
 
     fn salts(&self, block: u8) -> (Salt, Salt) {
@@ -184,7 +245,7 @@ impl Leaves {
     }
 
     /// The canonical bytes of an entry; `seq` is a record's number.
-    pub fn bytes(&mut self, seq: Option<Seq>, entry: &Entry, place: &Place) -> &[u8] {
+    pub fn bytes(&mut self, seq: Option<Seq>, entry: &Entry, place: &Place<'_>) -> &[u8] {
         self.bytes.clear();
         match entry {
             Entry::Record(record) => self.record(seq.unwrap_or_default(), record, place),
@@ -200,11 +261,11 @@ impl Leaves {
     }
 
     /// The hash of an entry's leaf.
-    pub fn hash(&mut self, seq: Option<Seq>, entry: &Entry, place: &Place) -> Digest {
+    pub fn hash(&mut self, seq: Option<Seq>, entry: &Entry, place: &Place<'_>) -> Digest {
         leaf_hash(self.bytes(seq, entry, place))
     }
 
-    fn record(&mut self, seq: Seq, record: &Record, place: &Place) {
+    fn record(&mut self, seq: Seq, record: &Record, place: &Place<'_>) {
         let who = self.who.digest(&record.who, |who| digest_of(|out| put_who(out, who)));
         let shape = record.shape.as_ref();
         let shape =
@@ -223,20 +284,15 @@ impl Leaves {
         out.extend_from_slice(record.id.as_bytes());
         out.extend_from_slice(&record.time.0.to_be_bytes());
         put_text(out, record.event.as_str());
-        let (who_salt, sql_salt) = place.salts(Erasable::Who as u8 / 2);
-        out.extend_from_slice(&salted(&who_salt, &who).0);
+        let [who, sql] = place.commit((Erasable::Who, Some(who)), (Erasable::Sql, sql));
+        out.extend_from_slice(&who.unwrap_or_default().0);
         put_maybe(out, shape);
-        put_maybe(out, sql.map(|sql| salted(&sql_salt, &sql)));
-        if record.params.is_empty() && record.detail.is_empty() {
-            out.extend_from_slice(&[0, 0]);
-        } else {
-            let (params_salt, detail_salt) = place.salts(Erasable::Params as u8 / 2);
-            let params =
-                (!record.params.is_empty()).then(|| digest_of(|out| put_params(out, &record.params)));
-            put_maybe(out, params.map(|params| salted(&params_salt, &params)));
-            let detail = (!record.detail.is_empty()).then(|| sha256(record.detail.as_bytes()));
-            put_maybe(out, detail.map(|detail| salted(&detail_salt, &detail)));
-        }
+        put_maybe(out, sql);
+        let params = (!record.params.is_empty()).then(|| digest_of(|out| put_params(out, &record.params)));
+        let detail = (!record.detail.is_empty()).then(|| sha256(record.detail.as_bytes()));
+        let [params, detail] = place.commit((Erasable::Params, params), (Erasable::Detail, detail));
+        put_maybe(out, params);
+        put_maybe(out, detail);
         out.push(u8::from(record.done.is_some()));
         if let Some(done) = &record.done {
             put_end(out, done, place);
@@ -287,7 +343,7 @@ fn salted(salt: &Salt, value: &Digest) -> Digest {
     sha256(&bytes)
 }
 
-fn put_end(out: &mut Vec<u8>, end: &Completion, place: &Place) {
+fn put_end(out: &mut Vec<u8>, end: &Completion, place: &Place<'_>) {
     put_text(out, end.outcome.as_str());
     put_text(out, end.txn_outcome.as_str());
     put_text(out, &end.command);
@@ -298,15 +354,11 @@ fn put_end(out: &mut Vec<u8>, end: &Completion, place: &Place) {
     put_u64(out, end.bytes);
     put_u64(out, end.duration_us);
     put_text(out, &end.sqlstate);
-    if end.error.is_empty() && end.notes.is_empty() {
-        out.extend_from_slice(&[0, 0]);
-        return;
-    }
-    let (error_salt, notes_salt) = place.salts(Erasable::Error as u8 / 2);
     let error = (!end.error.is_empty()).then(|| sha256(end.error.as_bytes()));
-    put_maybe(out, error.map(|error| salted(&error_salt, &error)));
     let notes = (!end.notes.is_empty()).then(|| digest_of(|out| put_strings(out, &end.notes)));
-    put_maybe(out, notes.map(|notes| salted(&notes_salt, &notes)));
+    let [error, notes] = place.commit((Erasable::Error, error), (Erasable::Notes, notes));
+    put_maybe(out, error);
+    put_maybe(out, notes);
 }
 
 fn put_settlement(out: &mut Vec<u8>, settlement: &Settlement) {

@@ -17,8 +17,8 @@ use super::note::Note;
 use super::store::{Mark, TileStore};
 use super::tile::{TILE_WIDTH, Tile};
 use super::writer::{Latest, Published, TreeError};
-use crate::journal::{Position, Reader};
-use crate::record::{Digest, Entry, Seq, TxnOutcome};
+use crate::journal::{Partition, Position, Reader};
+use crate::record::{Digest, Entry, Seal, Seq, TxnOutcome};
 use crate::storage::Storage;
 
 /// Makes proofs up to the last published checkpoint. Cheap to clone; every proof reads files.
@@ -85,8 +85,10 @@ pub struct LeafProof {
     pub kind: LeafKind,
     /// Its canonical bytes.
     pub entry: Vec<u8>,
-    /// The values it has commitments to.
+    /// The values it has commitments to, as far as they are kept.
     pub openings: Vec<Opening>,
+    /// The others, with the records that say why they were erased.
+    pub erased: Vec<(Erasable, Seq)>,
     /// Where it is in the signed tree.
     pub inclusion: InclusionProof,
 }
@@ -149,6 +151,14 @@ impl TreeReader {
     pub fn record(&self, seq: Seq) -> Result<Option<RecordProof>, TreeError> {
         let Some(published) = self.latest.get() else { return Ok(None) };
         let Some(mark) = published.marks.iter().rev().find(|mark| mark.seq <= seq.0) else { return Ok(None) };
+        let dropped = TileStore::open(&*self.journal)?
+            .map(|store| store.leaves(mark.segment, 0, 0))
+            .transpose()?
+            .flatten();
+        // Its leaves are kept, and nothing else of it.
+        if dropped.is_some() && !Partition::exists(&*self.journal, mark.segment)? {
+            return Ok(None);
+        }
         let mut found =
             Found { seq, leaves: Vec::new(), made: Leaves::new(), awaits: Some(LeafKind::Record) };
         self.scan(mark, published.tree.size, |index, own, entry, place| {
@@ -160,11 +170,11 @@ impl TreeReader {
         let sources = Sources::new(self, &published)?;
         let tiles = Tiles { edge: &published.edge, full: |tile| sources.full(tile) };
         let mut leaves = Vec::new();
-        for (index, kind, entry, openings) in found.leaves {
+        for FoundLeaf { index, kind, entry, openings, erased } in found.leaves {
             let hashes = merkle::inclusion_proof(&tiles, index, published.tree.size)?;
             let hashes = hashes.ok_or(NoSubtree)?;
             let inclusion = InclusionProof { extra: None, index, hashes, checkpoint: published.note.clone() };
-            leaves.push(LeafProof { kind, entry, openings, inclusion });
+            leaves.push(LeafProof { kind, entry, openings, erased, inclusion });
         }
         Ok(Some(RecordProof { seq, leaves, is_final: found.awaits.is_none() }))
     }
@@ -174,14 +184,15 @@ impl TreeReader {
         &self,
         mark: &Mark,
         end: u64,
-        mut visit: impl FnMut(u64, Option<Seq>, &Entry, Place) -> ControlFlow<()>,
+        mut visit: impl FnMut(u64, Option<Seq>, &Entry, Place<'_>) -> ControlFlow<()>,
     ) -> Result<(), TreeError> {
         let start = Position { segment: mark.segment, offset: 0 };
         let mut reader = Reader::open(Arc::clone(&self.journal), Some(start))?;
         let mut leaf = mark.size;
         while let Some(frame) = reader.next_frame()? {
             for (index, (seq, entry)) in (0..).zip(&frame.entries) {
-                if leaf >= end || visit(leaf, *seq, entry, Place { salt: frame.salt, index }).is_break() {
+                let place = Place::within(frame.salt, &frame.seals, index);
+                if leaf >= end || visit(leaf, *seq, entry, place).is_break() {
                     return Ok(());
                 }
                 leaf += 1;
@@ -191,17 +202,26 @@ impl TreeReader {
     }
 }
 
+/// A leaf that says something of the record.
+struct FoundLeaf {
+    index: u64,
+    kind: LeafKind,
+    entry: Vec<u8>,
+    openings: Vec<Opening>,
+    erased: Vec<(Erasable, Seq)>,
+}
+
 /// Looks for what the journal says of one record.
 struct Found {
     seq: Seq,
-    leaves: Vec<(u64, LeafKind, Vec<u8>, Vec<Opening>)>,
+    leaves: Vec<FoundLeaf>,
     made: Leaves,
     /// What is still to come.
     awaits: Option<LeafKind>,
 }
 
 impl Found {
-    fn look(&mut self, index: u64, own: Option<Seq>, entry: &Entry, place: &Place) -> ControlFlow<()> {
+    fn look(&mut self, index: u64, own: Option<Seq>, entry: &Entry, place: &Place<'_>) -> ControlFlow<()> {
         let (kind, end) = match (self.awaits, entry) {
             (Some(LeafKind::Record), Entry::Record(record)) if own == Some(self.seq) => {
                 (LeafKind::Record, record.done.as_ref())
@@ -216,10 +236,16 @@ impl Found {
         };
         let open = |value: Erasable| {
             let bytes = value.value(entry)?;
-            Some(Opening { value, salt: place.salt(value), bytes })
+            Some(Opening { value, salt: place.salt(value)?, bytes })
         };
         let openings = Erasable::ALL.into_iter().filter_map(open).collect();
-        self.leaves.push((index, kind, self.made.bytes(own, entry, place).to_vec(), openings));
+        let seals = place.seals.map(|seals| seals.0).unwrap_or_default();
+        let erased = Erasable::ALL.into_iter().zip(seals).filter_map(|(value, seal)| match seal {
+            Seal::Erased { by, .. } => Some((value, by)),
+            _ => None,
+        });
+        let (entry, erased) = (self.made.bytes(own, entry, place).to_vec(), erased.collect());
+        self.leaves.push(FoundLeaf { index, kind, entry, openings, erased });
         self.awaits = match (kind, end) {
             (LeafKind::Record, None) => Some(LeafKind::Completion),
             (_, Some(end)) if end.txn_outcome == TxnOutcome::Open => Some(LeafKind::Settlement),
@@ -260,12 +286,22 @@ impl<'a> Sources<'a> {
 
     /// A tile of level 0, from the entries themselves.
     fn leaves(&self, tile: Tile) -> Result<Vec<Digest>, TreeError> {
-        let from = tile.index() * TILE_WIDTH;
+        let mut from = tile.index() * TILE_WIDTH;
         let end = from + tile.width();
         let (mut made, mut hashes) = (Leaves::new(), Vec::new());
-        let Some(mark) = self.published.marks.iter().rev().find(|mark| mark.size <= from) else {
-            return Ok(hashes);
-        };
+        let mut mark = None;
+        // Of segments whose records were dropped, the leaves are kept.
+        while from < end {
+            mark = self.published.marks.iter().rev().find(|mark| mark.size <= from);
+            let (Some(mark), Some(store)) = (mark, &self.store) else { break };
+            let Some(kept) = store.leaves(mark.segment, from - mark.size, end - from)? else { break };
+            if kept.is_empty() {
+                break;
+            }
+            from += kept.len() as u64;
+            hashes.extend(kept);
+        }
+        let Some(mark) = mark.filter(|_| from < end) else { return Ok(hashes) };
         self.reader.scan(mark, end, |index, seq, entry, place| {
             if index >= from {
                 hashes.push(made.hash(seq, entry, &place));

@@ -20,6 +20,8 @@ pub struct Report {
     pub head: Head,
     /// Records (in the range, if one was given, as all counts of records are).
     pub records: u64,
+    /// In which class they are kept.
+    pub classes: Classes,
     /// First and last of them.
     pub first_seq: Option<u64>,
     /// The last of them.
@@ -71,6 +73,19 @@ pub struct TreeReport {
     pub tiles: u64,
 }
 
+/// How many records are kept in which class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Classes {
+    /// With everything that was recorded.
+    pub full: u64,
+    /// Without the full text, by the rule of retention.
+    pub metadata: u64,
+    /// Without values that somebody had erased.
+    pub erased: u64,
+    /// Not any more, by the rule: all before the first that is left, whatever the range.
+    pub dropped: u64,
+}
+
 /// The first bad place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Broken {
@@ -98,6 +113,8 @@ pub enum HeadCheck {
     NotReached,
     /// A checkpoint that was not signed with the key.
     Forged,
+    /// The records up to it were dropped, and with them what it could be compared with.
+    Dropped,
 }
 
 /// An unfinished write at the end, as a crash (or a writer at work) leaves it.
@@ -131,6 +148,14 @@ impl fmt::Display for Report {
             write!(f, ")")?;
         }
         writeln!(f)?;
+        let Classes { full, metadata, erased, dropped } = self.classes;
+        if metadata + erased + dropped > 0 {
+            writeln!(
+                f,
+                "  kept         {full} whole, {metadata} without their text, {erased} with values erased; {dropped} \
+                 before them were dropped"
+            )?;
+        }
         writeln!(f, "  executions   {}{}", self.executions, Counts(&self.outcomes))?;
         if !self.transactions.is_empty() {
             writeln!(f, "  transactions{}", Counts(&self.transactions))?;
@@ -179,6 +204,9 @@ impl fmt::Display for HeadCheck {
                 "the journal ends before it: the end was cut off or replaced by an older copy"
             }
             HeadCheck::NotReached => "not reached: the journal is broken before it",
+            HeadCheck::Dropped => {
+                "the records up to it were dropped by the rule of retention; a checkpoint could still be checked"
+            }
             HeadCheck::Forged => "not signed with the key: it was changed, or is another log's",
         })
     }

@@ -6,11 +6,15 @@
 //! key                      the verifier key
 //! marks                    where segments of the journal begin in the tree, a JSON object a line
 //! tile/L/N[.p/W]           c2sp.org/tlog-tiles; see below
+//! leaves/SEGMENT           what is kept of a segment whose records were dropped: its mark and its leaves
 //! ```
 //! Of level 0, which is 32 bytes for each entry, only the partial tiles at the beginnings of segments are
 //! kept: the others follow from the journal, and `verify` writes them all where they are wanted. Tiles of
-//! higher levels are kept as they become full, together 0.13 bytes an entry. Everything but the checkpoints
-//! and the key can be made again from the journal.
+//! higher levels are kept as they become full, together 0.13 bytes an entry. Everything but the
+//! checkpoints, the key and the leaves of dropped segments can be made again from the journal.
+//!
+//! The leaves of a segment: `magic 8 | segment u64 | first seq u64 | leaves before u64 | leaves u64`, little
+//! endian, then the hashes.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::note::{Note, NoteError, VerifierKey};
 use super::tile::{HASH_BYTES, TILE_LEVELS, TILE_WIDTH, Tile, hash_bytes, read_hashes};
 use crate::record::Digest;
-use crate::storage::Storage;
+use crate::storage::{ReadFile, Storage};
 
 /// Name of the folder beside the journal's segments.
 pub const FOLDER: &str = "tiles";
@@ -29,6 +33,11 @@ const CHECKPOINT: &str = "checkpoint";
 const CHECKPOINTS: &str = "checkpoints";
 const KEY: &str = "key";
 const MARKS: &str = "marks";
+const LEAVES: &str = "leaves";
+const LEAVES_MAGIC: [u8; 8] = *b"PGWleav\n";
+const LEAVES_HEADER: u64 = 40;
+/// Hashes written or read at once.
+const LEAVES_CHUNK: usize = 8192;
 /// Most bytes of one of our files that is read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Digits of a size in a file name: sorting names sorts sizes.
@@ -220,6 +229,73 @@ impl TileStore {
         self.replace(MARKS, text.as_bytes())
     }
 
+    /// Keeps the leaves of a segment. They are durable when this returns.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn write_leaves(&self, mark: &Mark, leaves: &[Digest]) -> Result<(), StoreError> {
+        let file = segment_name(mark.segment);
+        let aside = format!("{file}.new");
+        let folder = self.folder.make_folder(LEAVES).map_err(io_error("make", LEAVES))?;
+        let to = folder.append(&aside).map_err(io_error("create", &aside))?;
+        to.truncate(0).map_err(io_error("empty", &aside))?;
+        let mut header = LEAVES_MAGIC.to_vec();
+        for number in [mark.segment, mark.seq, mark.size, leaves.len() as u64] {
+            header.extend_from_slice(&number.to_le_bytes());
+        }
+        to.write(&header).map_err(io_error("write", &aside))?;
+        for chunk in leaves.chunks(LEAVES_CHUNK) {
+            to.write(&hash_bytes(chunk)).map_err(io_error("write", &aside))?;
+        }
+        to.sync().map_err(io_error("sync", &aside))?;
+        folder.rename(&aside, &file).map_err(io_error("write", &file))?;
+        // The folder itself may be new.
+        self.folder.sync_names().map_err(io_error("sync", LEAVES))
+    }
+
+    /// What is kept of dropped segments, in order: their marks, with the count of their leaves.
+    ///
+    /// # Errors
+    /// The disk, or a file that is not as we write it.
+    pub fn dropped(&self) -> Result<Vec<(Mark, u64)>, StoreError> {
+        let Some(folder) = self.leaves_folder()? else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for name in folder.list().map_err(io_error("list", LEAVES))? {
+            let Some(segment) = name.parse().ok().filter(|segment| segment_name(*segment) == name) else {
+                continue;
+            };
+            all.push(leaves_of(&*folder, segment)?.0);
+        }
+        Ok(all)
+    }
+
+    /// Some of the leaves of a dropped segment; none if they are not kept.
+    ///
+    /// # Errors
+    /// The disk, or a file that is not as we write it.
+    pub fn leaves(&self, segment: u64, from: u64, count: u64) -> Result<Option<Vec<Digest>>, StoreError> {
+        let name = segment_name(segment);
+        let Some(folder) = self.leaves_folder()? else { return Ok(None) };
+        let ((_, all), file) = match leaves_of(&*folder, segment) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            read => read?,
+        };
+        let count = count.min(all.saturating_sub(from));
+        let mut bytes = vec![0; usize::try_from(count).unwrap_or_default() * HASH_BYTES];
+        let read = file.read_at(LEAVES_HEADER + from * HASH_BYTES as u64, &mut bytes);
+        bytes.truncate(read.map_err(io_error("read", &name))?);
+        read_hashes(&bytes, count).map(Some).ok_or_else(|| StoreError::damaged(format!("{LEAVES}/{name}")))
+    }
+
+    fn leaves_folder(&self) -> Result<Option<Arc<dyn Storage>>, StoreError> {
+        match self.folder.folder(LEAVES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some).map_err(io_error("open", LEAVES)),
+        }
+    }
+
     /// The hashes of a tile; those of a partial one also from the full one. None if it is not kept.
     ///
     /// # Errors
@@ -321,6 +397,35 @@ impl TileStore {
     fn replace(&self, file: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.folder.replace(file, bytes).map_err(io_error("write", file))
     }
+}
+
+fn segment_name(segment: u64) -> String {
+    format!("{segment:0SIZE_DIGITS$}")
+}
+
+/// A mark, the count of the leaves, and their file.
+type KeptLeaves = ((Mark, u64), Arc<dyn ReadFile>);
+
+/// What is kept of a dropped segment.
+fn leaves_of(folder: &dyn Storage, segment: u64) -> Result<KeptLeaves, StoreError> {
+    let name = segment_name(segment);
+    let damaged = || StoreError::damaged(format!("{LEAVES}/{name}"));
+    let file = folder.read(&name).map_err(io_error("open", &name))?;
+    let mut header = [0; LEAVES_HEADER as usize];
+    let read = file.read_at(0, &mut header).map_err(io_error("read", &name))?;
+    let number = |index: usize| {
+        header.get(8 + index * 8..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u64::from_le_bytes)
+    };
+    let len = file.len().map_err(io_error("read", &name))?;
+    let whole = number(3).checked_mul(HASH_BYTES as u64).and_then(|bytes| bytes.checked_add(LEAVES_HEADER));
+    let good = read == header.len()
+        && header.starts_with(&LEAVES_MAGIC)
+        && number(0) == segment
+        && whole == Some(len);
+    if !good {
+        return Err(damaged());
+    }
+    Ok(((Mark { segment, seq: number(1), size: number(2) }, number(3)), file))
 }
 
 fn note(file: &str, bytes: &[u8]) -> Result<Note, StoreError> {

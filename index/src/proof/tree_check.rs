@@ -26,9 +26,20 @@ pub(super) struct TreeCheck {
     key: Option<VerifierKey>,
     /// What is wrong with a file, whatever the journal says.
     fault: Option<String>,
+    /// Leaves under the largest checkpoint.
+    signed: u64,
     checkpoints: u64,
     tiles: u64,
     export: Option<Export>,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// With the first segment there is.
+    WithTheJournal,
+    /// Behind some that are there and are not read.
+    Within,
 }
 
 /// A checkpoint that somebody kept elsewhere.
@@ -43,22 +54,29 @@ struct Given {
 struct Export {
     to: TileStore,
     bundle: Vec<u8>,
+    /// Entries in the bundle: less than a tile has if some were dropped.
+    bundled: u64,
     /// The last checkpoint, and its size; without one, everything is written.
     checkpoint: Option<(Note, u64)>,
 }
 
 impl TreeCheck {
     /// Reads what was published. `segment` is where the journal will be read from: without a mark for it
-    /// there is nothing to compare with.
+    /// there is nothing to compare with. If it is the first there is, the leaves of those before are kept.
     pub(super) fn open(
         journal: &dyn Storage,
         segment: u64,
+        begins: Begins,
         given: Option<&Note>,
         key: Option<VerifierKey>,
         export: Option<TileStore>,
     ) -> Result<Option<Self>, TreeError> {
         let store = TileStore::open(journal)?;
-        let Some(edge) = beginning(store.as_ref(), segment)? else { return Ok(None) };
+        let edge = match begins {
+            Begins::WithTheJournal => Some(Edge::default()),
+            Begins::Within => beginning(store.as_ref(), segment)?,
+        };
+        let Some(edge) = edge else { return Ok(None) };
         let mut check = Self {
             edge,
             leaves: Leaves::new(),
@@ -67,6 +85,7 @@ impl TreeCheck {
             given: None,
             key,
             fault: None,
+            signed: 0,
             checkpoints: 0,
             tiles: 0,
             export: None,
@@ -77,13 +96,53 @@ impl TreeCheck {
             let last = check.store.as_ref().map(TileStore::checkpoint).transpose()?.flatten();
             let sized = |note: Note| Ok::<_, TreeError>((Checkpoint::of(&note)?.tree.size, note));
             let checkpoint = last.map(sized).transpose()?.map(|(size, note)| (note, size));
-            check.export = Some(Export { to, bundle: Vec::new(), checkpoint });
+            check.export = Some(Export { to, bundle: Vec::new(), bundled: 0, checkpoint });
         }
         if let Some(given) = given {
             check.give(given)?;
         }
         check.compare_heads();
+        if begins == Begins::WithTheJournal {
+            for dropped in 1..segment {
+                check.dropped(dropped)?;
+            }
+        }
         Ok(Some(check))
+    }
+
+    /// Adds the leaves of a segment that is not there any more.
+    fn dropped(&mut self, segment: u64) -> Result<(), TreeError> {
+        let leaves = match &self.store {
+            Some(store) => match store.leaves(segment, 0, u64::MAX) {
+                Err(StoreError::Damaged { .. }) => None,
+                leaves => leaves?,
+            },
+            None => None,
+        };
+        let Some(leaves) = leaves else {
+            // Without them nobody knows the places of the others in the tree.
+            self.signed = 0;
+            self.fault
+                .get_or_insert(format!("what was kept of segment {segment}, its leaves, is gone or damaged"));
+            return Ok(());
+        };
+        for leaf in leaves {
+            if self.export.as_ref().is_some_and(|export| export.ends_at(self.edge.size())) {
+                self.finish_export()?;
+            }
+            self.leaf(leaf)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves so far.
+    pub(super) fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    /// Leaves under the largest checkpoint whose signature is right.
+    pub(super) fn signed(&self) -> u64 {
+        self.signed
     }
 
     fn read_files(&mut self) -> Result<(), TreeError> {
@@ -109,6 +168,7 @@ impl TreeCheck {
         for (file, note) in checkpoints {
             match checked(&note, self.key.as_ref()) {
                 Ok(Checkpoint { tree, .. }) if tree.size >= begun => {
+                    self.signed = self.signed.max(tree.size);
                     self.ahead.entry(tree.size).or_default().push((file, tree.root));
                 }
                 Ok(_) => {}
@@ -126,7 +186,12 @@ impl TreeCheck {
     }
 
     /// Adds an entry; an error says what it contradicts.
-    pub(super) fn entry(&mut self, seq: Option<Seq>, entry: &Entry, place: &Place) -> Result<(), TreeError> {
+    pub(super) fn entry(
+        &mut self,
+        seq: Option<Seq>,
+        entry: &Entry,
+        place: &Place<'_>,
+    ) -> Result<(), TreeError> {
         if self.export.as_ref().is_some_and(|export| export.ends_at(self.edge.size())) {
             self.finish_export()?;
         }
@@ -135,8 +200,13 @@ impl TreeCheck {
             // Bounded by the leaf's own limit.
             export.bundle.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
             export.bundle.extend_from_slice(bytes);
+            export.bundled += 1;
         }
         let leaf = super::merkle::leaf_hash(bytes);
+        self.leaf(leaf)
+    }
+
+    fn leaf(&mut self, leaf: Digest) -> Result<(), TreeError> {
         let (store, kept, export) = (&self.store, &mut self.kept, &mut self.export);
         let (tiles, fault) = (&mut self.tiles, &mut self.fault);
         self.edge.push(leaf, |tile, hashes| {
@@ -246,8 +316,12 @@ impl Export {
     fn write(&mut self, tile: Tile, hashes: &[Digest]) -> Result<(), StoreError> {
         self.to.write_tile(tile, hashes)?;
         if let Some(path) = tile.entries_path() {
-            self.to.write_path(&path, &self.bundle)?;
+            // Of entries that were dropped nobody has the bytes.
+            if self.bundled == tile.width() {
+                self.to.write_path(&path, &self.bundle)?;
+            }
             self.bundle.clear();
+            self.bundled = 0;
         }
         Ok(())
     }

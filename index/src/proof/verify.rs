@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use super::explained::Explained;
 use super::leaf::Place;
 use super::note::{Note, VerifierKey};
 use super::report::{Broken, HeadCheck, Report, Torn};
 use super::store::TileStore;
-use super::tree_check::TreeCheck;
+use super::tree_check::{Begins, TreeCheck};
 use super::writer::TreeError;
 use crate::journal::{
-    BadOpening, Carry, CrashPossible, Flaw, Format, Frame, Head, Item, JournalError, Ledger, Position, Scan,
-    SeqSet, Step, crash_possible, file_name, io_error, is_torn_name, segment_of, time_text,
+    BadOpening, Carry, CrashPossible, Flaw, Format, Frame, Head, Item, JournalError, Ledger, Partition,
+    Position, Scan, SeqSet, Step, crash_possible, file_name, io_error, is_torn_name, segment_of, time_text,
 };
 use crate::record::{Completion, Digest, Entry, Event, Record, Seq, Timestamp, TxnOutcome};
 use crate::storage::{ReadFile, Storage};
@@ -57,12 +58,17 @@ pub fn verify_against(storage: &dyn Storage, against: Against) -> Result<Report,
     let names = storage.list().map_err(io_error("list", "the journal's directory"))?;
     let segments: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
     let whole = head.is_some() || checkpoint.is_some() || export.is_some();
+    let floor = segments.first().copied().unwrap_or(1);
     let first = match range {
         Some((from, _)) if !whole => last_before(storage, &segments, from)?,
-        _ => 1,
+        _ => floor,
     };
-    let tree = TreeCheck::open(storage, first, checkpoint.as_ref(), key, export)?;
+    let begins = if first == floor { Begins::WithTheJournal } else { Begins::Within };
+    let tree = TreeCheck::open(storage, first, begins, checkpoint.as_ref(), key, export)?;
     let mut walk = Walk::new(storage, range, head, first, tree);
+    if floor > 1 {
+        walk.floor = Partition::read(storage, floor).map_or(Seq(1), |partition| partition.first);
+    }
     if let Some(&last) = segments.last() {
         for segment in first..=last {
             if !walk.segment(segment, last)? {
@@ -71,11 +77,12 @@ pub fn verify_against(storage: &dyn Storage, against: Against) -> Result<Report,
         }
     }
     walk.finish_tree()?;
+    walk.explain(floor);
     let set_aside = names.into_iter().filter(|name| is_torn_name(name)).collect();
     Ok(walk.report(set_aside))
 }
 
-/// The last segment that begins at or before record `from`; 1 if unsure.
+/// The last segment that begins at or before record `from`; the first there is if unsure.
 fn last_before(storage: &dyn Storage, segments: &[u64], from: Seq) -> Result<u64, JournalError> {
     for &segment in segments.iter().rev() {
         let name = file_name(segment);
@@ -84,10 +91,10 @@ fn last_before(storage: &dyn Storage, segments: &[u64], from: Seq) -> Result<u64
             Ok((_, _, opening)) if opening.first <= from => return Ok(segment),
             Ok(_) => {}
             Err(_) if Some(&segment) == segments.last() => {}
-            Err(_) => return Ok(1),
+            Err(_) => break,
         }
     }
-    Ok(1)
+    Ok(segments.first().copied().unwrap_or(1))
 }
 
 struct Walk<'a> {
@@ -108,6 +115,11 @@ struct Walk<'a> {
     contradicted: Option<(Position, Seq)>,
     /// Where reading is.
     at: Position,
+    explained: Explained,
+    /// The first record of the first segment there is.
+    floor: Seq,
+    /// Frames before that segment.
+    frames_before: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -134,6 +146,9 @@ impl<'a> Walk<'a> {
             tree,
             contradicted: None,
             at: Position { segment: first, offset: 0 },
+            explained: Explained::default(),
+            floor: Seq(1),
+            frames_before: 0,
         }
     }
 
@@ -159,7 +174,7 @@ impl<'a> Walk<'a> {
         if let Err(flaw) = self.opening(&scan, &carry, &opening) {
             return Ok(self.stop(start, &flaw));
         }
-        self.bytes += opening.next.offset;
+        self.bytes += scan.format().header_len() + opening.len;
         loop {
             match scan.step().map_err(failed)? {
                 Step::Frame(frame) => {
@@ -196,6 +211,7 @@ impl<'a> Walk<'a> {
                 let ledger = Ledger::carried(opening.first, carry.open.clone(), carry.unsettled.clone());
                 self.head.seq = Seq(opening.first.0 - 1);
                 (self.head.frames, self.head.time) = (carry.frames, carry.last_time);
+                self.frames_before = carry.frames;
                 self.ledger = Some(ledger);
             }
         }
@@ -206,8 +222,13 @@ impl<'a> Walk<'a> {
     fn frame(&mut self, frame: &Frame) -> Result<(), Flaw> {
         let Some(ledger) = &mut self.ledger else { return Err(Flaw::Carry) };
         for item in &frame.items {
-            let Item::Entry(entry) = item else { continue };
+            let Some(entry) = item.entry() else { continue };
             let seq = ledger.next();
+            if let Some(seals) = item.seals() {
+                let about = if let Entry::Completion(end) = entry { end.seq } else { seq };
+                let counts = self.tally.range.contains(&about);
+                self.explained.sealed(frame.at.segment, about, entry, seals, counts);
+            }
             ledger.apply(entry).map_err(Flaw::Ledger)?;
             if let Entry::Record(record) = entry {
                 (self.head.seq, self.head.time) = (seq, Some(record.time));
@@ -215,7 +236,7 @@ impl<'a> Walk<'a> {
             self.tally.entry(seq, entry);
         }
         ledger.keep();
-        self.bytes += frame.next.offset - frame.at.offset;
+        self.bytes += frame.len;
         self.clean_end = matches!(frame.items.as_slice(), [Item::End]);
         self.passed(frame);
         Ok(())
@@ -224,17 +245,17 @@ impl<'a> Walk<'a> {
     /// Adds the entries of a good frame to the tree. What contradicts it does not end the walk: the chain
     /// may name a better place.
     fn frame_in_tree(&mut self, frame: &Frame) -> Result<(), TreeError> {
+        let agreed = self.tree.as_ref().is_some_and(|tree| tree.fault().is_none());
         let Some(tree) = &mut self.tree else { return Ok(()) };
-        let agreed = tree.fault().is_none();
-        let entries = frame.items.iter().filter_map(|item| match item {
-            Item::Entry(entry) => Some(entry),
-            _ => None,
-        });
+        let entries = frame.items.iter().filter_map(|item| Some((item.entry()?, item.seals())));
         let mut next = frame.first;
-        for (index, entry) in (0..).zip(entries) {
+        for (index, (entry, seals)) in (0..).zip(entries) {
             let seq = matches!(entry, Entry::Record(_)).then_some(next);
             next.0 += u64::from(seq.is_some());
-            tree.entry(seq, entry, &Place { salt: frame.salt, index })?;
+            if let (Some(seq), Entry::Record(record)) = (seq, entry) {
+                self.explained.record(seq, record, Some(tree.size()));
+            }
+            tree.entry(seq, entry, &Place { salt: frame.salt, index, seals })?;
         }
         if agreed && tree.fault().is_some() {
             self.contradicted = Some((frame.at, Seq(frame.first.0 - 1)));
@@ -255,6 +276,25 @@ impl<'a> Walk<'a> {
             });
         }
         Ok(())
+    }
+
+    /// What is not there any more must be said by a signed record.
+    fn explain(&mut self, floor: u64) {
+        let signed = self.tree.as_ref().map_or(0, TreeCheck::signed);
+        if floor > 1 && !self.explained.explains_floor(floor, self.floor, signed) {
+            let lost = self.tree.as_ref().filter(|tree| tree.signed() == 0).and_then(TreeCheck::fault);
+            let mut reason = format!("{}, and no signed record says that it was dropped", Flaw::Missing);
+            if let Some(lost) = lost {
+                reason.push_str(&format!(": {lost}"));
+            }
+            self.broken = Some(Broken { segment: 1, offset: 0, after_seq: 0, reason });
+            return;
+        }
+        if self.broken.is_none()
+            && let Some((segment, seq, reason)) = self.explained.unexplained(signed)
+        {
+            self.broken = Some(Broken { segment, offset: 0, after_seq: seq.0.saturating_sub(1), reason });
+        }
     }
 
     fn passed(&mut self, frame: &Frame) {
@@ -298,13 +338,17 @@ impl<'a> Walk<'a> {
     }
 
     fn report(self, set_aside: Vec<String>) -> Report {
-        let given_head = self.given.map(|_| match (self.given_check, &self.broken) {
+        let given_head = self.given.map(|given| match (self.given_check, &self.broken) {
             (Some(check), _) => check,
+            (None, None) if given.frames <= self.frames_before => HeadCheck::Dropped,
             (None, Some(_)) => HeadCheck::NotReached,
             (None, None) => HeadCheck::EndsBefore,
         });
-        // One file is given: a head, or a checkpoint.
-        let given_head = given_head.or_else(|| self.tree.as_ref().and_then(TreeCheck::given));
+        // One file is given: a head, or a checkpoint, or both of one time.
+        let given_head = given_head
+            .filter(|check| *check != HeadCheck::Dropped)
+            .or_else(|| self.tree.as_ref().and_then(TreeCheck::given))
+            .or(given_head);
         let waiting = |set: fn(&Ledger) -> &SeqSet| {
             self.ledger.as_ref().map_or(0, |ledger| set(ledger).count_within(&self.tally.range))
         };
@@ -316,6 +360,7 @@ impl<'a> Walk<'a> {
             given_head,
             head: self.head,
             records: self.tally.records,
+            classes: self.explained.classes(self.tally.records, self.floor),
             first_seq: self.tally.first.map(|(seq, _)| seq.0),
             last_seq: self.tally.last.map(|(seq, _)| seq.0),
             first_time: self.tally.first.map(|(_, time)| time_text(time)),

@@ -11,7 +11,7 @@ use super::leaf::{Leaves, Place};
 use super::merkle::TreeHead;
 use super::note::{Note, SignerKey, VerifierKey};
 use super::store::{Mark, StoreError, TileStore};
-use crate::journal::{JournalError, Position, ReadFrame, Reader};
+use crate::journal::{JournalError, Partition, Position, ReadFrame, Reader};
 use crate::storage::Storage;
 
 /// Why the tree cannot go on, or a proof cannot be made.
@@ -82,8 +82,17 @@ pub struct Published {
     pub note: Note,
     /// What it says.
     pub tree: TreeHead,
+    /// The number of the first record that it does not cover.
+    pub next_seq: u64,
     pub(super) edge: Edge,
     pub(super) marks: Vec<Mark>,
+}
+
+impl Published {
+    /// Where segments begin in the tree.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
 }
 
 /// The last published checkpoint, as it changes. Clones share it.
@@ -209,6 +218,7 @@ impl TreeWriter {
         self.latest.set(Published {
             note: note.clone(),
             tree,
+            next_seq: self.next_seq,
             edge: self.edge.clone(),
             marks: self.marks.clone(),
         });
@@ -231,7 +241,7 @@ impl TreeWriter {
             self.mark(frame.at.segment)?;
         }
         for (index, (seq, entry)) in (0..).zip(&frame.entries) {
-            let leaf = self.leaves.hash(*seq, entry, &Place { salt: frame.salt, index });
+            let leaf = self.leaves.hash(*seq, entry, &Place::within(frame.salt, &frame.seals, index));
             let store = &self.store;
             self.edge.push(leaf, |tile, hashes| match tile.level() {
                 0 => Ok(()),
@@ -300,12 +310,38 @@ impl Start {
         }
         let mut reader = Reader::open(Arc::clone(journal), None)?;
         // The first frame's segment is known once it is read, so read it from a second reader.
-        if let Some(first) = reader.next_frame()?.filter(|frame| frame.at.segment > 1) {
-            return Err(TreeError::NoBeginning { segment: first.at.segment });
+        let first = reader.next_frame()?.map_or(1, |frame| frame.at.segment);
+        let mut start = Self {
+            reader: Reader::open(Arc::clone(journal), None)?,
+            edge: Edge::default(),
+            marks: Vec::new(),
+            next_seq: 1,
+        };
+        for segment in 1..first {
+            start.dropped(store, segment).map_err(|_| TreeError::NoBeginning { segment: first })?;
         }
-        let reader = Reader::open(Arc::clone(journal), None)?;
-        let start = Self { reader, edge: Edge::default(), marks: Vec::new(), next_seq: 1 };
+        if let Some(first) = Partition::all(journal)?.first().filter(|_| first > 1) {
+            start.next_seq = first.first.0;
+        }
         Ok((start, Opened::Anew(why)))
+    }
+
+    /// Adds a segment of which nothing but the leaves is kept.
+    fn dropped(&mut self, store: &TileStore, segment: u64) -> Result<(), TreeError> {
+        let missing = || TreeError::Missing(format!("leaves of segment {segment}"));
+        let leaves = store.leaves(segment, 0, u64::MAX)?.ok_or_else(missing)?;
+        for (tile, hashes) in self.edge.tiles() {
+            store.write_tile(tile, hashes)?;
+        }
+        let seq = store.dropped()?.iter().find(|(mark, _)| mark.segment == segment).map(|(mark, _)| mark.seq);
+        self.marks.push(Mark { segment, seq: seq.ok_or_else(missing)?, size: self.edge.size() });
+        for leaf in leaves {
+            self.edge.push(leaf, |tile, hashes| match tile.level() {
+                0 => Ok(()),
+                _ => store.write_tile(tile, hashes),
+            })?;
+        }
+        Ok(())
     }
 
     fn at(

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{AppendFile, Lock, ReadFile, Storage, check_name};
 
@@ -17,6 +18,7 @@ const ASIDE_SUFFIX: &str = ".new";
 #[derive(Debug)]
 pub struct DirStorage {
     dir: PathBuf,
+    renames: AtomicU64,
 }
 
 impl DirStorage {
@@ -29,7 +31,7 @@ impl DirStorage {
                 File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, renames: AtomicU64::new(0) })
     }
 
     /// Uses `dir`, which must exist: for those who only read.
@@ -41,7 +43,7 @@ impl DirStorage {
                 format!("{} is not a directory", dir.display()),
             ));
         }
-        Ok(Self { dir })
+        Ok(Self { dir, renames: AtomicU64::new(0) })
     }
 
     /// The directory.
@@ -97,6 +99,16 @@ impl Storage for DirStorage {
         file.sync_all()?;
         std::fs::rename(&aside, &target)?;
         self.sync_names()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.at(from)?, self.at(to)?)?;
+        self.renames.fetch_add(1, Ordering::AcqRel);
+        self.sync_names()
+    }
+
+    fn renames(&self) -> u64 {
+        self.renames.load(Ordering::Acquire)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

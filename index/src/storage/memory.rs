@@ -53,6 +53,7 @@ struct Disk {
     writes: u64,
     syncs: u64,
     truncates: u64,
+    renames: u64,
     locked: bool,
 }
 
@@ -213,6 +214,22 @@ impl Storage for FaultyMemory {
         disk.names.insert(self.full(name), index);
         disk.durable_names.insert(self.full(name), index);
         Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let mut disk = self.disk();
+        let index = disk.names.remove(&self.full(from)).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(self.full(to), index);
+        disk.renames += 1;
+        disk.count_sync()?;
+        disk.durable_names = disk.names.clone();
+        Ok(())
+    }
+
+    fn renames(&self) -> u64 {
+        self.disk().renames
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -8,6 +8,7 @@ mod follow;
 mod golden;
 mod kill;
 mod records;
+mod retention;
 mod round_trip;
 mod tamper;
 mod tree;

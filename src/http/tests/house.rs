@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
-use crate::http::{Api, Parts, Reach, Witness, router, serve, when};
+use crate::http::{Api, Erasure, NotErased, Parts, Reach, Witness, router, serve, when};
 use crate::identity::{MintedTokens, Provider, Whose};
 use crate::proving::Proofs;
 
@@ -136,6 +136,19 @@ impl Witness for Book {
             json!({ "session": format!("s-{user}"), "user": user, "iss": iss, "sub": sub, "state": "active", "sql": sql })
         };
         vec![one(MARIA, "select 1"), one(ANA, "select 2")]
+    }
+
+    fn erased(&self, _: Seq) -> Result<Vec<Value>, String> {
+        Ok(Vec::new())
+    }
+
+    fn erase(&self, erasure: Erasure) -> Result<Seq, NotErased> {
+        let mut head = Seq(self.head_seq());
+        head.0 += 1;
+        match erasure.reason.as_str() {
+            "held" => Err(NotErased::Refused("the record is under a legal hold".into())),
+            _ => Ok(head),
+        }
     }
 
     fn end(&self, whose: &Whose) -> usize {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod erase;
 mod export;
 mod house;
 mod reading;

@@ -376,6 +376,7 @@ fn config(settings: &Settings, provider: &DemoProvider, doors: &Doors, dir: &Pat
             memory: 32 << 20,
             paused: settings.index_paused,
         },
+        retention: pgwitness::config::Retention::default(),
         login: Vec::new(),
         services: Vec::new(),
         workloads: Vec::new(),
