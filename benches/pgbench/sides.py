@@ -21,9 +21,9 @@ SETTLE_SECONDS_MAX = 60
 QUIET_SECONDS = 0.25
 QUIET_CPU_SECONDS = 0.01
 
-# Everything that a part can compare; the other durabilities only when asked for.
+# Everything that a part can compare; the other durabilities and ways to log in only when asked for.
 SIDES = ["direct", "pgbouncer", "pgwitness-paused", "pgwitness", "pgaudit"]
-OPTIONAL = ["pgwitness-held", "pgwitness-strict", "haproxy"]
+OPTIONAL = ["pgwitness-held", "pgwitness-strict", "pgwitness-token", "haproxy"]
 
 
 class Side:
@@ -189,13 +189,14 @@ def serving(name: str, command: list[str], port: int, folder: pathlib.Path) -> C
 
 
 def pgwitness(name: str, cluster: Cluster, provider: Provider, folder: pathlib.Path, clients: int = 150) -> Side:
-    """The gateway with its journal, and the index unless it is paused; a paired secret, approved."""
+    """The gateway with its journal, and the index unless it is paused; a paired secret, approved, or the provider's token."""
+    paused = name.endswith(("-paused", "-token"))
     gateway = Gateway(
         folder, cluster, provider,
         listen={"tls": "allow", "tls_cert": TLS / "server.crt", "tls_key_file": TLS / "server.key",
                 "max_clients": clients + 50},
         log={"durability": next((mode for mode in ("held", "strict") if name.endswith(mode)), "batch")},
         # Written only where needed: an older binary, which cannot pause, can still be measured.
-        index={"paused": True} if name.endswith("-paused") else {}).start()
-    secret = gateway.pair("ann", user=ROLE, dbname=DATABASE)
-    return Side(name, gateway.port, secret, gateway.pid, PASSWORD_PROMPT, not name.endswith("-paused"), gateway.stop)
+        index={"paused": True} if paused else {}).start()
+    password = provider.id_token("ann") if name.endswith("-token") else gateway.pair("ann", user=ROLE, dbname=DATABASE)
+    return Side(name, gateway.port, password, gateway.pid, PASSWORD_PROMPT, not paused, gateway.stop)

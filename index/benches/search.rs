@@ -1,6 +1,7 @@
 //! What search costs: CPU for each record indexed, bytes for each record, and how long answers take.
 //!
-//! `cargo bench -p pgwitness-index --bench search [-- RECORDS]` (100,000 unless said). The log is made
+//! `cargo bench -p pgwitness-index --bench search [-- RECORDS] [mixed] [hot] [pgbench] [found]`
+//! (100,000 records and all parts unless said). The log is made
 //! up: 5,000 statement shapes, 2,000 people, 40 databases, each by Zipf's law; half of the statements
 //! are prepared and carry parameters, half carry literals. CPU is that of the whole process, journal
 //! reading included and journal writing not. On a machine that does other work compare CPU, not time.
@@ -29,16 +30,34 @@ mod traffic;
 type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
-    let records = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(100_000_u64);
-    let (dir, search, indexer) = index("mixed", records, Traffic::mixed(7))?;
-    answers(&search)?;
-    drop(indexer);
-    let began = Instant::now();
-    let (_indexer, _) = Indexer::open(&dir.path().join("index"), storage(dir.path())?, Options::default())?;
-    println!("opened again in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
-    index("one hot statement", records.min(300_000), Traffic::hot(7))?;
-    found_after_its_end()
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let records = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100_000_u64);
+    let wants = |part: &str| {
+        !words.iter().any(|word| PARTS.contains(&word.as_str())) || words.iter().any(|word| word == part)
+    };
+    if wants("mixed") {
+        let (dir, search, indexer) = index("mixed", records, Traffic::mixed(7))?;
+        answers(&search)?;
+        drop(indexer);
+        let began = Instant::now();
+        let (_indexer, _) =
+            Indexer::open(&dir.path().join("index"), storage(dir.path())?, Options::default())?;
+        println!("opened again in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    }
+    if wants("hot") {
+        index("one statement, three values", records.min(300_000), Traffic::hot(7))?;
+    }
+    if wants("pgbench") {
+        index("pgbench -S", records.min(300_000), Traffic::pgbench(7))?;
+    }
+    if wants("found") {
+        found_after_its_end()?;
+    }
+    Ok(())
 }
+
+/// What can be asked for by name; else all of it.
+const PARTS: [&str; 4] = ["mixed", "hot", "pgbench", "found"];
 
 /// How long after its end was written to the journal a record is found with it, while 5,000 records a
 /// second arrive and the index is written at the same time.
@@ -177,6 +196,7 @@ fn answers(search: &Search) -> Result<(), Failure> {
     let ask = |name: &str, times: u64, one: &dyn Fn(u64) -> Result<String, Failure>| -> Result<(), Failure> {
         let mut took = Vec::new();
         let mut last = String::new();
+        let before = cpu();
         for n in 0..times {
             let began = Instant::now();
             last = one(n)?;
@@ -187,7 +207,8 @@ fn answers(search: &Search) -> Result<(), Failure> {
             took.get(((took.len() - 1) as f64 * share) as usize).unwrap_or(&Duration::ZERO).as_secs_f64()
                 * 1e3
         };
-        println!("{name}: p50 {:.2} ms, p99 {:.2} ms (last: {last})", at(0.5), at(0.99));
+        let each = (cpu() - before).as_secs_f64() * 1e3 / times as f64;
+        println!("{name}: p50 {:.2} ms, p99 {:.2} ms, {each:.2} ms CPU (last: {last})", at(0.5), at(0.99));
         Ok(())
     };
     ask("newest 50", 50, &|_| Ok(format!("{:?}", page("", Count::None)?)))?;

@@ -490,8 +490,10 @@ impl Reading {
         }
         let client_secret = self.secret("oidc.client_secret", table.client_secret, table.client_secret_file);
         const MINUTE: Duration = Duration::from_secs(60);
-        let refresh_every =
-            self.duration("oidc.refresh_every", table.refresh_every.as_deref(), 5 * MINUTE).max(MINUTE / 6);
+        let refresh_every = self.duration("oidc.refresh_every", table.refresh_every.as_deref(), 5 * MINUTE);
+        if refresh_every < Duration::from_secs(1) {
+            self.wrong("oidc.refresh_every", "the provider is asked once a second at most");
+        }
         let outage_grace = self.duration("oidc.outage_grace", table.outage_grace.as_deref(), 15 * MINUTE);
         let session_max_age = self.duration(
             "oidc.session_max_age",
@@ -621,9 +623,10 @@ dir = "journal"
         let text = MINIMAL
             .replace("\"off\"", "\"maybe\"")
             .replace("postgres://db.example.com", "mysql://db")
+            .replace("[oidc]", "[oidc]\nrefresh_every = \"100ms\"")
             .replace("dir = \"journal\"", "dir = \"journal\"\ndurability = \"sometimes\"");
         let told = mistakes(&text);
-        for key in ["listen.tls", "upstream \"main\".url", "log.durability"] {
+        for key in ["listen.tls", "upstream \"main\".url", "log.durability", "oidc.refresh_every"] {
             assert!(told.contains(key), "{key} is missing in:\n{told}");
         }
     }

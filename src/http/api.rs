@@ -108,6 +108,10 @@ pub(super) fn find(api: &Api, caller: &Caller, ask: &Ask) -> Result<Page, Proble
         .map_err(|error| failed(&error))
 }
 
+/// Said of a page that is not all there is.
+const STOPPED: &str = "the search stopped before the oldest records: it had read as many as it may to see whether \
+     parts of words stand in them. Add a person, a table, a whole word or a time";
+
 fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     let mut answer = Map::new();
     let items = page.items.into_iter().map(|item| Value::Object(chosen(item, &ask.fields))).collect();
@@ -120,6 +124,8 @@ fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
         answer.insert("total_is_capped".into(), page.total_is_capped.into());
     }
     answer.insert("query".into(), ask.text.into());
+    let stopped = page.stopped.then_some(STOPPED);
+    let warnings: Vec<&str> = warnings.iter().map(String::as_str).chain(stopped).collect();
     answer.insert("warnings".into(), json!(warnings));
     Value::Object(answer)
 }
@@ -314,7 +320,11 @@ async fn blocking<T: Send + 'static>(
 
 /// The problem for a search that failed: the caller's mistakes by name, ours only in the log.
 pub(super) fn failed(error: &SearchError) -> Problem {
-    if let SearchError::BadCursor | SearchError::OtherCursor | SearchError::NoFacet(_) = error {
+    if let SearchError::BadCursor
+    | SearchError::OtherCursor
+    | SearchError::NoFacet(_)
+    | SearchError::TooMany = error
+    {
         return Problem::bad_request(error.to_string());
     }
     tracing::error!(%error, "a search failed");

@@ -3,12 +3,16 @@
 //! What counts as one: a constant after the word PASSWORD (`ALTER ROLE … PASSWORD '…'`, options of
 //! user mappings), `password=…` inside a constant (connection strings of dblink, subscriptions),
 //! and the password of a URL inside a constant. It works on tokens, so it also works on statements
-//! that PostgreSQL would refuse. A literal compared with a column called password is data, and stays.
+//! that PostgreSQL would refuse; in one about roles or user mappings, where the word itself may be what is
+//! wrong (`ALTER ROLE … PASSWORT '…'`), every constant that is not known to be harmless. A literal compared with a column called password is data, and stays.
 
 use super::lex::{Kind, Lexer, Token};
 
 const WORD: &[u8] = b"password";
 const STAND_IN: &[u8] = b"[redacted]";
+
+/// Words before a constant that is no password, in a statement about a role or user mapping.
+const HARMLESS: &[&[u8]] = &[b"until", b"to", b"user", b"username"];
 
 /// Constants within constants (DO bodies) are followed this deep; what is deeper is replaced whole.
 const DEPTH: usize = 4;
@@ -16,10 +20,23 @@ const DEPTH: usize = 4;
 /// The text without its passwords; `None` if it holds none.
 #[must_use]
 pub fn redact(text: &[u8], standard_conforming_strings: bool) -> Option<Vec<u8>> {
-    if find(text, WORD).is_none() && find(text, b"://").is_none() {
+    if find(text, WORD).is_none() && find(text, b"://").is_none() && !is_about_a_role(text) {
         return None;
     }
     redact_within(text, standard_conforming_strings, DEPTH)
+}
+
+/// Whether a statement begins as one that may set a password. Cheap for all that do not.
+fn is_about_a_role(text: &[u8]) -> bool {
+    // A comment may come first.
+    if !matches!(text.trim_ascii_start().first(), Some(b'a' | b'A' | b'c' | b'C' | b'/' | b'-')) {
+        return false;
+    }
+    let mut words = Lexer::new(text, true).map(|token| text.get(token.range()).unwrap_or_default());
+    let mut next_is = |known: &[&[u8]]| {
+        words.next().is_some_and(|own| known.iter().any(|word| own.eq_ignore_ascii_case(word)))
+    };
+    next_is(&[b"create", b"alter"]) && next_is(&[b"role", b"user", b"group"])
 }
 
 /// The text without its constants and comments: `?` stands for each constant.
@@ -44,7 +61,8 @@ pub fn without_constants(text: &[u8], standard_conforming_strings: bool) -> Vec<
 
 fn redact_within(text: &[u8], strings_standard: bool, depth: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
-    let (mut copied, mut after_word) = (0, false);
+    let about_a_role = is_about_a_role(text);
+    let (mut copied, mut after_word, mut sets) = (0, false, false);
     for token in Lexer::new(text, strings_standard) {
         let own = text.get(token.range()).unwrap_or_default();
         if token.kind.is_string() {
@@ -64,6 +82,15 @@ fn redact_within(text: &[u8], strings_standard: bool, depth: usize) -> Option<Ve
             Kind::Quoted => own.eq_ignore_ascii_case(b"\"password\""),
             _ => false,
         };
+        if about_a_role {
+            sets |= own.eq_ignore_ascii_case(b"set");
+            after_word |= match token.kind {
+                Kind::Word => !HARMLESS.iter().any(|word| own.eq_ignore_ascii_case(word)),
+                // The value of a setting: SET search_path = 'a', 'b'.
+                Kind::Op | Kind::Punct(b',') => !sets,
+                _ => true,
+            };
+        }
     }
     if copied == 0 {
         return None;
@@ -194,6 +221,25 @@ mod tests {
     fn a_statement_that_would_fail_is_no_exception() {
         check("ALTER ROL a PASSWORD 'x' garbage ((", Some("ALTER ROL a PASSWORD '[redacted]' garbage (("));
         check("ALTER ROLE a PASSWORD 'never closed", Some("ALTER ROLE a PASSWORD '[redacted]'"));
+    }
+
+    #[test]
+    fn a_misspelt_word_gives_no_password_away() {
+        check("alter role a passwort 'x'", Some("alter role a passwort '[redacted]'"));
+        check(
+            "/* ann */ CREATE USER a PASSWRD = 'x'",
+            Some("/* ann */ CREATE USER a PASSWRD = '[redacted]'"),
+        );
+        check(
+            "ALTER USER MAPPING FOR a SERVER s OPTIONS (user 'u', SET pasword 'x')",
+            Some("ALTER USER MAPPING FOR a SERVER s OPTIONS (user 'u', SET pasword '[redacted]')"),
+        );
+        check("alter role a 'x' ('y')", Some("alter role a '[redacted]' ('[redacted]')"));
+        check("ALTER ROLE a VALID UNTIL '2027-01-01'", None);
+        check("ALTER ROLE a SET search_path = 'x', 'y'", None);
+        check("ALTER ROLE a IN DATABASE d SET role TO 'b'", None);
+        check("ALTER TABLE a ALTER b SET DEFAULT 'x'", None);
+        check("COMMENT ON ROLE a IS 'x'", None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from support import shop
+from support.clients import Matrix, try_all
 from support.cluster import Cluster
 from support.gateway import Api, Gateway, email
 from support.provider import Provider
@@ -82,6 +83,19 @@ def own_gateway(ground, request, cluster, provider):
 
     yield make
     for gateway in made:
+        if gateway.alive():
+            gateway.stop()
+
+
+@pytest.fixture(scope="session")
+def matrix(ground, cluster, running_provider) -> Matrix:
+    """Every client logged in, in every way, through a gateway of its own that says all it can."""
+    running_provider.reset()
+    gateway = Gateway(ground / "clients", cluster, running_provider, verbosity="trace").start()
+    try:
+        yield try_all(gateway)
+        assert gateway.alive(), f"the gateway ended:\n{gateway.said()}"
+    finally:
         if gateway.alive():
             gateway.stop()
 

@@ -4,63 +4,13 @@ Every client logs in by a secret of its own, by a JWT and by a minted token; all
 The table of README.md is made here.
 """
 
-import concurrent.futures
-import secrets
-from typing import NamedTuple
-
 import pytest
 
-from support.clients import AT_ONCE, CLIENTS, NOTHING, Client, Seen, use
-from support.gateway import Api, Gateway, email
+from support.clients import AT_ONCE, CLIENTS, NOTHING, PERSON, PSQL, ROLE
+from support.gateway import email
 from support.processes import ROOT
 
-PERSON = "ann"
-ROLE = "app_write"
-AT_ONCE_MAX = 8
-PSQL = CLIENTS[0]
 HEAD = ["client", "connections", "prompts", "shown at first, with a secret of one's own", "with a JWT"]
-
-
-class Matrix(NamedTuple):
-    """What all clients did."""
-
-    gateway: Gateway
-    auditor: Api
-    words: dict[tuple[str, str], str]
-    seen: dict[tuple[str, str], Seen]
-    asked: int
-
-
-@pytest.fixture(scope="module")
-def matrix(ground, cluster, running_provider):
-    running_provider.reset()
-    gateway = Gateway(ground / "clients", cluster, running_provider).start()
-    token = running_provider.id_token(PERSON)
-    auditor = gateway.api("carol")
-    asked = running_provider.approvals_asked()
-    words, seen = {}, {}
-
-    def try_all(client: Client) -> None:
-        for mode, password in passwords(client, token):
-            key = (client.name, mode)
-            words[key] = "w" + secrets.token_hex(8)
-            seen[key] = use(client, gateway, ROLE, password, PERSON, words[key])
-
-    try:
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE_MAX) as pool:
-            failed = [task.exception() for task in [pool.submit(try_all, client) for client in CLIENTS]]
-        assert not any(failed), "\n".join(str(error) for error in failed if error)
-        yield Matrix(gateway, auditor, words, seen, running_provider.approvals_asked() - asked)
-        assert gateway.alive(), f"the gateway ended:\n{gateway.said()}"
-    finally:
-        if gateway.alive():
-            gateway.stop()
-
-
-def passwords(client: Client, token: str) -> list[tuple[str, str]]:
-    """What a client logs in with, one after the other, by the mode that its records will name."""
-    ways = [("pairing", secrets.token_urlsafe(32)), ("token", token)]
-    return [("device", ""), *ways] if client is PSQL else ways
 
 
 named = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)

@@ -166,6 +166,24 @@ def test_without_a_provider_the_error_says_so_and_the_gateway_stays(gateway, aud
         assert psql.expect_success() == "1"
 
 
+def test_a_provider_that_cannot_begin_a_login_is_named_and_the_next_one_works(gateway, provider):
+    provider.faults(device_503_times=1)
+    with gateway.psql(email("ann"), "-c", "select 1") as psql:
+        assert "provider" in psql.expect_refusal()
+    with gateway.psql(email("ann"), "-c", "select 1") as psql:
+        psql.approve("ann")
+        assert psql.expect_success() == "1"
+
+
+def test_a_gateway_that_starts_before_its_provider_waits_for_it(own_gateway, provider):
+    provider.faults(discovery_503_times=3)
+    gateway = own_gateway()
+    provider.faults(discovery_503_times=0)
+    with gateway.psql(email("ann"), "-c", "select 1") as psql:
+        psql.approve("ann")
+        assert psql.expect_success() == "1"
+
+
 def test_new_signing_keys_of_the_provider_are_found(gateway, provider):
     for _ in range(2):
         provider.rotate()

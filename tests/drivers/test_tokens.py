@@ -10,8 +10,10 @@ import time
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from support.gateway import email, link_and_code
+from support.gateway import Api, email, link_and_code
 from support.provider import Browser, claims
 from support.wire import Wire, fatal
 
@@ -67,8 +69,7 @@ def unsigned(provider):
 
 def signed_with_the_public_key(provider):
     token = provider.id_token("ann")
-    head = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
-    text = f"{encode({**head, 'alg': 'HS256'})}.{encode(claims(token))}"
+    text = f"{encode({**header_of(token), 'alg': 'HS256'})}.{encode(claims(token))}"
     key = json.dumps(provider.key_set()["keys"][0]).encode()
     return f"{text}.{encode(hmac.new(key, text.encode(), hashlib.sha256).digest())}"
 
@@ -77,8 +78,63 @@ def of_an_unknown_key(provider):
     return provider.sign(claims(provider.id_token("ann")), kid="never-heard-of")
 
 
-WRONG = [garbage, tampered, for_somebody_else, of_another_issuer, expired, unsigned,
-         signed_with_the_public_key, of_an_unknown_key]
+def changed(**differences):
+    """A token that is good but for these claims (None: without it), signed by the provider's own key."""
+
+    def make(provider):
+        own = {**claims(provider.id_token("ann")), **differences}
+        return provider.sign({name: value for name, value in own.items() if value is not None})
+
+    make.__name__ = "with_" + "_".join(differences)
+    return make
+
+
+def from_now(**seconds: int):
+    """The same with times so many seconds from now."""
+
+    def make(provider):
+        return changed(**{name: int(time.time()) + offset for name, offset in seconds.items()})(provider)
+
+    make.__name__ = "_".join(f"{name}_{'in' if offset > 0 else 'since'}_{abs(offset)}_s" for name, offset in seconds.items())
+    return make
+
+
+def signed_by(key, header: dict, text: dict) -> str:
+    signed = f"{encode(header)}.{encode(text)}"
+    return f"{signed}.{encode(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+def with_its_own_key_in_the_header(provider):
+    key = rsa.generate_private_key(65537, 2048)
+    numbers = key.public_key().public_numbers()
+    own = {"kty": "RSA", "e": "AQAB", "n": encode(numbers.n.to_bytes(256, "big"))}
+    kid = header_of(provider.id_token("ann"))["kid"]
+    return signed_by(key, {"alg": "RS256", "kid": kid, "jwk": own, "jku": "http://127.0.0.1:1/jwks"},
+                     claims(provider.id_token("ann")))
+
+
+def header_of(token: str) -> dict:
+    return json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+
+
+def of_another_algorithm_than_its_key(provider):
+    return provider.sign(claims(provider.id_token("ann")), alg="PS256")
+
+
+def with_an_extension_that_must_be_understood(provider):
+    return provider.sign(claims(provider.id_token("ann")), crit=["b64"], b64=False)
+
+
+def unsigned_in_capitals(provider):
+    return f"{encode({'alg': 'NONE'})}.{encode(claims(provider.id_token('ann')))}."
+
+
+HALF_A_DAY = 13 * 3600
+WRONG = [garbage, tampered, for_somebody_else, of_another_issuer, expired, unsigned, unsigned_in_capitals,
+         signed_with_the_public_key, of_an_unknown_key, with_its_own_key_in_the_header, of_another_algorithm_than_its_key,
+         with_an_extension_that_must_be_understood, from_now(iat=60), from_now(nbf=60), from_now(exp=-40), from_now(iat=-HALF_A_DAY),
+         changed(exp=None), changed(iat=None), changed(sub=None), changed(azp="somebody-else"), changed(events={}),
+         changed(email_verified=False), changed(email=None)]
 
 
 @pytest.mark.parametrize("make", WRONG, ids=lambda make: make.__name__)
@@ -88,12 +144,27 @@ def test_a_wrong_token_is_refused_clearly_and_recorded(gateway, auditor, provide
     error = attempt(gateway, token)
     assert error["S"] == "FATAL"
     assert error["C"] in ("28000", "28P01")
-    assert "token" in error["M"].lower()
+    assert "token" in error["M"].lower() or "not verified this e-mail address" in error["M"]
     assert token.split(".")[1] not in json.dumps(error)
     auditor.settle()
     [record] = [each for each in auditor.search("event:login.failed") if each["id"] not in before]
     assert token not in json.dumps(record)
     assert record["ip"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("make", [from_now(iat=20), from_now(nbf=20), from_now(exp=-20)], ids=lambda make: make.__name__)
+def test_clocks_may_differ_by_half_a_minute(gateway, provider, make):
+    with psycopg.connect(gateway.secret_dsn(email("ann"), make(provider))) as connection:
+        assert connection.execute("select current_user").fetchone() == ("app_write",)
+
+
+def test_a_storm_of_unknown_keys_at_the_api_does_not_storm_the_provider(gateway, provider):
+    token_claims = claims(provider.id_token("carol"))
+    before = provider.requests("/jwks")
+    for number in range(20):
+        status, _ = Api(gateway.url, provider.sign(token_claims, kid=f"unknown-{number}")).try_get("/me")
+        assert status == 401
+    assert provider.requests("/jwks") - before <= 5
 
 
 def test_a_storm_of_unknown_keys_does_not_storm_the_provider(gateway, provider):

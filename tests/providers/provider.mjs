@@ -42,7 +42,19 @@ const initialFaults = () => ({
 
 let faults = initialFaults();
 let requests = [];
+/** People who are otherwise than at first; null: disabled. */
+let changed = {};
 
+/** What was given out that only its holder may know: codes, tokens. */
+let secrets = new Set();
+const SECRETS_MAX = 50_000;
+const SECRET_FIELDS = ['device_code', 'access_token', 'id_token', 'refresh_token'];
+
+function remember(secret) {
+  if (secrets.size < SECRETS_MAX) secrets.add(secret);
+}
+
+const clientSecret = randomBytes(24).toString('base64url');
 const cookieKeys = [randomBytes(24).toString('base64url')];
 const kidOf = (alg) => `${alg.toLowerCase()}-${randomBytes(6).toString('hex')}`;
 
@@ -65,7 +77,7 @@ function client(id, algorithm) {
     application_type: 'native', // a loopback redirect may then use any port (RFC 8252)
     redirect_uris: ['http://127.0.0.1/auth/callback'],
     response_types: ['code'],
-    grant_types: [DEVICE, 'authorization_code'],
+    grant_types: [DEVICE, 'authorization_code', 'refresh_token'], // refresh tokens with offline_access only
     id_token_signed_response_alg: algorithm,
   };
 }
@@ -76,6 +88,11 @@ function configuration(keys) {
       client('pgwitness', 'RS256'),
       client('pgwitness-es256', 'ES256'),
       client('somebody-else', 'RS256'),
+      {
+        ...client('pgwitness-confidential', 'RS256'),
+        token_endpoint_auth_method: 'client_secret_basic',
+        client_secret: clientSecret,
+      },
     ],
     jwks: { keys },
     cookies: { keys: cookieKeys },
@@ -93,7 +110,7 @@ function configuration(keys) {
       Interaction: 3600,
     },
     async findAccount(_ctx, id) {
-      const person = people[id];
+      const person = { ...people, ...changed }[id];
       if (!person) return undefined;
       return { accountId: id, claims: async () => ({ sub: id, ...person }) };
     },
@@ -109,6 +126,9 @@ function openProvider() {
   const provider = new Provider(issuer, configuration(keys));
   provider.use(async (ctx, next) => {
     await next();
+    for (const field of SECRET_FIELDS) if (ctx.body?.[field]) remember(ctx.body[field]);
+    const code = String(ctx.response.get('location') ?? '').match(/[?&]code=([^&]+)/);
+    if (code) remember(code[1]);
     // RFC 8628: `interval` is optional, 5 seconds if absent. Tests have no such patience.
     if (ctx.path === '/device/auth' && ctx.body?.device_code && faults.interval !== null) {
       ctx.body = { ...ctx.body, interval: faults.interval };
@@ -176,7 +196,13 @@ const control = {
   'POST /reset': async () => {
     faults = initialFaults();
     requests = [];
+    changed = {};
     return faults;
+  },
+  /** A person has other groups from now on, or is disabled. */
+  'POST /person': async ({ name, groups }) => {
+    changed[name] = groups ? { ...people[name], groups } : null;
+    return {};
   },
   /** New signing keys; the old ones are gone from the key set. */
   'POST /rotate': async () => {
@@ -205,6 +231,8 @@ const control = {
     await listen(front, Number(new URL(issuer).port));
     return {};
   },
+  'GET /confidential': async () => ({ id: 'pgwitness-confidential', secret: clientSecret }),
+  'GET /secrets': async () => [...secrets],
   'GET /faults': async () => faults,
   /** What was asked of the provider since the last reset. */
   'GET /requests': async () => requests,

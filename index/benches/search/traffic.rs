@@ -31,7 +31,14 @@ pub(crate) struct Traffic {
     random: u64,
     templates: Vec<Template>,
     sessions: Vec<Arc<Who>>,
-    hot: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Mixed,
+    Hot,
+    Pgbench,
 }
 
 impl Traffic {
@@ -41,13 +48,22 @@ impl Traffic {
             random: seed,
             templates: (0..SHAPES).map(template).collect(),
             sessions: (0..USERS).map(session).collect(),
-            hot: false,
+            kind: Kind::Mixed,
         }
     }
 
-    /// One prepared statement in one session, as `pgbench -S` sends it.
+    /// One prepared statement in one session, with a number, an e-mail address and a UUID.
     pub(crate) fn hot(seed: u64) -> Traffic {
-        Traffic { hot: true, ..Traffic::mixed(seed) }
+        Traffic { kind: Kind::Hot, ..Traffic::mixed(seed) }
+    }
+
+    /// What `pgbench -S -c 8` sends: one statement with one number, in eight sessions by turns.
+    pub(crate) fn pgbench(seed: u64) -> Traffic {
+        let mut template = template(0);
+        template.prepared = None;
+        template.text = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;".to_owned();
+        let sessions = (0..8).map(session).collect();
+        Traffic { random: seed, templates: vec![template], sessions, kind: Kind::Pgbench }
     }
 
     /// So many records from `first` on, each followed by its end within the batch.
@@ -63,8 +79,13 @@ impl Traffic {
     }
 
     pub(crate) fn record(&mut self, seq: u64) -> Entry {
-        let (shape, user) = if self.hot { (0, 0) } else { (self.zipf(SHAPES), self.zipf(USERS)) };
+        let (shape, user) = match self.kind {
+            Kind::Mixed => (self.zipf(SHAPES), self.zipf(USERS)),
+            Kind::Hot => (0, 0),
+            Kind::Pgbench => (0, self.next() % 8),
+        };
         let (number, person, uuid) = (self.next() % 1_000_000, self.next() % 20_000, self.next());
+        let random = (self.next() & 0xfff, self.next() >> 2);
         let template = &self.templates[shape as usize];
         let id = Uuid::from_u128(u128::from(uuid) << 64 | u128::from(number));
         let values = (number, mail(person), id.to_string());
@@ -86,11 +107,16 @@ impl Traffic {
                 (Sql::Once(text.into_bytes().into()), Vec::new())
             }
         };
+        let time = Timestamp(NOON.0 + seq as i64 * STEP_US);
         Entry::Record(Box::new(Record {
+            // As the gateway makes them: milliseconds, version 7, variant 2, and nothing to be guessed.
             id: Uuid::from_u128(
-                0x0190_0000_0000_7000_8000_0000_0000_0000 | u128::from(seq) << 80 | u128::from(uuid >> 2),
+                ((time.0 / 1_000) as u128) << 80
+                    | 0x7000_8000_0000_0000_0000
+                    | u128::from(random.0) << 64
+                    | u128::from(random.1),
             ),
-            time: Timestamp(NOON.0 + seq as i64 * STEP_US),
+            time,
             event: Event::Query,
             who: Arc::clone(&self.sessions[user as usize]),
             sql: Some(sql),
@@ -103,7 +129,7 @@ impl Traffic {
 
     pub(crate) fn end(&mut self, seq: u64) -> Completion {
         let draw = self.next();
-        let failed = draw.is_multiple_of(200);
+        let failed = self.kind != Kind::Pgbench && draw.is_multiple_of(200);
         let outcome = if failed { Outcome::Error } else { Outcome::Ok };
         let mut end = Completion::new(outcome, TxnOutcome::Committed);
         end.seq = Seq(seq);

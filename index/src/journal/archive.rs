@@ -15,7 +15,7 @@ use super::reader::entries_of;
 use super::recovery::segments;
 use super::scan::{BadOpening, Scan, Step};
 use super::segment::{Base, Format, HEADER_LEN_V3, file_name, read_header};
-use crate::record::{Entry, Seals, Seq};
+use crate::record::{Entry, Record, Seals, Seq};
 use crate::storage::{ReadFile, Storage};
 
 /// Files kept open at one time, twice.
@@ -147,6 +147,31 @@ impl Archive {
             }
             None => Err(none),
         }
+    }
+
+    /// Record `seq` of the frame that begins at `at`; `None` if it is not there. Reads no more than what
+    /// the record names.
+    ///
+    /// # Errors
+    /// No frame begins there, it is damaged, or reading failed.
+    pub fn record(&self, at: Position, seq: Seq) -> Result<Option<Record>, JournalError> {
+        let known = self.known().frames.get(&at).cloned();
+        let segment = self.segment(at.segment)?;
+        let (Some(base), None) = (segment.format.base(), &known) else {
+            let frame = known.map_or_else(|| self.frame(at), Ok)?;
+            return Ok(frame.entries.iter().find_map(|(number, entry)| match entry {
+                Entry::Record(record) if *number == Some(seq) => Some(Record::clone(record)),
+                _ => None,
+            }));
+        };
+        let Decoded { value, .. } = self.decode(&segment, base, at, |payload, definitions, from| {
+            let Some(index) = payload.index_of(seq)? else { return Ok(None) };
+            payload.item(index, at.segment, definitions, from)
+        })?;
+        Ok(value.and_then(|(item, _)| match item.into_entry() {
+            Some((Entry::Record(record), _)) => Some(*record),
+            _ => None,
+        }))
     }
 
     /// The frame of record `seq`, and its index among the frame's entries; `None` if there is no such

@@ -12,9 +12,8 @@ use tantivy::{
     TantivyError,
 };
 
-use super::field::Field;
 use super::indexer::{IndexError, Options};
-use super::schema::{self, Columns};
+use super::schema::{self, Columns, LAST};
 use super::state::State;
 use crate::journal::{JournalError, Reader};
 use crate::storage::Storage;
@@ -80,7 +79,7 @@ pub(crate) fn create(dir: &Path, columns: &Columns) -> Result<Index, IndexError>
 
 /// Documents are in the order of answers, newest first: in each segment, and after each merge.
 fn settings() -> IndexSettings {
-    let order = IndexSortByField { field: Field::Seq.name().to_owned(), order: Order::Desc };
+    let order = IndexSortByField { field: LAST.to_owned(), order: Order::Desc };
     IndexSettings {
         sort_by_field: Some(order),
         docstore_compress_dedicated_thread: false,

@@ -26,15 +26,17 @@ use tantivy::TantivyError;
 use thiserror::Error;
 
 use super::dictionary::Dictionary;
-use super::draft::{Draft, Drafts};
+use super::document::Documents;
+use super::draft::{Draft, End};
 use super::files::{self, Found, META};
 use super::moment::Moment;
 use super::page::{Search, SearchError};
+use super::recall::Recall;
 use super::schema::Columns;
 use super::state::{Place, State};
-use super::tail::{Kept, Tail};
+use super::tail::Tail;
 use super::writing::{Pen, Writing, Written};
-use crate::journal::{JournalError, Reader};
+use crate::journal::{JournalError, Position, Reader};
 use crate::record::{Entry, Seq, Settlement, TxnOutcome};
 use crate::storage::Storage;
 
@@ -147,6 +149,7 @@ struct Taking {
     entries: vec::IntoIter<(Option<Seq>, Entry)>,
     /// What is left of a settlement.
     settling: Option<(TxnOutcome, vec::IntoIter<Seq>)>,
+    at: Position,
     after: Place,
 }
 
@@ -169,6 +172,7 @@ impl Indexer {
         let directory = |source| IndexError::Directory { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(directory)?;
         let columns = Arc::new(Columns::new());
+        let recall = Arc::new(Recall::new(Arc::clone(&storage)));
         let (found, opened) = match files::resume(dir, &storage, &columns) {
             Ok(found) => {
                 let opened = Opened::Resumed(Seq(found.state.seq));
@@ -183,10 +187,10 @@ impl Indexer {
         };
         let Found { index, state, journal } = found;
         let reader = files::read(&index)?;
-        let moment = Moment::new(reader.searcher(), Tail::default(), state.seq, Arc::default())?;
+        let moment = Moment::new(reader.searcher(), Tail::default(), state.seq, recall)?;
         let dictionary = Dictionary::new(Arc::clone(&columns), state.number);
-        let drafts = Drafts::new(Arc::clone(&columns), dictionary);
-        let pen = Pen::new(files::write(&index, options, dir)?, reader, drafts, Arc::clone(&columns));
+        let documents = Documents::new(Arc::clone(&columns), dictionary);
+        let pen = Pen::new(files::write(&index, options, dir)?, reader, documents);
         let search = Search::new(moment, columns);
         let indexer = Indexer {
             journal,
@@ -296,8 +300,8 @@ impl Indexer {
         while self.boundaries.get(1).is_some_and(|(first, _)| *first <= state.seq + 1) {
             self.boundaries.pop_front();
         }
-        let definitions = self.search.moment().definitions();
-        self.search.show(Arc::new(Moment::new(searcher, self.tail.clone(), self.seq, definitions)?));
+        let recall = self.search.moment().recall();
+        self.search.show(Arc::new(Moment::new(searcher, self.tail.clone(), self.seq, recall)?));
         self.unshown = false;
         Ok(())
     }
@@ -316,7 +320,7 @@ impl Indexer {
         if let Some((txn_outcome, seqs)) = &mut frame.settling {
             let txn_outcome = *txn_outcome;
             match seqs.next() {
-                Some(seq) => self.change(seq.0, &mut |kept| kept.settle(txn_outcome))?,
+                Some(seq) => self.change(seq.0, &mut |draft| draft.settle(txn_outcome))?,
                 None => frame.settling = None,
             }
             return Ok(Taken::Other);
@@ -329,14 +333,15 @@ impl Indexer {
             }
             Some((Some(seq), Entry::Record(record))) if seq.0 > self.seq => {
                 self.seq = seq.0;
-                self.tail.push(seq.0, Draft::new(*record));
+                self.tail.push(seq.0, Draft::new(*record, frame.at));
                 self.unshown = true;
                 Ok(Taken::Record)
             }
             // It was read before, or is not numbered, which the journal does not do.
             Some((_, Entry::Record(_))) => Ok(Taken::Other),
             Some((_, Entry::Completion(completion))) => {
-                self.change(completion.seq.0, &mut |kept| kept.complete(completion.clone()))?;
+                let end = End { at: frame.at, completion };
+                self.change(end.completion.seq.0, &mut |draft| draft.complete(end.clone()))?;
                 Ok(Taken::Other)
             }
             Some((_, Entry::Settlement(Settlement { seqs, txn_outcome }))) => {
@@ -352,18 +357,18 @@ impl Indexer {
         if let Some(first) = frame.entries.iter().find_map(|(seq, _)| *seq) {
             self.boundaries.push_back((first.0, self.place));
         }
-        self.frame = Some(Taking { entries: frame.entries.into_iter(), settling: None, after });
+        self.frame = Some(Taking { entries: frame.entries.into_iter(), settling: None, at: frame.at, after });
         Ok(Taken::Other)
     }
 
     /// Changes an earlier record, wherever it is.
-    fn change(&mut self, seq: u64, change: &mut dyn FnMut(&mut Kept)) -> Result<(), IndexError> {
+    fn change(&mut self, seq: u64, change: &mut dyn FnMut(&mut Draft)) -> Result<(), IndexError> {
         if !self.tail.change(seq, change) {
-            let stored = if seq <= self.written { self.search.stored(seq)? } else { None };
             // One that is at its end was changed before, and is read again.
-            let Some(mut kept) = stored.map(Kept::Stored).filter(Kept::is_open) else { return Ok(()) };
-            change(&mut kept);
-            self.tail.insert_late(seq, kept);
+            let open = if seq <= self.written { self.search.open(seq)? } else { None };
+            let Some(mut draft) = open else { return Ok(()) };
+            change(&mut draft);
+            self.tail.insert_late(seq, draft);
         }
         self.unshown = true;
         Ok(())

@@ -1,42 +1,81 @@
-//! From the syntax tree to Tantivy's query objects. No text is ever joined into a query.
+//! From the syntax tree to conditions on documents. No text is ever joined into a query.
 
-use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tantivy::Term;
-use tantivy::query::{
-    AllQuery, BooleanQuery, EmptyQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery,
-    Query, RangeQuery, TermQuery,
-};
-use tantivy::schema::{Field as Column, IndexRecordOption};
+use tantivy::query::{EmptyQuery, PhrasePrefixQuery, PhraseQuery};
+use tantivy::schema::Field as Column;
 
 use super::complement::Complement;
+use super::containing::Containing;
 use super::dictionary::Kind;
 use super::field::Field;
 use super::having::Having;
 use super::moment::Moment;
-use super::position::{Among, Between};
+use super::plan::{Built, Plan, Word, all, any, on, range, term, word};
+use super::position::Among;
 use super::query::{Leaf, Node, Text};
 use super::referring::Referring;
-use super::schema::{Columns, owner_key};
+use super::schema::{Columns, OWN_ID, owner_key};
+use super::words;
 
 /// Most words one `prefix*` at the end of a phrase stands for, in each segment of the index.
 const MAX_EXPANSIONS: u32 = 16_384;
+/// Most words of a value by which records are looked for; the record itself has the last word.
+const MAX_WORDS: usize = 32;
 
-type Built = Box<dyn Query>;
+/// What is asked of a moment of the log.
+pub(crate) struct Asked {
+    pub(crate) wanted: Node,
+    pub(crate) plan: Plan,
+    /// The documents that may answer.
+    pub(crate) query: Built,
+    /// Whether records of one document can answer differently.
+    pub(crate) by_record: bool,
+    /// Whether records must be looked at.
+    pub(crate) checks: bool,
+    /// How much may still be read to look at them.
+    budget: Option<Budget>,
+}
+
+/// Bytes of records that are read for one question about parts of words, at most.
+const PARTS_BYTES_MAX: usize = 256 << 20;
+
+/// What may still be read for one question.
+struct Budget(AtomicUsize);
+
+impl Asked {
+    /// Pays for a record that was read; whether that was within the budget.
+    pub(crate) fn pay(&self, bytes: usize) -> bool {
+        self.budget.as_ref().is_none_or(|budget| {
+            let left = |left: usize| left.checked_sub(bytes);
+            budget.0.try_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok() || {
+                budget.0.store(0, Ordering::Relaxed);
+                false
+            }
+        })
+    }
+
+    /// Whether more would have had to be read than one question may.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.0.load(Ordering::Relaxed) == 0)
+    }
+}
 
 /// The query for the documents of all records of `moment` but those that memory answers for.
-pub(crate) fn lower(columns: &Columns, moment: &Moment, root: &Node) -> tantivy::Result<Built> {
-    let mut parts = vec![Lowering { columns, moment }.node(root)?];
-    let definitions = Kind::ALL.map(|kind| -> Built {
-        Box::new(TermQuery::new(columns.definitions(kind), IndexRecordOption::Basic))
-    });
+pub(crate) fn lower(columns: &Columns, moment: &Moment, wanted: Node) -> tantivy::Result<Asked> {
+    let plan = Lowering { columns, moment }.node(&wanted)?;
+    let mut parts = vec![plan.may(columns)];
+    let definitions = Kind::ALL.map(|kind| term(columns.definitions(kind)));
     parts.push(Box::new(Complement(any(definitions.into()))));
     let remembered = moment.tail.late();
     if !remembered.is_empty() {
         parts.push(Box::new(Complement(Box::new(Among(Arc::new(remembered))))));
     }
-    Ok(all(parts))
+    let (by_record, checks) = (plan.is_by_record(), plan.checks());
+    let budget = wanted.has_parts().then(|| Budget(AtomicUsize::new(PARTS_BYTES_MAX)));
+    Ok(Asked { wanted, plan, query: all(parts), by_record, checks, budget })
 }
 
 /// A condition is met by a document that has what is asked itself, or refers to a definition that has.
@@ -46,34 +85,42 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn node(&self, tree: &Node) -> tantivy::Result<Built> {
-        let each = |nodes: &[Node]| -> tantivy::Result<Vec<Built>> {
+    fn node(&self, tree: &Node) -> tantivy::Result<Plan> {
+        let each = |nodes: &[Node]| -> tantivy::Result<Vec<Plan>> {
             nodes.iter().map(|inner| self.node(inner)).collect()
         };
         Ok(match tree {
-            Node::All => Box::new(AllQuery),
-            Node::And(nodes) => all(each(nodes)?),
-            Node::Or(nodes) => any(each(nodes)?),
-            Node::Not(inner) => Box::new(Complement(self.node(inner)?)),
+            Node::All => Plan::all(),
+            Node::And(nodes) => Plan::And(each(nodes)?),
+            Node::Or(nodes) => Plan::Or(each(nodes)?),
+            Node::Not(inner) => Plan::Not(Box::new(self.node(inner)?)),
             Node::Leaf(inner) => self.leaf(inner)?,
         })
     }
 
-    fn leaf(&self, leaf: &Leaf) -> tantivy::Result<Built> {
+    fn leaf(&self, leaf: &Leaf) -> tantivy::Result<Plan> {
         let columns = self.columns;
         Ok(match leaf {
-            Leaf::Exists(field) => Box::new(Having { column: columns.has, field: *field }),
+            Leaf::Exists(field) => {
+                let having = Box::new(Having { column: columns.has, field: *field });
+                Plan::Wide(self.shared(Kind::How, having)?)
+            }
             Leaf::Owner { iss, sub } => match iss.is_empty() || sub.is_empty() {
-                true => Box::new(EmptyQuery),
-                false => self.shared(Kind::Who, term(columns.owner, &owner_key(iss, sub)))?,
+                true => Plan::nothing(),
+                false => {
+                    Plan::Wide(self.shared(Kind::Who, word(columns.owner, &owner_key(iss, sub), false))?)
+                }
             },
-            Leaf::Word { field, value, prefix } => self.on(*field, |column| word(column, value, *prefix))?,
-            Leaf::Object { field, tail, prefix } => self.object(*field, tail, *prefix)?,
-            Leaf::Text { field, text } => self.on(*field, |column| words(column, text))?,
+            Leaf::Word { field: Field::Id, value, prefix } => self.id(value, *prefix),
+            Leaf::Word { field, value, prefix } => {
+                Plan::Wide(self.on(*field, |column| word(column, value, *prefix))?)
+            }
+            Leaf::Object { field, tail, prefix } => Plan::Wide(self.object(*field, tail, *prefix)?),
+            Leaf::Text { field, text } => self.text(*field, text)?,
             Leaf::Free { text, object: named } => {
                 let mut parts = Vec::new();
                 for field in [Field::Sql, Field::Params, Field::Error] {
-                    parts.push(self.on(field, |column| words(column, text))?);
+                    parts.push(self.text(field, text)?);
                 }
                 let mut of_objects = names(columns.names, text);
                 if let Some((tail, prefix)) = named {
@@ -81,22 +128,83 @@ impl Lowering<'_> {
                     of_objects.extend(fields.into_iter().map(|field| object(columns, field, tail, *prefix)));
                 }
                 if !of_objects.is_empty() {
-                    parts.push(self.shared(Kind::Shape, any(of_objects))?);
+                    parts.push(Plan::Wide(self.shared(Kind::What, any(of_objects))?));
                 }
-                any(parts)
+                Plan::Or(parts)
             }
-            Leaf::Number { field: Field::Seq, min, max } => Box::new(Between { min: *min, max: *max }),
-            Leaf::Number { field, min, max } if min <= max => self.on(*field, |column| {
-                range(Term::from_field_u64(column, *min), Term::from_field_u64(column, *max))
-            })?,
-            Leaf::Time { min, max } if min <= max => self.on(Field::Time, |column| {
-                range(Term::from_field_i64(column, *min), Term::from_field_i64(column, *max))
-            })?,
-            Leaf::Ip { min, max } if min <= max => self.on(Field::Ip, |column| {
+            Leaf::Part { fields, letters } => {
+                let each = fields.iter().map(|field| self.part(*field, letters));
+                Plan::Check(Box::new(Plan::Or(each.collect::<tantivy::Result<_>>()?)))
+            }
+            Leaf::Number { field, min, max } => Plan::Number { field: *field, min: *min, max: *max },
+            Leaf::Time { min, max } => Plan::Time { min: *min, max: *max },
+            Leaf::Ip { min, max } if min <= max => Plan::Wide(self.on(Field::Ip, |column| {
                 range(Term::from_field_ip_addr(column, *min), Term::from_field_ip_addr(column, *max))
-            })?,
-            Leaf::Number { .. } | Leaf::Time { .. } | Leaf::Ip { .. } => Box::new(EmptyQuery),
+            })?),
+            Leaf::Ip { .. } => Plan::nothing(),
         })
+    }
+
+    /// Ids begin with the time of their record, and are not indexed where they do.
+    fn id(&self, value: &str, prefix: bool) -> Plan {
+        let columns = self.columns;
+        let Some(column) = columns.of(Field::Id) else { return Plan::nothing() };
+        let own = Plan::Wide(word(column, value, prefix));
+        let Some((min, max, whole)) = times_of_ids(value, prefix) else { return own };
+        let time = Plan::Time { min, max };
+        let time = if whole { time } else { Plan::Check(Box::new(time)) };
+        let not_own = Plan::Not(Box::new(Plan::Wide(word(column, OWN_ID, false))));
+        Plan::Or(vec![own, Plan::And(vec![not_own, time])])
+    }
+
+    /// Records in whose words the longest row of letters stands.
+    fn part(&self, field: Field, letters: &str) -> tantivy::Result<Plan> {
+        let columns = self.columns;
+        let longest = letters.split(|c: char| !c.is_alphanumeric()).max_by_key(|row| row.len());
+        let letters = longest.unwrap_or_default().to_owned();
+        let of = |of: Vec<Column>| Box::new(Containing { columns: of, letters: letters.clone() });
+        let own = columns.of(field).into_iter();
+        Ok(Plan::Wide(match field {
+            Field::Sql => {
+                let own = own.chain([columns.literals, columns.run_literals]).collect();
+                self.shared(Kind::What, of(own))?
+            }
+            Field::Params => of(own.chain([columns.run_params]).collect()),
+            _ => of(own.collect()),
+        }))
+    }
+
+    fn text(&self, field: Field, text: &Text) -> tantivy::Result<Plan> {
+        let columns = self.columns;
+        let (literals, run) = match field {
+            Field::Sql => (columns.literals, columns.run_literals),
+            Field::Params => (columns.params, columns.run_params),
+            _ => return Ok(Plan::Wide(self.on(field, |column| texts(column, text))?)),
+        };
+        let mut parts = Vec::new();
+        if field == Field::Sql {
+            let whole = Plan::Wide(self.on(field, |column| texts(column, text))?);
+            // A compound may look complete where a literal goes on.
+            let is_part = text.phrase.is_empty() && text.whole.as_deref().is_some_and(words::is_joined);
+            parts.push(if is_part { Plan::Check(Box::new(whole)) } else { whole });
+        }
+        let values = Values { lowering: self, field, literals, run, prefix: text.prefix };
+        let phrase: Vec<String> = text.phrase.iter().map(|word| words::folded(word)).collect();
+        let whole = text.whole.as_deref().map(words::parts).unwrap_or_default();
+        match whole.as_slice() {
+            [] => {}
+            [one] if text.whole.as_deref().is_some_and(|whole| *one == words::folded(whole)) => {
+                parts.extend(values.one(one)?);
+            }
+            many if many == phrase.as_slice() => {}
+            many => parts.push(values.together(many, Parts::Of)?),
+        }
+        match phrase.as_slice() {
+            [] => {}
+            [one] => parts.extend(values.one(one)?),
+            many => parts.push(values.together(many, if whole == phrase { Parts::Of } else { Parts::None })?),
+        }
+        Ok(Plan::Or(parts))
     }
 
     fn on(&self, field: Field, build: impl Fn(Column) -> Built) -> tantivy::Result<Built> {
@@ -108,7 +216,7 @@ impl Lowering<'_> {
     }
 
     fn object(&self, field: Field, tail: &str, prefix: bool) -> tantivy::Result<Built> {
-        self.shared(Kind::Shape, object(self.columns, field, tail, prefix))
+        self.shared(Kind::What, object(self.columns, field, tail, prefix))
     }
 
     /// What meets a condition itself, or refers to what does.
@@ -122,8 +230,96 @@ impl Lowering<'_> {
     }
 }
 
-fn on(columns: &Columns, field: Field, build: impl Fn(Column) -> Built) -> Built {
-    columns.of(field).map_or_else(|| Box::new(EmptyQuery) as Built, build)
+/// Whether parts of names are looked for, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    Of,
+    None,
+}
+
+/// Looks for the words of values, and of texts with literals.
+struct Values<'a> {
+    lowering: &'a Lowering<'a>,
+    field: Field,
+    literals: Column,
+    run: Column,
+    prefix: bool,
+}
+
+impl Values<'_> {
+    /// A value that has a word.
+    fn one(&self, text: &str) -> tantivy::Result<Vec<Plan>> {
+        let found = self.words(&[text.to_owned()], self.prefix, false)?;
+        // Letters of two forms are one in the index.
+        let found = if text.is_ascii() { found } else { Plan::Check(Box::new(found)) };
+        if !self.prefix {
+            return Ok(vec![found]);
+        }
+        // A part of a name is no word, but a name that begins with it may be one.
+        let part = self.words(&[format!("{}{text}", words::PART)], true, false)?;
+        Ok(vec![found, Plan::Check(Box::new(part))])
+    }
+
+    /// Texts that have all of some words, one of them in a value.
+    fn together(&self, texts: &[String], parts: Parts) -> tantivy::Result<Plan> {
+        let mut each = Vec::new();
+        let mut in_values = Vec::new();
+        for (index, text) in texts.iter().enumerate().take(MAX_WORDS) {
+            let prefix = self.prefix && index + 1 == texts.len();
+            let mut forms = vec![text.clone()];
+            if parts == Parts::Of {
+                forms.push(format!("{}{text}", words::PART));
+            }
+            if self.field == Field::Sql {
+                in_values.push(self.words(&forms, prefix, false)?);
+                each.push(self.words(&forms, prefix, true)?);
+            } else {
+                each.push(self.words(&forms, prefix, false)?);
+            }
+        }
+        if self.field == Field::Sql {
+            // Words that are apart in the text are neighbours where nothing is between the quotes.
+            in_values.push(self.words(&[words::EMPTY.to_owned()], false, false)?);
+            each.push(Plan::Or(in_values));
+        }
+        Ok(Plan::Check(Box::new(Plan::And(each))))
+    }
+
+    fn words(&self, forms: &[String], prefix: bool, in_text: bool) -> tantivy::Result<Plan> {
+        let mut wide = any(forms.iter().map(|form| word(self.literals, form, prefix)).collect());
+        if in_text {
+            wide = self.lowering.shared(Kind::What, wide)?;
+        }
+        let words = forms.iter().map(|text| Word { column: self.run, text: text.clone(), prefix });
+        Ok(Plan::Words { wide, words: words.collect() })
+    }
+}
+
+/// The first and last time of records whose ids begin so, and whether all of that time do; `None` if
+/// no id of a time begins so.
+fn times_of_ids(value: &str, prefix: bool) -> Option<(i64, i64, bool)> {
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    const LENGTH: usize = 36;
+    const DIGITS_OF_TIME: usize = 12;
+    let is_whole = value.len() == LENGTH;
+    if value.len() > LENGTH || !prefix && !is_whole {
+        return None;
+    }
+    let mut digits = String::new();
+    for (at, c) in value.chars().enumerate() {
+        match (DASHES.contains(&at), c) {
+            (true, '-') => {}
+            (false, '0'..='9' | 'a'..='f') => digits.push(c),
+            _ => return None,
+        }
+    }
+    let of_time = &digits[..digits.len().min(DIGITS_OF_TIME)];
+    let missing = 4 * (DIGITS_OF_TIME - of_time.len()) as u32;
+    let known = if of_time.is_empty() { 0 } else { i64::from_str_radix(of_time, 16).ok()? };
+    let first = known << missing;
+    let last = first + (1_i64 << missing) - 1;
+    let whole = prefix && digits.len() <= DIGITS_OF_TIME;
+    Some((first.saturating_mul(1_000), last.saturating_mul(1_000).saturating_add(999), whole))
 }
 
 fn object(columns: &Columns, field: Field, tail: &str, prefix: bool) -> Built {
@@ -134,7 +330,8 @@ fn object(columns: &Columns, field: Field, tail: &str, prefix: bool) -> Built {
     on(columns, field, |column| word(column, tail, prefix))
 }
 
-fn words(column: Column, text: &Text) -> Built {
+/// What has the words of a text in a row, in a column of whole texts.
+fn texts(column: Column, text: &Text) -> Built {
     let mut parts = Vec::new();
     parts.extend(text.whole.as_ref().map(|whole| word(column, whole, text.prefix)));
     match text.phrase.as_slice() {
@@ -151,46 +348,10 @@ fn words(column: Column, text: &Text) -> Built {
             });
         }
     }
-    any(parts)
+    if parts.is_empty() { Box::new(EmptyQuery) } else { any(parts) }
 }
 
 fn names(column: Column, text: &Text) -> Vec<Built> {
     let single = text.phrase.first().filter(|_| text.phrase.len() == 1);
     text.whole.iter().chain(single).map(|wanted| word(column, wanted, text.prefix)).collect()
-}
-
-fn word(column: Column, value: &str, prefix: bool) -> Built {
-    if !prefix {
-        return term(column, value);
-    }
-    let end = format!("{value}{}", char::MAX);
-    Box::new(InvertedIndexRangeQuery::new(
-        Bound::Included(Term::from_field_text(column, value)),
-        Bound::Included(Term::from_field_text(column, &end)),
-    ))
-}
-
-fn term(column: Column, value: &str) -> Built {
-    Box::new(TermQuery::new(Term::from_field_text(column, value), IndexRecordOption::Basic))
-}
-
-fn range(min: Term, max: Term) -> Built {
-    Box::new(RangeQuery::new(Bound::Included(min), Bound::Included(max)))
-}
-
-fn all(parts: Vec<Built>) -> Built {
-    join(parts, Occur::Must)
-}
-
-fn any(parts: Vec<Built>) -> Built {
-    join(parts, Occur::Should)
-}
-
-fn join(mut parts: Vec<Built>, occur: Occur) -> Built {
-    if parts.len() == 1
-        && let Some(only) = parts.pop()
-    {
-        return only;
-    }
-    Box::new(BooleanQuery::new(parts.into_iter().map(|part| (occur, part)).collect()))
 }

@@ -21,6 +21,11 @@ use crate::view::{self, View};
 pub(crate) struct Memo(HashMap<(usize, usize), bool, FxBuildHasher>);
 
 impl Memo {
+    /// The records that were asked do not live any more.
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+
     fn ask(&mut self, leaf: &Leaf, shared: Option<usize>, answer: impl FnOnce() -> bool) -> bool {
         match shared {
             None => answer(),
@@ -70,6 +75,9 @@ fn leaf_matches(leaf: &Leaf, record: &dyn Facts, memo: &mut Memo) -> bool {
                     .into_iter()
                     .any(|field| record.any_text(field, &mut |value| text_matches(text, value)))
         }
+        Leaf::Part { fields, letters } => fields
+            .iter()
+            .any(|field| record.any_text(*field, &mut |text| words::folded(text).contains(letters.as_str()))),
         Leaf::Number { field, min, max } => {
             record.number(*field).is_some_and(|value| (*min..=*max).contains(&value))
         }

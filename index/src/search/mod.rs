@@ -14,8 +14,12 @@
 //! a page reads no more than it shows. The caller's [`Scope`] is a part of the query tree, never of
 //! its text. No threads but Tantivy's, and no clock.
 
+mod any;
 mod complement;
+mod containing;
+mod deciding;
 mod dictionary;
+mod document;
 mod draft;
 mod facts;
 mod field;
@@ -28,8 +32,10 @@ mod merge;
 mod moment;
 mod page;
 mod parse;
+mod plan;
 mod position;
 mod query;
+mod recall;
 mod referring;
 mod schema;
 mod state;

@@ -3,8 +3,8 @@
 //! Both are taken together, so that every answer counts each record once, in one state.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 use tantivy::fastfield::AliveBitSet;
@@ -12,38 +12,47 @@ use tantivy::query::{BooleanQuery, EnableScoring, Occur, Query, Scorer, TermQuer
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocAddress, DocId, DocSet as _, Searcher, TERMINATED};
 
+use super::deciding::Deciding;
 use super::dictionary::Kind;
+use super::document::SPAN;
+use super::draft::{Draft, End};
+use super::lower::Asked;
 use super::matches::Memo;
-use super::position::Numbers;
+use super::page::SearchError;
+use super::position::{Numbers, Told};
 use super::query::Node;
+use super::recall::{Lost, Recall};
 use super::schema::{Columns, DEFINES};
 use super::tail::{Held, Tail};
-use crate::view::View;
+use crate::record::Completion;
 
 /// A moment of the log.
 pub(crate) struct Moment {
     pub(crate) searcher: Searcher,
     /// The one with the newest record first.
-    segments: Vec<Segment>,
+    segments: Arc<[Segment]>,
     pub(crate) tail: Tail,
     /// The newest record there is.
     pub(crate) newest: u64,
-    definitions: Arc<Definitions>,
+    recall: Arc<Recall>,
 }
-
-/// Definitions that were read, by their numbers. The same for all moments of one index.
-#[derive(Default)]
-pub(crate) struct Definitions(Mutex<HashMap<u64, Arc<View>, FxBuildHasher>>);
-
-/// Most definitions that are remembered; beyond, all are read again.
-const MAX_DEFINITIONS: usize = 8_192;
 
 #[derive(Clone)]
 struct Segment {
     ordinal: u32,
+    /// No record is older.
     first: u64,
     last: u64,
     numbers: Numbers,
+}
+
+/// A record that has a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) seq: u64,
+    pub(crate) at: DocAddress,
+    /// Which of the document's records it is.
+    pub(crate) record: u32,
 }
 
 impl Moment {
@@ -51,7 +60,7 @@ impl Moment {
         searcher: Searcher,
         tail: Tail,
         newest: u64,
-        definitions: Arc<Definitions>,
+        recall: Arc<Recall>,
     ) -> tantivy::Result<Moment> {
         let mut segments = Vec::new();
         for (ordinal, reader) in (0..).zip(searcher.segment_readers()) {
@@ -61,17 +70,17 @@ impl Moment {
             }
         }
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.last));
-        Ok(Moment { searcher, segments, tail, newest, definitions })
+        Ok(Moment { searcher, segments: segments.into(), tail, newest, recall })
     }
 
     /// The same index with another memory.
     pub(crate) fn with(&self, tail: Tail, newest: u64) -> Moment {
-        let (searcher, segments) = (self.searcher.clone(), self.segments.clone());
-        Moment { searcher, segments, tail, newest, definitions: Arc::clone(&self.definitions) }
+        let (searcher, segments) = (self.searcher.clone(), Arc::clone(&self.segments));
+        Moment { searcher, segments, tail, newest, recall: Arc::clone(&self.recall) }
     }
 
-    pub(crate) fn definitions(&self) -> Arc<Definitions> {
-        Arc::clone(&self.definitions)
+    pub(crate) fn recall(&self) -> Arc<Recall> {
+        Arc::clone(&self.recall)
     }
 
     /// The numbers of the definitions of a kind that answer.
@@ -94,45 +103,42 @@ impl Moment {
         Ok(numbers)
     }
 
-    /// The numbers that a document refers to, or zeros.
-    pub(crate) fn references(&self, at: DocAddress) -> tantivy::Result<[u64; 3]> {
-        let fast = self.searcher.segment_reader(at.segment_ord).fast_fields();
-        let mut numbers = [0; 3];
-        for (number, kind) in numbers.iter_mut().zip(Kind::ALL) {
-            *number = fast.u64(kind.name())?.values.get_val(at.doc_id);
-        }
-        Ok(numbers)
-    }
-
-    /// What a number stands for; `None` if its definition is missing or damaged.
-    pub(crate) fn definition(&self, columns: &Columns, number: u64) -> tantivy::Result<Option<Arc<View>>> {
-        let known = || self.definitions.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = known().get(&number) {
-            return Ok(Some(Arc::clone(view)));
-        }
-        let term = columns.defining(number);
-        for ordinal in self.ordinals() {
-            let inverted = self.searcher.segment_reader(ordinal).inverted_index(term.field())?;
-            let postings = inverted.read_postings(&term, IndexRecordOption::Basic)?;
-            let Some(doc) = postings.map(|postings| postings.doc()).filter(|doc| *doc != TERMINATED) else {
-                continue;
-            };
-            let view = columns.stored(&self.searcher.doc(DocAddress::new(ordinal, doc))?).map(Arc::new);
-            if let Some(view) = &view {
-                let mut known = known();
-                if known.len() >= MAX_DEFINITIONS {
-                    known.clear();
-                }
-                known.insert(number, Arc::clone(view));
-            }
-            return Ok(view);
-        }
-        Ok(None)
-    }
-
     /// The segments by the newest record of each, newest first.
     pub(crate) fn ordinals(&self) -> impl Iterator<Item = u32> + '_ {
         self.segments.iter().map(|segment| segment.ordinal)
+    }
+
+    /// The numbers of a segment.
+    pub(crate) fn numbers(&self, ordinal: u32) -> Option<&Numbers> {
+        self.segments.iter().find(|segment| segment.ordinal == ordinal).map(|segment| &segment.numbers)
+    }
+
+    /// What the index says of a record.
+    pub(crate) fn told(&self, at: DocAddress, record: u32) -> Option<Told> {
+        self.numbers(at.segment_ord)?.told(at.doc_id, record)
+    }
+
+    /// The record of a document, and its number; read from the journal.
+    pub(crate) fn draft(&self, ordinal: u32, doc: DocId, record: u32) -> Result<(u64, Draft), Lost> {
+        let told = self.told(DocAddress::new(ordinal, doc), record).ok_or(Lost::Gone)?;
+        self.recalled(&told).map(|draft| (told.seq, draft))
+    }
+
+    /// A record as it was indexed.
+    pub(crate) fn recalled(&self, told: &Told) -> Result<Draft, Lost> {
+        let record = self.recall.record(told.at, told.seq)?;
+        let end = match (told.end, told.ended.well) {
+            (Some(at), _) => Some(End { completion: self.recall.completion(at, told.seq)?, at }),
+            (None, true) => {
+                let mut completion = Completion::new(told.ended.outcome, told.ended.txn_outcome);
+                (completion.rows, completion.bytes) = (told.rows, told.bytes.unwrap_or(0));
+                completion.duration_us = told.duration_us.unwrap_or(0);
+                // Only who has more to tell than numbers is asked where.
+                Some(End { completion, at: told.at })
+            }
+            (None, false) => None,
+        };
+        Ok(Draft::again(record, told.at, end, told.ended.txn_outcome))
     }
 
     /// The records in memory that answer, of those before `before`, newest first.
@@ -144,19 +150,27 @@ impl Moment {
         self.tail.newest_first().filter(move |held| earlier(held) && held.matches(&wanted, &mut memo))
     }
 
-    /// The documents that answer, of records before `before`, newest first.
-    pub(crate) fn walk(&self, wanted: &dyn Query, before: Option<u64>) -> tantivy::Result<Walk<'_>> {
-        let weight = wanted.weight(EnableScoring::disabled_from_searcher(&self.searcher))?;
-        Ok(Walk { moment: self, weight, opened: 0, open: BinaryHeap::new(), before })
+    /// The records that have documents and answer, of those before `before`, newest first.
+    pub(crate) fn walk(self: &Arc<Moment>, asked: &Arc<Asked>, before: Option<u64>) -> tantivy::Result<Walk> {
+        let weight = asked.query.weight(EnableScoring::disabled_from_searcher(&self.searcher))?;
+        Ok(Walk {
+            moment: Arc::clone(self),
+            asked: Arc::clone(asked),
+            weight,
+            opened: 0,
+            open: BinaryHeap::new(),
+            ready: BinaryHeap::new(),
+            before,
+        })
     }
 
     /// The document of a record.
-    pub(crate) fn find(&self, seq: u64) -> Option<DocAddress> {
+    pub(crate) fn find(&self, seq: u64) -> Option<Found> {
         let near = self.segments.iter().filter(|segment| (segment.first..=segment.last).contains(&seq));
         near.into_iter().find_map(|segment| {
             let alive = self.alive(segment.ordinal);
-            let doc = segment.numbers.with(seq).find(|doc| is_alive(alive, *doc))?;
-            Some(DocAddress::new(segment.ordinal, doc))
+            let (doc, record) = segment.numbers.having(seq).find(|(doc, _)| is_alive(alive, *doc))?;
+            Some(Found { seq, at: DocAddress::new(segment.ordinal, doc), record })
         })
     }
 
@@ -169,89 +183,139 @@ pub(crate) fn is_alive(alive: Option<&AliveBitSet>, doc: DocId) -> bool {
     alive.is_none_or(|alive| alive.is_alive(doc))
 }
 
-/// Goes back in time through the documents that answer. A segment is opened when its newest record
+/// Goes back in time through the records that answer. A segment is opened when its newest record
 /// is next at the earliest, so old ones are never touched if enough is found before.
-pub(crate) struct Walk<'a> {
-    moment: &'a Moment,
+pub(crate) struct Walk {
+    moment: Arc<Moment>,
+    asked: Arc<Asked>,
     weight: Box<dyn Weight>,
     /// How many segments were opened.
     opened: usize,
-    open: BinaryHeap<Open<'a>>,
+    open: BinaryHeap<Open>,
+    /// Records of documents that were passed: others may come before them.
+    ready: BinaryHeap<Ready>,
     before: Option<u64>,
 }
 
-/// A segment that stands at a document that answers.
-struct Open<'a> {
-    seq: u64,
-    segment: &'a Segment,
-    alive: Option<&'a AliveBitSet>,
+/// A segment that stands at a document of which a record may answer.
+struct Open {
+    last: u64,
+    /// Among the moment's.
+    segment: usize,
     scorer: Box<dyn Scorer>,
+    deciding: Deciding,
 }
 
-impl Walk<'_> {
-    /// The next document, and the number of its record.
-    pub(crate) fn next(&mut self) -> tantivy::Result<Option<(u64, DocAddress)>> {
-        while let Some(segment) = self.moment.segments.get(self.opened)
-            && self.open.peek().is_none_or(|open| open.seq < segment.last)
-        {
-            self.opened += 1;
-            self.enter(segment)?;
+/// A record that answers, in the order of numbers.
+#[derive(PartialEq, Eq)]
+struct Ready(Found);
+
+impl Walk {
+    /// The next record.
+    pub(crate) fn next(&mut self) -> Result<Option<Found>, SearchError> {
+        loop {
+            let ready = self.ready.peek().map(|ready| ready.0.seq);
+            let unopened = self.moment.segments.get(self.opened).map(|segment| segment.last);
+            let standing = self.open.peek().map(|open| open.last);
+            // Nothing newer can come: documents are in the order of their newest records.
+            if ready.is_some() && ready >= unopened.max(standing) {
+                return Ok(self.ready.pop().map(|ready| ready.0));
+            }
+            if unopened.is_some() && unopened >= standing {
+                self.enter()?;
+            } else if let Some(open) = self.open.pop() {
+                self.pass(open)?;
+            } else {
+                return Ok(None);
+            }
         }
-        let Some(mut open) = self.open.pop() else { return Ok(None) };
-        let found = (open.seq, DocAddress::new(open.segment.ordinal, open.scorer.doc()));
-        open.scorer.advance();
-        self.stand(open);
-        Ok(Some(found))
     }
-}
 
-impl<'a> Walk<'a> {
     /// The newest record that has a document, whether it answers or not.
     pub(crate) fn newest(&self) -> u64 {
         self.moment.segments.first().map_or(0, |segment| segment.last)
     }
 
-    fn enter(&mut self, segment: &'a Segment) -> tantivy::Result<()> {
+    /// Opens the next segment.
+    fn enter(&mut self) -> Result<(), SearchError> {
+        let index = self.opened;
+        self.opened += 1;
+        let Some(segment) = self.moment.segments.get(index) else { return Ok(()) };
         if self.before.is_some_and(|before| segment.first >= before) {
             return Ok(());
         }
         let mut scorer = self.weight.scorer(self.moment.searcher.segment_reader(segment.ordinal), 1.0)?;
-        let from = self.before.map_or(0, |before| segment.numbers.below(before));
+        let from = self.before.map_or(0, |before| segment.numbers.below(before.saturating_add(SPAN)));
         if scorer.doc() < from {
             scorer.seek(from);
         }
-        let alive = self.moment.alive(segment.ordinal);
-        self.stand(Open { seq: 0, segment, alive, scorer });
+        let deciding = Deciding::new(Arc::clone(&self.moment), Arc::clone(&self.asked), segment.ordinal);
+        self.stand(Open { last: 0, segment: index, scorer, deciding });
         Ok(())
     }
 
-    fn stand(&mut self, mut open: Open<'a>) {
-        while open.scorer.doc() != TERMINATED && !is_alive(open.alive, open.scorer.doc()) {
+    /// Takes the records of the document at which a segment stands, and moves on.
+    fn pass(&mut self, mut open: Open) -> Result<(), SearchError> {
+        let moment = Arc::clone(&self.moment);
+        if let Some(Segment { ordinal, numbers, .. }) = moment.segments.get(open.segment) {
+            let doc = open.scorer.doc();
+            let before = self.before;
+            let earlier = |seq: u64| before.is_none_or(|before| seq < before);
+            if numbers.seqs(doc).any(earlier) {
+                let records = open.deciding.records(numbers, doc)?;
+                let answers = (0..).zip(numbers.seqs(doc)).filter(|(record, seq)| {
+                    *record < u64::BITS && records >> record & 1 == 1 && earlier(*seq)
+                });
+                let at = DocAddress::new(*ordinal, doc);
+                self.ready.extend(answers.map(|(record, seq)| Ready(Found { seq, at, record })));
+            }
+            open.scorer.advance();
+            self.stand(open);
+        }
+        Ok(())
+    }
+
+    fn stand(&mut self, mut open: Open) {
+        let Some(segment) = self.moment.segments.get(open.segment) else { return };
+        let alive = self.moment.alive(segment.ordinal);
+        while open.scorer.doc() != TERMINATED && !is_alive(alive, open.scorer.doc()) {
             open.scorer.advance();
         }
         if open.scorer.doc() != TERMINATED {
-            open.seq = open.segment.numbers.at(open.scorer.doc());
+            open.last = segment.numbers.at(open.scorer.doc());
             self.open.push(open);
         }
     }
 }
 
-impl PartialEq for Open<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.seq == other.seq
+impl Ord for Ready {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.seq.cmp(&other.0.seq)
     }
 }
 
-impl Eq for Open<'_> {}
-
-impl PartialOrd for Open<'_> {
+impl PartialOrd for Ready {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Open<'_> {
+impl PartialEq for Open {
+    fn eq(&self, other: &Self) -> bool {
+        self.last == other.last
+    }
+}
+
+impl Eq for Open {}
+
+impl PartialOrd for Open {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Open {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.seq.cmp(&other.seq)
+        self.last.cmp(&other.last)
     }
 }

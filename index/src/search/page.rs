@@ -12,22 +12,26 @@ use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest as _, Sha256};
-use tantivy::collector::Count as CountAll;
-use tantivy::query::{EnableScoring, Query as TantivyQuery};
-use tantivy::{DocAddress, DocSet, TERMINATED, TantivyDocument};
+use tantivy::query::EnableScoring;
+use tantivy::{DocSet, TERMINATED};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::draft;
+use super::deciding::Deciding;
+use super::draft::Draft;
 use super::field::Field;
-use super::lower::lower;
-use super::matches::{self, Memo};
-use super::moment::{Moment, Walk, is_alive};
+use super::lower::{Asked, lower};
+use super::matches::Memo;
+use super::moment::{Found, Moment, Walk, is_alive};
+use super::position::Told;
 use super::query::{Leaf, Node, Query};
+use super::recall::Lost;
 use super::schema::Columns;
+use super::summary;
 use super::tail::Held;
+use crate::journal::JournalError;
 use crate::record::{Seq, Timestamp};
-use crate::view::View;
+use crate::view::{self, View};
 
 /// Most records on a page.
 pub const MAX_LIMIT: usize = 1000;
@@ -112,6 +116,9 @@ pub struct Page {
     pub total: Option<u64>,
     /// Whether `total` stopped counting.
     pub total_is_capped: bool,
+    /// Whether older records may answer that were not looked at, because too many would have had to be
+    /// read: parts of words are looked for in a bounded number of records.
+    pub stopped: bool,
 }
 
 /// Why there is no answer.
@@ -123,12 +130,21 @@ pub enum SearchError {
     /// It is a cursor of another query.
     #[error("the cursor belongs to another query. Start again without it")]
     OtherCursor,
+    /// Parts of words are looked for, and in too many records.
+    #[error(
+        "too many records would have to be read to see whether parts of words stand in them. \
+         Add a person, a table, a whole word or a time"
+    )]
+    TooMany,
     /// The values of this field are not counted.
     #[error("the values of {} cannot be counted", .0.name())]
     NoFacet(Field),
-    /// A stored record could not be read back.
-    #[error("record {0} could not be read from the index. Rebuild the index")]
+    /// The columns of the index do not tell what they must.
+    #[error("the index tells nothing of record {0}. Rebuild the index")]
     Damaged(Seq),
+    /// The journal could not be read.
+    #[error("the journal could not be read for an answer: {0}")]
+    Journal(#[source] JournalError),
     /// The index failed.
     #[error("the index could not answer: {0}")]
     Index(#[from] tantivy::TantivyError),
@@ -184,7 +200,7 @@ impl Search {
         let moment = self.moment();
         let wanted = wanted(query, scope, window);
         let before = cursor.map(|cursor| cursor.before);
-        let mut hits = self.newest_first(&moment, &wanted, before)?;
+        let mut hits = self.newest_first(&moment, wanted.clone(), before)?;
         let mut found = Vec::with_capacity(limit.min(64));
         while found.len() < limit
             && let Some(hit) = hits.next()?
@@ -192,16 +208,21 @@ impl Search {
             found.push(hit);
         }
         let more = found.len() == limit && hits.next()?.is_some();
+        let stopped = hits.asked.is_exhausted();
         let last = found.last().map(|hit| hit.seq()).filter(|_| more);
-        let items = found.into_iter().map(|hit| self.view(&moment, hit)).collect::<Result<_, _>>()?;
+        let items = found.into_iter().map(|hit| view_of(&moment, hit)).collect::<Result<_, _>>()?;
         let newest = cursor.map_or(moment.newest, |cursor| cursor.newest);
-        let total = self.total(&moment, wanted, newest, count)?;
+        let total = match self.total(&moment, wanted, newest, count) {
+            Err(SearchError::TooMany) => None,
+            total => total?,
+        };
         Ok(Page {
             items,
             next_cursor: last.map(|before| Cursor { before, newest, query: hash }),
             indexed_seq: Seq(moment.newest),
             total,
             total_is_capped: count == Count::Capped && total == Some(COUNT_CAP),
+            stopped,
         })
     }
 
@@ -213,20 +234,22 @@ impl Search {
         }
         let leaf = Leaf::Word { field: Field::Id, value: id.to_string(), prefix: false };
         let wanted = Node::And(scope.node().into_iter().chain([Node::Leaf(leaf)]).collect());
-        let mut walk = moment.walk(&*lower(&self.columns, &moment, &wanted)?, None)?;
-        let found = walk.next()?;
-        found.map(|(seq, at)| self.view(&moment, Hit::Indexed(seq, at))).transpose()
+        let asked = Arc::new(lower(&self.columns, &moment, wanted)?);
+        let found = moment.walk(&asked, None)?.next()?;
+        found.map(|found| view_of(&moment, Hit::Indexed(found))).transpose()
     }
 
     /// The record at a position, if it exists and the caller may see it.
     pub fn get_seq(&self, seq: Seq, scope: &Scope) -> Result<Option<View>, SearchError> {
         let moment = self.moment();
-        let hit = match moment.tail.get(seq.0) {
-            Some(held) => Some(Hit::Held(held)),
-            None => moment.find(seq.0).map(|at| Hit::Indexed(seq.0, at)),
-        };
-        let view = hit.map(|hit| self.view(&moment, hit)).transpose()?;
-        Ok(view.filter(|view| scope.allows(view)))
+        if let Some(held) = moment.tail.get(seq.0) {
+            return Ok(self.allowed(&held, scope).then(|| held.view()));
+        }
+        let wanted = Node::Leaf(Leaf::Number { field: Field::Seq, min: seq.0, max: seq.0 });
+        let wanted = Node::And(scope.node().into_iter().chain([wanted]).collect());
+        let asked = Arc::new(lower(&self.columns, &moment, wanted)?);
+        let found = moment.walk(&asked, None)?.next()?;
+        found.map(|found| view_of(&moment, Hit::Indexed(found))).transpose()
     }
 
     fn allowed(&self, held: &Held, scope: &Scope) -> bool {
@@ -235,19 +258,20 @@ impl Search {
 
     fn newest_first<'a>(
         &self,
-        moment: &'a Moment,
-        wanted: &Node,
+        moment: &'a Arc<Moment>,
+        wanted: Node,
         before: Option<u64>,
     ) -> Result<Hits<'a>, SearchError> {
-        let held: Box<dyn Iterator<Item = Held>> = Box::new(moment.remembered(wanted, before));
-        let walk = moment.walk(&*lower(&self.columns, moment, wanted)?, before)?;
-        Ok(Hits { held: held.peekable(), walk, waiting: None })
+        let held: Box<dyn Iterator<Item = Held>> = Box::new(moment.remembered(&wanted, before));
+        let asked = Arc::new(lower(&self.columns, moment, wanted)?);
+        let walk = moment.walk(&asked, before)?;
+        Ok(Hits { held: held.peekable(), walk, waiting: None, asked })
     }
 
     /// How many answer, of the records up to `newest`.
     fn total(
         &self,
-        moment: &Moment,
+        moment: &Arc<Moment>,
         wanted: Node,
         newest: u64,
         count: Count,
@@ -258,44 +282,33 @@ impl Search {
             }
             false => wanted,
         };
-        let lowered = || lower(&self.columns, moment, &wanted);
-        Ok(match count {
-            Count::None => None,
-            Count::Capped => {
-                let held = moment.remembered(&wanted, None).take(COUNT_CAP as usize).count() as u64;
-                Some(held + count_capped(moment, &*lowered()?, COUNT_CAP - held)?)
-            }
-            Count::Exact => {
-                let held = moment.remembered(&wanted, None).count() as u64;
-                Some(held + moment.searcher.search(&*lowered()?, &CountAll)? as u64)
-            }
-        })
+        let most = match count {
+            Count::None => return Ok(None),
+            Count::Capped => usize::try_from(COUNT_CAP).unwrap_or(usize::MAX),
+            Count::Exact => usize::MAX,
+        };
+        let held = moment.remembered(&wanted, None).take(most).count() as u64;
+        let asked = Arc::new(lower(&self.columns, moment, wanted)?);
+        Ok(Some(match count {
+            Count::Capped => COUNT_CAP.min(held + count_capped(moment, &asked, COUNT_CAP - held)?),
+            _ => held + summary::count(moment, &asked)?,
+        }))
     }
 
-    fn view(&self, moment: &Moment, hit: Hit) -> Result<View, SearchError> {
-        let (seq, at) = match hit {
-            Hit::Held(held) => return Ok(held.view()),
-            Hit::Indexed(seq, at) => (seq, at),
-        };
-        let damaged = || SearchError::Damaged(Seq(seq));
-        let document: TantivyDocument = moment.searcher.doc(at)?;
-        let own = self.columns.stored(&document).ok_or_else(damaged)?;
-        let [who, shape, text] = moment.references(at)?;
-        if who == 0 {
-            return Ok(own);
-        }
-        let definition = |number| -> Result<_, SearchError> {
-            let found = moment.definition(&self.columns, number)?;
-            found.ok_or_else(damaged)
-        };
-        let text = if text == 0 { None } else { Some(definition(text)?) };
-        Ok(draft::joined(own, &*definition(who)?, text.as_deref(), &*definition(shape)?))
-    }
-
-    /// The record at a position as the index holds it.
-    pub(crate) fn stored(&self, seq: u64) -> Result<Option<View>, SearchError> {
+    /// A record that has a document and is still open, as it was indexed.
+    pub(crate) fn open(&self, seq: u64) -> Result<Option<Draft>, SearchError> {
         let moment = self.moment();
-        moment.find(seq).map(|at| self.view(&moment, Hit::Indexed(seq, at))).transpose()
+        let Some(found) = moment.find(seq) else { return Ok(None) };
+        let told = moment.told(found.at, found.record).ok_or(SearchError::Damaged(Seq(seq)))?;
+        let is_open = told.ended.running || told.ended.txn_outcome == crate::record::TxnOutcome::Open;
+        if !is_open {
+            return Ok(None);
+        }
+        match moment.recalled(&told) {
+            Ok(draft) => Ok(Some(draft)),
+            Err(Lost::Gone) => Ok(None),
+            Err(Lost::Unread(error)) => Err(SearchError::Journal(error)),
+        }
     }
 
     pub(crate) fn columns(&self) -> &Columns {
@@ -310,10 +323,6 @@ impl Scope {
             Scope::All => None,
             Scope::Own { iss, sub } => Some(Node::Leaf(Leaf::Owner { iss: iss.clone(), sub: sub.clone() })),
         }
-    }
-
-    fn allows(&self, view: &View) -> bool {
-        self.node().is_none_or(|owner| matches::matches(&owner, view, &mut Memo::default()))
     }
 }
 
@@ -336,14 +345,14 @@ pub(crate) fn wanted(query: &Query, scope: &Scope, window: &Window) -> Node {
 /// A record that answers.
 enum Hit {
     Held(Held),
-    Indexed(u64, DocAddress),
+    Indexed(Found),
 }
 
 impl Hit {
     fn seq(&self) -> u64 {
         match self {
             Hit::Held(held) => held.seq,
-            Hit::Indexed(seq, _) => *seq,
+            Hit::Indexed(found) => found.seq,
         }
     }
 }
@@ -351,9 +360,10 @@ impl Hit {
 /// The records that answer, newest first: those in memory and those in the index, which are others.
 struct Hits<'a> {
     held: Peekable<Box<dyn Iterator<Item = Held> + 'a>>,
-    walk: Walk<'a>,
+    walk: Walk,
     /// What the walk found last, if a newer one in memory came first.
-    waiting: Option<(u64, DocAddress)>,
+    waiting: Option<Found>,
+    asked: Arc<Asked>,
 }
 
 impl Hits<'_> {
@@ -367,10 +377,10 @@ impl Hits<'_> {
             self.waiting = self.walk.next()?;
         }
         let waiting = self.waiting;
-        if let Some(held) = self.held.next_if(|held| waiting.is_none_or(|(seq, _)| seq < held.seq)) {
+        if let Some(held) = self.held.next_if(|held| waiting.is_none_or(|found| found.seq < held.seq)) {
             return Ok(Some(Hit::Held(held)));
         }
-        Ok(self.waiting.take().map(|(seq, at)| Hit::Indexed(seq, at)))
+        Ok(self.waiting.take().map(Hit::Indexed))
     }
 }
 
@@ -379,20 +389,54 @@ fn query_hash(query: &Query) -> u64 {
     digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
-/// How many documents answer, newest first, up to `cap`.
-fn count_capped(moment: &Moment, query: &dyn TantivyQuery, cap: u64) -> Result<u64, SearchError> {
-    let weight = query.weight(EnableScoring::disabled_from_searcher(&moment.searcher))?;
+/// The merged view of a record, read from the journal.
+fn view_of(moment: &Moment, hit: Hit) -> Result<View, SearchError> {
+    let found = match hit {
+        Hit::Held(held) => return Ok(held.view()),
+        Hit::Indexed(found) => found,
+    };
+    let told = moment.told(found.at, found.record).ok_or(SearchError::Damaged(Seq(found.seq)))?;
+    Ok(match moment.recalled(&told) {
+        Ok(draft) => draft.view(told.seq),
+        Err(lost) => left(&told, &lost),
+    })
+}
+
+/// What is left of a record that the journal does not give.
+fn left(told: &Told, lost: &Lost) -> View {
+    let mut view = View::new();
+    view.insert("seq".into(), told.seq.into());
+    view.insert("time".into(), view::format_time(Timestamp(told.time)).into());
+    view.insert("outcome".into(), told.ended.outcome.as_str().into());
+    view.insert("txn_outcome".into(), told.ended.txn_outcome.as_str().into());
+    view.insert("rows".into(), told.rows.into());
+    view.insert("bytes".into(), told.bytes.into());
+    view.insert("duration_us".into(), told.duration_us.into());
+    view.insert("detail".into(), lost.to_string().into());
+    view
+}
+
+/// How many records answer, newest first, up to about `cap`.
+fn count_capped(moment: &Arc<Moment>, asked: &Arc<Asked>, cap: u64) -> Result<u64, SearchError> {
+    let weight = asked.query.weight(EnableScoring::disabled_from_searcher(&moment.searcher))?;
     let mut count = 0;
     for ordinal in moment.ordinals() {
         let segment = moment.searcher.segment_reader(ordinal);
+        let Some(numbers) = moment.numbers(ordinal) else { continue };
+        let mut deciding = Deciding::new(Arc::clone(moment), Arc::clone(asked), ordinal);
         let mut scorer = weight.scorer(segment, 1.0)?;
         while count < cap && scorer.doc() != TERMINATED {
-            count += u64::from(is_alive(segment.alive_bitset(), scorer.doc()));
+            if is_alive(segment.alive_bitset(), scorer.doc()) {
+                count += u64::from(deciding.records(numbers, scorer.doc())?.count_ones());
+            }
             scorer.advance();
         }
         if count >= cap {
             break;
         }
+    }
+    if asked.is_exhausted() {
+        return Err(SearchError::TooMany);
     }
     Ok(count)
 }

@@ -4,7 +4,7 @@
 //! query  = any ; any = all { OR all } ; all = unary { [AND] unary }
 //! unary  = ( NOT | "-" ) unary | "(" any ")" | field ":" value { "," value } | field ":(" any ")"
 //!        | field ( ">" | ">=" | "<" | "<=" ) value | "phrase" | word [ "*" ]
-//! value  = word [ "*" ] | "*" | "phrase" | from ".." to | comparison value
+//! value  = word [ "*" ] | "*" part "*" | "*" | "phrase" | from ".." to | comparison value
 //! ```
 //!
 //! Pure: no index, no clock. [`Query::matches`] says for one merged record what the index says for
@@ -112,6 +112,18 @@ pub(crate) enum Node {
     Leaf(Leaf),
 }
 
+impl Node {
+    /// Whether parts of words are looked for.
+    pub(crate) fn has_parts(&self) -> bool {
+        match self {
+            Node::All => false,
+            Node::And(nodes) | Node::Or(nodes) => nodes.iter().any(Node::has_parts),
+            Node::Not(node) => node.has_parts(),
+            Node::Leaf(leaf) => matches!(leaf, Leaf::Part { .. }),
+        }
+    }
+}
+
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Leaf {
@@ -127,6 +139,8 @@ pub(crate) enum Leaf {
     Text { field: Field, text: Text },
     /// Words in any text or object name.
     Free { text: Text, object: Option<(String, bool)> },
+    /// Letters in a row, anywhere in one of some text fields; as [`super::words::folded`] writes them.
+    Part { fields: &'static [Field], letters: String },
     /// Inclusive; empty if `min > max`.
     Number { field: Field, min: u64, max: u64 },
     /// Microseconds, inclusive; empty if `min > max`.

@@ -1,34 +1,52 @@
 //! The index's fields and how a merged record becomes a document.
 //!
-//! Tantivy sees each field under the name users know, and beside them: `has` (which fields have a
-//! value), `owner` (issuer and subject, exactly, for the caller's scope), `names` (words of object
-//! names, for bare words) and `view` (the record, stored, without what it refers to); and the columns
-//! of the [`dictionary`].
+//! Nothing is stored: a record is read from the journal. Tantivy sees each field under the name users
+//! know. Beside them are what only documents have:
+//! - `has`: which fields have a value, and what kind of document it is;
+//! - `owner`: issuer and subject, exactly, for the caller's scope;
+//! - `names`: words of object names, for bare words;
+//! - `literals`, `params`: the words of a record's values, and [`Columns::run_literals`],
+//!   [`Columns::run_params`] those of the records of a run, each at the position of its record;
+//! - `_last`: the newest record of the document, by which documents are ordered;
+//! - `_at`: where the journal has its records;
+//! - `_how`, `_end`: how they ended, and where the journal tells more of that;
+//! - the columns of the [`dictionary`].
 
 use std::net::Ipv6Addr;
 
 use serde_json::Value;
 use tantivy::schema::{
-    BytesOptions, Field as Column, IndexRecordOption, IpAddrOptions, NumericOptions, Schema,
-    TextFieldIndexing, TextOptions, Value as _,
+    Field as Column, IndexRecordOption, IpAddrOptions, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
 use tantivy::tokenizer::{TextAnalyzer, TokenizerManager};
 use tantivy::{TantivyDocument, Term};
 
-use super::dictionary::{self, Beside};
+use super::dictionary;
 use super::field::{Field, Kind};
 use super::matches;
 use super::words::{self, Cut, Cutter, Fields};
 use crate::view::View;
 
 /// Raised whenever documents or their fields change; an index of another version is rebuilt.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// About how many bytes a document has, to begin with.
-pub(crate) const DOCUMENT_BYTES: usize = 2048;
+pub(crate) const DOCUMENT_BYTES: usize = 512;
 
 /// The column of the number that a document defines.
 pub(crate) const DEFINES: &str = "_defines";
+/// The column of the newest record of a document.
+pub(crate) const LAST: &str = "_last";
+/// The column of where the journal has the records of a document.
+pub(crate) const AT: &str = "_at";
+/// The column of how the records of a document ended.
+pub(crate) const HOW: &str = "_how";
+/// The column of where the journal tells how the record of a document ended.
+pub(crate) const END: &str = "_end";
+/// Marks documents of more than one record.
+const RUN: &str = "_run";
+/// Among the ids: the document has its record's id, because it cannot be told from the time.
+pub(crate) const OWN_ID: &str = "!";
 
 /// The columns of the index.
 #[derive(Debug, Clone)]
@@ -36,10 +54,18 @@ pub(crate) struct Columns {
     pub(crate) schema: Schema,
     of: Vec<Option<Column>>,
     pub(crate) seq: Column,
+    pub(crate) last: Column,
+    pub(crate) at: Column,
+    pub(crate) how: Column,
+    pub(crate) end: Column,
     pub(crate) has: Column,
     pub(crate) owner: Column,
     pub(crate) names: Column,
-    pub(crate) view: Column,
+    /// Words of the literals in a statement's text; of a definition, those of the rest of the text.
+    pub(crate) literals: Column,
+    pub(crate) run_literals: Column,
+    pub(crate) params: Column,
+    pub(crate) run_params: Column,
     /// The number that a document defines; 0 in those of records.
     defines: Column,
     /// The numbers that a document refers to, by [`Kind`](dictionary::Kind); 0 if it has all itself.
@@ -62,16 +88,44 @@ impl Columns {
                 Kind::Ip => Some(builder.add_ip_addr_field(name, IpAddrOptions::default().set_fast())),
             });
         }
+        let seq = of[Field::Seq as usize].expect("seq is a column of its own");
+        let params = of[Field::Params as usize].expect("params are a column of their own");
         let has = builder.add_text_field("has", exact("raw"));
         let owner = builder.add_text_field("owner", exact("raw"));
         let names = builder.add_text_field("names", exact("raw"));
-        let view = builder.add_bytes_field("view", BytesOptions::default().set_stored());
+        let literals = builder.add_text_field("literals", exact(Cut::Values.name()));
+        let in_run = || {
+            let indexing = TextFieldIndexing::default()
+                .set_tokenizer(Cut::Values.name())
+                .set_index_option(IndexRecordOption::WithFreqsAndPositions)
+                .set_fieldnorms(false);
+            TextOptions::default().set_indexing_options(indexing)
+        };
+        let run_literals = builder.add_text_field("_literals", in_run());
+        let run_params = builder.add_text_field("_params", in_run());
+        let [last, at, how, end, defines] =
+            [LAST, AT, HOW, END, DEFINES].map(|name| builder.add_u64_field(name, number.clone()));
         let key = || number.clone().set_indexed();
-        let defines = builder.add_u64_field(DEFINES, key());
         let refers = dictionary::Kind::ALL.map(|kind| builder.add_u64_field(kind.name(), key()));
         let schema = builder.build();
-        let seq = of[Field::Seq as usize].expect("seq is a column of its own");
-        Columns { schema, of, seq, has, owner, names, view, defines, refers }
+        Columns {
+            schema,
+            of,
+            seq,
+            last,
+            at,
+            how,
+            end,
+            has,
+            owner,
+            names,
+            literals,
+            run_literals,
+            params,
+            run_params,
+            defines,
+            refers,
+        }
     }
 
     /// The column of a field; `None` for `columns`, which is asked as its three parts.
@@ -79,63 +133,39 @@ impl Columns {
         self.of[field as usize]
     }
 
-    /// The document of a merged record.
-    pub(crate) fn document(&self, seq: u64, view: &View) -> TantivyDocument {
-        let parts = self.parts(view);
-        let mut document = TantivyDocument::with_capacity(DOCUMENT_BYTES);
-        parts.add_to(&mut document);
-        self.complete(&mut document, seq, parts.has, [0; 3], &encode(view));
-        document
-    }
-
     /// The document that defines a number for what records near `beside` share.
     pub(crate) fn definition(
         &self,
         kind: dictionary::Kind,
         number: u64,
-        beside: Beside,
+        beside: u64,
         view: &View,
-        stored: &[u8],
     ) -> TantivyDocument {
         let parts = self.parts(view);
         let mut document = TantivyDocument::with_capacity(DOCUMENT_BYTES);
         parts.add_to(&mut document);
-        document.add_text(self.has, parts.has.text());
         document.add_text(self.has, kind.name());
-        document.add_u64(self.seq, beside.seq);
-        self.of(Field::Time).into_iter().for_each(|column| document.add_i64(column, beside.time));
-        document.add_bytes(self.view, stored);
+        document.add_u64(self.last, beside);
         document.add_u64(self.defines, number);
         self.refers.iter().for_each(|column| document.add_u64(*column, 0));
         document
     }
 
-    /// Adds what a record's document has once: which fields, its key, what it refers to, and the rest
-    /// of the record.
-    pub(crate) fn complete(
-        &self,
-        document: &mut TantivyDocument,
-        seq: u64,
-        has: Fields,
-        refers: [u64; 3],
-        view: &[u8],
-    ) {
-        document.add_text(self.has, has.text());
+    /// Adds what a document of records has once: its place, and what it refers to.
+    pub(crate) fn complete(&self, document: &mut TantivyDocument, last: u64, refers: [u64; 3]) {
+        document.add_u64(self.last, last);
         document.add_u64(self.defines, 0);
         self.refers.iter().zip(refers).for_each(|(column, number)| document.add_u64(*column, number));
-        // Not from the view: this is the key by which the document is found and replaced.
-        document.add_u64(self.seq, seq);
-        document.add_bytes(self.view, view);
     }
 
-    /// The stored object of a document, if it is one.
-    pub(crate) fn stored(&self, document: &TantivyDocument) -> Option<View> {
-        document.get_first(self.view).and_then(|value| value.as_bytes()).and_then(decode)
+    /// Marks a document of more than one record.
+    pub(crate) fn mark_run(&self, document: &mut TantivyDocument) {
+        document.add_text(self.has, RUN);
     }
 
-    /// The term of what defines a number.
-    pub(crate) fn defining(&self, number: u64) -> Term {
-        Term::from_field_u64(self.defines, number)
+    /// The term of all documents of more than one record.
+    pub(crate) fn runs(&self) -> Term {
+        Term::from_field_text(self.has, RUN)
     }
 
     /// The term of all definitions of a kind.
@@ -172,20 +202,25 @@ impl Columns {
         let Some(column) = self.of(field) else {
             return;
         };
-        match field.kind() {
-            Kind::Text => {
-                values.extend(matches::texts(view, field).into_iter().map(|text| (column, Part::Text(text))));
+        match field {
+            Field::Id => {}
+            Field::Params => {
+                let mut tokens = String::new();
+                matches::texts(view, field).iter().for_each(|text| words::push_values(&mut tokens, text));
+                values.push((column, Part::Text(tokens)));
             }
-            Kind::Keyword | Kind::Person | Kind::Object => {
-                let texts = matches::strings(view, field);
-                values.extend(texts.map(|text| (column, Part::Text(text.to_owned()))));
-            }
-            Kind::Count | Kind::Duration => {
-                let value = view.get(field.name()).and_then(Value::as_u64).filter(|_| field != Field::Seq);
-                values.extend(value.map(|value| (column, Part::Number(value))));
-            }
-            Kind::Time => values.extend(matches::time(view).map(|at| (column, Part::Time(at)))),
-            Kind::Ip => values.extend(matches::ip(view).map(|ip| (column, Part::Ip(ip)))),
+            _ => match field.kind() {
+                Kind::Text | Kind::Keyword | Kind::Person | Kind::Object => {
+                    let texts = matches::strings(view, field);
+                    values.extend(texts.map(|text| (column, Part::Text(text.to_owned()))));
+                }
+                Kind::Count | Kind::Duration => {
+                    let value = view.get(field.name()).and_then(Value::as_u64);
+                    values.extend(value.map(|value| (column, Part::Number(value))));
+                }
+                Kind::Time => values.extend(matches::time(view).map(|at| (column, Part::Time(at)))),
+                Kind::Ip => values.extend(matches::ip(view).map(|ip| (column, Part::Ip(ip)))),
+            },
         }
     }
 }
@@ -219,17 +254,6 @@ impl Parts {
     }
 }
 
-/// The stored form of a view.
-pub(crate) fn encode(view: &View) -> Vec<u8> {
-    // Objects of strings, numbers and lists always have a text form.
-    serde_json::to_vec(view).unwrap_or_default()
-}
-
-/// The view in its stored form, if it is one.
-fn decode(bytes: &[u8]) -> Option<View> {
-    serde_json::from_slice(bytes).ok()
-}
-
 /// Issuer and subject as one word, in which neither can pass for a part of the other.
 pub(crate) fn owner_key(iss: &str, sub: &str) -> String {
     format!("{}:{iss}{sub}", iss.len())
@@ -246,6 +270,7 @@ pub(crate) fn tokenizers() -> TokenizerManager {
 
 fn text_options(field: Field) -> Option<TextOptions> {
     let cut = match field.kind() {
+        Kind::Text if field == Field::Params => Cut::Values,
         Kind::Text => {
             let indexing = TextFieldIndexing::default()
                 .set_tokenizer(Cut::Text.name())

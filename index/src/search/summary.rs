@@ -5,6 +5,7 @@
 //! Limits: [`MAX_BUCKETS`], [`MAX_TOP`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 use tantivy::collector::{Collector, SegmentCollector};
@@ -12,13 +13,17 @@ use tantivy::columnar::{Column, StrColumn};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocId, DocSet, Score, SegmentReader, TERMINATED};
 
+use super::deciding::Deciding;
 use super::dictionary::Kind;
+use super::facts::Facts as _;
 use super::field::Field;
-use super::lower::lower;
+use super::lower::{Asked, lower};
 use super::moment::Moment;
 use super::page::{Scope, Search, SearchError, Window, wanted};
+use super::position::Numbers;
 use super::query::Query;
 use super::schema::DEFINES;
+use super::tail::Held;
 use crate::record::Timestamp;
 
 /// Most bars of a histogram.
@@ -74,13 +79,13 @@ impl Search {
     ) -> Result<Histogram, SearchError> {
         let moment = self.moment();
         let wanted = wanted(query, scope, window);
-        let lowered = lower(self.columns(), &moment, &wanted)?;
-        let held = moment.remembered(&wanted, None).filter_map(|held| held.with_facts(|facts| facts.time()));
+        let held = moment.remembered(&wanted, None).filter_map(|held| held.facts().time());
         let held: Vec<i64> = held.collect();
+        let asked = Arc::new(lower(self.columns(), &moment, wanted)?);
         let (from, to) = match (window.from, window.to) {
             (Some(from), Some(to)) => (from.0, to.0),
             (from, to) => {
-                let extent = moment.searcher.search(&*lowered, &Extent)?;
+                let extent = each(&moment, &asked, Extent)?;
                 let all = extent.into_iter().chain(held.iter().map(|at| (*at, *at)));
                 let (first, last) = all.reduce(wider).unwrap_or((0, 0));
                 let from = from.map_or(first, |from| from.0);
@@ -92,7 +97,7 @@ impl Search {
         let step_us = width.div_ceil(buckets as u64).max(1);
         let bars = usize::try_from(width.div_ceil(step_us)).unwrap_or(0);
         let bars = Bars { from, step_us, bars };
-        let mut counts = moment.searcher.search(&*lowered, &bars)?;
+        let mut counts = each(&moment, &asked, bars)?;
         held.iter().for_each(|at| bars.add(&mut counts, *at));
         Ok(Histogram { from: Timestamp(from), to: Timestamp(to.max(from)), step_us, counts })
     }
@@ -111,13 +116,13 @@ impl Search {
         }
         let moment = self.moment();
         let wanted = wanted(query, scope, window);
-        let lowered = lower(self.columns(), &moment, &wanted)?;
-        let values = Values { fields: fields.to_vec() };
-        let (mut counted, references) = moment.searcher.search(&*lowered, &values)?;
+        let held: Vec<Held> = moment.remembered(&wanted, None).collect();
+        let asked = Arc::new(lower(self.columns(), &moment, wanted)?);
+        let (mut counted, references) = each(&moment, &asked, Values { fields: fields.to_vec() })?;
         self.add_shared(&moment, fields, &references, &mut counted)?;
-        for held in moment.remembered(&wanted, None) {
+        for held in held {
             for (field, counts) in fields.iter().zip(&mut counted) {
-                held.with_facts(|facts| facts.any_text(*field, &mut |value| count(counts, value)));
+                held.facts().any_text(*field, &mut |value| count_one(counts, value));
             }
         }
         let facets = fields.iter().zip(counted).map(|(field, counts)| {
@@ -130,46 +135,59 @@ impl Search {
     }
 }
 
-/// Collects into `state`, seeing the documents of one segment.
-struct Each<S, F> {
-    state: S,
-    see: F,
+/// How many records answer.
+pub(crate) fn count(moment: &Arc<Moment>, asked: &Arc<Asked>) -> Result<u64, SearchError> {
+    each(moment, asked, CountAll)
 }
 
-impl<S: Send + Clone + 'static, F: Fn(&mut S, DocId) + 'static> SegmentCollector for Each<S, F> {
-    type Fruit = S;
+/// What is to be learned of all records that answer.
+trait Learn: Send + Sync {
+    type Learned: Send + 'static;
+    /// What is learned of one segment.
+    type OfSegment: OfSegment<Learned = Self::Learned>;
 
-    fn collect(&mut self, doc: DocId, _score: Score) {
-        (self.see)(&mut self.state, doc);
-    }
+    fn segment(&self, segment: &SegmentReader) -> tantivy::Result<Self::OfSegment>;
 
-    fn harvest(self) -> S {
-        self.state
-    }
+    fn join(&self, learned: impl Iterator<Item = Self::Learned>) -> Self::Learned;
 }
 
-type See<S> = Each<S, Box<dyn Fn(&mut S, DocId)>>;
+trait OfSegment: 'static {
+    type Learned: Send + 'static;
 
-fn times(segment: &SegmentReader) -> tantivy::Result<Column<i64>> {
-    segment.fast_fields().i64(Field::Time.name())
+    /// Sees the records of a document that answer, as a set.
+    fn see(&mut self, numbers: &Numbers, doc: DocId, records: u64);
+
+    fn end(self) -> tantivy::Result<Self::Learned>;
 }
 
-/// The first and last time among the matches.
-struct Extent;
+/// Learns of all records that answer, of the segments in parallel.
+fn each<L: Learn>(moment: &Arc<Moment>, asked: &Arc<Asked>, learn: L) -> Result<L::Learned, SearchError> {
+    let all = Each { moment, asked, learn };
+    let learned = moment.searcher.search(&*asked.query, &all)??;
+    if asked.is_exhausted() { Err(SearchError::TooMany) } else { Ok(learned) }
+}
 
-impl Collector for Extent {
-    type Fruit = Option<(i64, i64)>;
-    type Child = See<Option<(i64, i64)>>;
+struct Each<'a, L> {
+    moment: &'a Arc<Moment>,
+    asked: &'a Arc<Asked>,
+    learn: L,
+}
 
-    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
-        let times = times(segment)?;
-        let see = move |extent: &mut Self::Fruit, doc| {
-            if let Some(at) = times.first(doc) {
-                let (first, last) = extent.unwrap_or((at, at));
-                *extent = Some((first.min(at), last.max(at)));
-            }
-        };
-        Ok(Each { state: None, see: Box::new(see) })
+struct EachOfSegment<S> {
+    moment: Arc<Moment>,
+    ordinal: u32,
+    deciding: Deciding,
+    learned: Result<S, SearchError>,
+}
+
+impl<L: Learn> Collector for Each<'_, L> {
+    type Fruit = Result<L::Learned, SearchError>;
+    type Child = EachOfSegment<L::OfSegment>;
+
+    fn for_segment(&self, ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
+        let moment = Arc::clone(self.moment);
+        let deciding = Deciding::new(Arc::clone(&moment), Arc::clone(self.asked), ordinal);
+        Ok(EachOfSegment { moment, ordinal, deciding, learned: Ok(self.learn.segment(segment)?) })
     }
 
     fn requires_scoring(&self) -> bool {
@@ -177,7 +195,91 @@ impl Collector for Extent {
     }
 
     fn merge_fruits(&self, fruits: Vec<Self::Fruit>) -> tantivy::Result<Self::Fruit> {
-        Ok(fruits.into_iter().flatten().reduce(wider))
+        let fruits = fruits.into_iter().collect::<Result<Vec<_>, _>>();
+        Ok(fruits.map(|fruits| self.learn.join(fruits.into_iter())))
+    }
+}
+
+impl<S: OfSegment> SegmentCollector for EachOfSegment<S> {
+    type Fruit = Result<S::Learned, SearchError>;
+
+    fn collect(&mut self, doc: DocId, _score: Score) {
+        let (Ok(learned), Some(numbers)) = (&mut self.learned, self.moment.numbers(self.ordinal)) else {
+            return;
+        };
+        match self.deciding.records(numbers, doc) {
+            Ok(0) => {}
+            Ok(records) => learned.see(numbers, doc, records),
+            Err(error) => self.learned = Err(error),
+        }
+    }
+
+    fn harvest(self) -> Self::Fruit {
+        Ok(self.learned?.end()?)
+    }
+}
+
+/// The values of the records of a set.
+fn of_records<T>(values: impl Iterator<Item = T>, records: u64) -> impl Iterator<Item = T> {
+    values
+        .take(u64::BITS as usize)
+        .enumerate()
+        .filter_map(move |(record, value)| (records >> record & 1 == 1).then_some(value))
+}
+
+struct CountAll;
+
+impl Learn for CountAll {
+    type Learned = u64;
+    type OfSegment = u64;
+
+    fn segment(&self, _: &SegmentReader) -> tantivy::Result<u64> {
+        Ok(0)
+    }
+
+    fn join(&self, learned: impl Iterator<Item = u64>) -> u64 {
+        learned.sum()
+    }
+}
+
+impl OfSegment for u64 {
+    type Learned = u64;
+
+    fn see(&mut self, _: &Numbers, _: DocId, records: u64) {
+        *self += u64::from(records.count_ones());
+    }
+
+    fn end(self) -> tantivy::Result<u64> {
+        Ok(self)
+    }
+}
+
+/// The first and last time among the matches.
+struct Extent;
+
+impl Learn for Extent {
+    type Learned = Option<(i64, i64)>;
+    type OfSegment = Option<(i64, i64)>;
+
+    fn segment(&self, _: &SegmentReader) -> tantivy::Result<Self::OfSegment> {
+        Ok(None)
+    }
+
+    fn join(&self, learned: impl Iterator<Item = Self::Learned>) -> Self::Learned {
+        learned.flatten().reduce(wider)
+    }
+}
+
+impl OfSegment for Option<(i64, i64)> {
+    type Learned = Option<(i64, i64)>;
+
+    fn see(&mut self, numbers: &Numbers, doc: DocId, records: u64) {
+        let times = of_records(numbers.times(doc), records).map(|at| (at, at));
+        *self = self.iter().copied().chain(times).reduce(wider);
+    }
+
+    fn end(self) -> tantivy::Result<Self::Learned> {
+        Ok(self)
     }
 }
 
@@ -201,36 +303,43 @@ impl Bars {
     }
 }
 
-impl Collector for Bars {
-    type Fruit = Vec<u64>;
-    type Child = See<Vec<u64>>;
+impl Learn for Bars {
+    type Learned = Vec<u64>;
+    type OfSegment = BarsOfSegment;
 
-    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
-        let times = times(segment)?;
-        let bars = *self;
-        let see = move |counts: &mut Vec<u64>, doc| {
-            times.first(doc).into_iter().for_each(|at| bars.add(counts, at));
-        };
-        Ok(Each { state: vec![0; self.bars], see: Box::new(see) })
+    fn segment(&self, _: &SegmentReader) -> tantivy::Result<BarsOfSegment> {
+        Ok(BarsOfSegment { bars: *self, counts: vec![0; self.bars] })
     }
 
-    fn requires_scoring(&self) -> bool {
-        false
+    fn join(&self, learned: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
+        learned.fold(vec![0; self.bars], |mut sum, counts| {
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            sum
+        })
+    }
+}
+
+struct BarsOfSegment {
+    bars: Bars,
+    counts: Vec<u64>,
+}
+
+impl OfSegment for BarsOfSegment {
+    type Learned = Vec<u64>;
+
+    fn see(&mut self, numbers: &Numbers, doc: DocId, records: u64) {
+        of_records(numbers.times(doc), records).for_each(|at| self.bars.add(&mut self.counts, at));
     }
 
-    fn merge_fruits(&self, fruits: Vec<Vec<u64>>) -> tantivy::Result<Vec<u64>> {
-        let mut sum = vec![0; self.bars];
-        for fruit in fruits {
-            sum.iter_mut().zip(fruit).for_each(|(sum, count)| *sum += count);
-        }
-        Ok(sum)
+    fn end(self) -> tantivy::Result<Vec<u64>> {
+        Ok(self.counts)
     }
 }
 
 type Counts = HashMap<String, u64>;
 
 /// Adds one; there are more to see.
-fn count(counts: &mut Counts, value: &str) -> bool {
+fn count_one(counts: &mut Counts, value: &str) -> bool {
     match counts.get_mut(value) {
         Some(count) => *count += 1,
         None => _ = counts.insert(value.to_owned(), 1),
@@ -259,24 +368,25 @@ struct ValuesOfSegment {
     references: References,
 }
 
-impl SegmentCollector for ValuesOfSegment {
-    type Fruit = std::io::Result<(Vec<Counts>, References)>;
+impl OfSegment for ValuesOfSegment {
+    type Learned = (Vec<Counts>, References);
 
-    fn collect(&mut self, doc: DocId, _score: Score) {
+    fn see(&mut self, _: &Numbers, doc: DocId, records: u64) {
+        let times = u64::from(records.count_ones());
         for (column, counts) in &mut self.columns {
             for value in column.iter().flat_map(|column| column.term_ords(doc)) {
-                *counts.entry(value).or_default() += 1;
+                *counts.entry(value).or_default() += times;
             }
         }
         for refers in &self.refers {
             let number = refers.values.get_val(doc);
             if number != 0 {
-                *self.references.entry(number).or_default() += 1;
+                *self.references.entry(number).or_default() += times;
             }
         }
     }
 
-    fn harvest(self) -> Self::Fruit {
+    fn end(self) -> tantivy::Result<Self::Learned> {
         let named = |(column, counts): (Option<StrColumn>, HashMap<u64, u64, FxBuildHasher>)| {
             let mut named = Counts::with_capacity(counts.len());
             for (value, count) in counts {
@@ -289,16 +399,16 @@ impl SegmentCollector for ValuesOfSegment {
             }
             Ok(named)
         };
-        let counts = self.columns.into_iter().map(named).collect::<std::io::Result<_>>()?;
+        let counts = self.columns.into_iter().map(named).collect::<tantivy::Result<_>>()?;
         Ok((counts, self.references))
     }
 }
 
-impl Collector for Values {
-    type Fruit = (Vec<Counts>, References);
-    type Child = ValuesOfSegment;
+impl Learn for Values {
+    type Learned = (Vec<Counts>, References);
+    type OfSegment = ValuesOfSegment;
 
-    fn for_segment(&self, _ordinal: u32, segment: &SegmentReader) -> tantivy::Result<ValuesOfSegment> {
+    fn segment(&self, segment: &SegmentReader) -> tantivy::Result<ValuesOfSegment> {
         let fast = segment.fast_fields();
         let column = |field: &Field| Ok((fast.str(field.name())?, HashMap::default()));
         Ok(ValuesOfSegment {
@@ -308,24 +418,16 @@ impl Collector for Values {
         })
     }
 
-    fn requires_scoring(&self) -> bool {
-        false
-    }
-
-    fn merge_fruits(
-        &self,
-        fruits: Vec<std::io::Result<(Vec<Counts>, References)>>,
-    ) -> tantivy::Result<Self::Fruit> {
+    fn join(&self, learned: impl Iterator<Item = Self::Learned>) -> Self::Learned {
         let mut sums = vec![Counts::new(); self.fields.len()];
         let mut references = References::default();
-        for fruit in fruits {
-            let (counted, referred) = fruit?;
+        for (counted, referred) in learned {
             for (sum, counts) in sums.iter_mut().zip(counted) {
                 counts.into_iter().for_each(|(name, count)| *sum.entry(name).or_default() += count);
             }
             referred.into_iter().for_each(|(number, count)| *references.entry(number).or_default() += count);
         }
-        Ok((sums, references))
+        (sums, references)
     }
 }
 

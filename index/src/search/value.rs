@@ -30,6 +30,10 @@ impl Raw {
             Some(head) => Raw { text: head.to_owned(), prefix: true, quoted: false },
         }
     }
+
+    fn starts_with_star(&self) -> bool {
+        self.text.starts_with('*') && self.text.len() > 1 && !self.quoted
+    }
 }
 
 /// How a value is compared.
@@ -106,6 +110,11 @@ pub(crate) fn leaf(
         Kind::Object => {
             object(&raw.text, raw.prefix).map(|(tail, prefix)| Leaf::Object { field, tail, prefix })
         }
+        Kind::Text if raw.starts_with_star() => match field {
+            Field::Sql => part(raw, &[Field::Sql]),
+            Field::Params => part(raw, &[Field::Params]),
+            _ => part(raw, &[Field::Error]),
+        },
         Kind::Text => match text(raw)? {
             Some(text) => Ok(Leaf::Text { field, text }),
             None => Err(Fault::new("there is no letter or digit to search for")),
@@ -122,6 +131,9 @@ pub(crate) fn leaf(
 
 /// The condition of a bare word or phrase; `None` if there is no letter or digit in it.
 pub(crate) fn free(raw: &Raw) -> Result<Option<Leaf>, Fault> {
+    if raw.starts_with_star() && raw.text.contains(char::is_alphanumeric) {
+        return part(raw, &[Field::Sql, Field::Params, Field::Error]).map(Some);
+    }
     let Some(text) = text(raw)? else {
         return Ok(None);
     };
@@ -132,6 +144,18 @@ pub(crate) fn free(raw: &Raw) -> Result<Option<Leaf>, Fault> {
         false => None,
     };
     Ok(Some(Leaf::Free { text, object }))
+}
+
+/// `*part*`: letters anywhere in a text.
+fn part(raw: &Raw, fields: &'static [Field]) -> Result<Leaf, Fault> {
+    let letters = raw.text.trim_start_matches('*');
+    if !raw.prefix || letters.contains('*') {
+        return Err(Fault::new("a * at the beginning needs one at the end, and none between: *part*"));
+    }
+    if !letters.contains(char::is_alphanumeric) {
+        return Err(Fault::new("there is no letter or digit to search for"));
+    }
+    Ok(Leaf::Part { fields, letters: words::folded(letters) })
 }
 
 fn keyword(field: Field, name: &str, raw: &Raw) -> Result<Leaf, Fault> {

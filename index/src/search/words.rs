@@ -5,6 +5,9 @@
 //! `orderitems_2` at the position of its first word; and the compound `public.orderitems_2` at the
 //! position of its first word. So an e-mail address, a UUID or a token is found whole, in part, and
 //! by its beginning. Nothing is dropped for being long, up to [`MAX_WORD`].
+//!
+//! Of the values of a record only the smallest words are indexed, and where capitals split a part of a
+//! name, that part ([`push_values`]): names and compounds are put together again from the record.
 
 use std::collections::BTreeSet;
 
@@ -95,6 +98,85 @@ pub(crate) fn person(name: &str) -> Vec<String> {
     }
 }
 
+/// Between the words that [`push_values`] makes.
+const NEXT_WORD: char = '\0';
+/// Between the words of one record and those of the next.
+pub(crate) const NEXT_RECORD: char = '\n';
+/// Stands in front of a part of a name that capitals split: it is no word of its own.
+pub(crate) const PART: char = '.';
+/// The word of a value without words.
+pub(crate) const EMPTY: &str = "-";
+
+/// Adds the words under which a value is found, in the form that [`Cut::Values`] takes.
+pub(crate) fn push_values(out: &mut String, value: &str) {
+    let start = out.len();
+    for compound in compounds(head(value, MAX_TEXT)) {
+        for name in compound.split(joins).filter(|name| !name.is_empty()) {
+            for part in name.split(NAME_PARTS).filter(|part| !part.is_empty()) {
+                push_part(out, name, part);
+            }
+        }
+    }
+    if out.len() == start {
+        out.push_str(EMPTY);
+        out.push(NEXT_WORD);
+    }
+}
+
+fn push_part(out: &mut String, name: &str, part: &str) {
+    let mut push = |mark: Option<char>, word: &str| {
+        if word.len() <= MAX_WORD {
+            out.extend(mark);
+            push_folded(out, word);
+            out.push(NEXT_WORD);
+        }
+    };
+    let mut words = 0;
+    capitals(part, |word| {
+        words += 1;
+        push(None, word);
+    });
+    if words > 1 {
+        push((name.len() > part.len()).then_some(PART), part);
+    }
+}
+
+/// What separates the parts of a name.
+const NAME_PARTS: [char; 2] = ['_', '$'];
+
+/// The parts of names and compounds, of a text that is one; as [`push_values`] writes them.
+pub(crate) fn parts(whole: &str) -> Vec<String> {
+    let parts = whole.split(|c: char| joins(c) || NAME_PARTS.contains(&c));
+    parts.filter(|part| !part.is_empty()).map(folded).collect()
+}
+
+/// Lower-case, and one form for letters that have two.
+pub(crate) fn folded(word: &str) -> String {
+    let mut out = String::with_capacity(word.len());
+    push_folded(&mut out, word);
+    out
+}
+
+fn push_folded(out: &mut String, word: &str) {
+    let start = out.len();
+    push_lower(out, word);
+    if !word.is_ascii() && out[start..].contains('ς') {
+        let one = out[start..].replace('ς', "σ");
+        out.truncate(start);
+        out.push_str(&one);
+    }
+}
+
+/// Whether a character can be a part of a word or a name.
+pub(crate) fn continues_name(c: char) -> bool {
+    in_name(c)
+}
+
+/// Whether a text has a character that only joins names.
+pub(crate) fn is_joined(text: &str) -> bool {
+    text.contains(joins)
+}
+
 fn head(text: &str, limit: usize) -> &str {
     let mut end = text.len().min(limit);
     while !text.is_char_boundary(end) {
@@ -133,7 +215,7 @@ fn cut_compound(compound: &str, position: &mut usize, take: &mut impl Take) {
 fn cut_name(name: &str, position: &mut usize, take: &mut impl Take) {
     let first = *position;
     let mut longest = 0;
-    for part in name.split(['_', '$']).filter(|part| !part.is_empty()) {
+    for part in name.split(NAME_PARTS).filter(|part| !part.is_empty()) {
         capitals(part, |word| {
             give(take, word, *position, Size::Smallest);
             *position += 1;
@@ -200,10 +282,12 @@ pub(crate) enum Cut {
     Person,
     /// [`tails`].
     Tails,
+    /// What [`push_values`] wrote, the words of each record at its position.
+    Values,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Cut; 4] = [Cut::Text, Cut::Keyword, Cut::Person, Cut::Tails];
+    pub(crate) const ALL: [Cut; 5] = [Cut::Text, Cut::Keyword, Cut::Person, Cut::Tails, Cut::Values];
 
     /// The name under which Tantivy knows it. Part of the index's format.
     pub(crate) const fn name(self) -> &'static str {
@@ -212,6 +296,7 @@ impl Cut {
             Cut::Keyword => "pgw_keyword",
             Cut::Person => "pgw_person",
             Cut::Tails => "pgw_tails",
+            Cut::Values => "pgw_values",
         }
     }
 
@@ -222,12 +307,18 @@ impl Cut {
             Cut::Keyword => out.push(text, 0),
             Cut::Person => person(text).iter().for_each(|form| out.push(form, 0)),
             Cut::Tails => tails(text).iter().for_each(|form| out.push(form, 0)),
+            Cut::Values => {
+                for (position, record) in text.split(NEXT_RECORD).enumerate() {
+                    let words = record.split(NEXT_WORD).filter(|word| !word.is_empty());
+                    words.for_each(|word| out.push_as_is(word, position));
+                }
+            }
         }
     }
 }
 
 /// A set of fields. Its text is one term of the index, which costs far less than one for each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Fields(u64);
 
 const _: () = assert!(Field::ALL.len() <= u64::BITS as usize, "a set of fields is one number");
@@ -277,6 +368,11 @@ impl Pieces {
 
     fn push(&mut self, word: &str, position: usize) {
         push_lower(&mut self.text, word);
+        self.words.push((position, self.text.len()));
+    }
+
+    fn push_as_is(&mut self, word: &str, position: usize) {
+        self.text.push_str(word);
         self.words.push((position, self.text.len()));
     }
 }

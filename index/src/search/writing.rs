@@ -7,22 +7,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tantivy::index::SegmentId;
+use tantivy::indexer::UserOperation;
 use tantivy::{FutureResult, IndexReader, IndexWriter, Searcher, SegmentMeta, TantivyDocument, TantivyError};
 
-use super::draft::Drafts;
+use super::document::Documents;
 use super::indexer::IndexError;
 use super::merge::{self, Piece};
 use super::position::{Among, Numbers};
-use super::schema::Columns;
 use super::state::State;
-use super::tail::{Held, Kept};
+use super::tail::Held;
+
+/// Documents handed to Tantivy's thread at one time.
+const TOGETHER: usize = 64;
 
 /// What writes: one for each index.
 pub(crate) struct Pen {
     writer: IndexWriter<TantivyDocument>,
     reader: IndexReader,
-    drafts: Drafts,
-    columns: Arc<Columns>,
+    documents: Documents,
     /// The lock is for the compiler: what is within may not be shared between threads.
     merging: Option<Mutex<FutureResult<Option<SegmentMeta>>>>,
 }
@@ -31,17 +33,9 @@ impl Pen {
     pub(crate) fn new(
         writer: IndexWriter<TantivyDocument>,
         reader: IndexReader,
-        drafts: Drafts,
-        columns: Arc<Columns>,
+        documents: Documents,
     ) -> Pen {
-        Pen { writer, reader, drafts, columns, merging: None }
-    }
-
-    fn document(&mut self, held: &Held) -> TantivyDocument {
-        match &*held.kept {
-            Kept::Draft(draft) => self.drafts.document(held.seq, draft),
-            Kept::Stored(view) => self.columns.document(held.seq, view),
-        }
+        Pen { writer, reader, documents, merging: None }
     }
 
     /// Joins neighbours if enough of them have gathered, in the background, one merge at a time.
@@ -99,13 +93,18 @@ impl Writing {
             pen.writer.delete_query(Box::new(Among(Arc::new(replaced))))?;
         }
         for held in &held {
-            let document = pen.document(held);
-            pen.writer.add_document(document)?;
-            for definition in pen.drafts.dictionary().take() {
-                pen.writer.add_document(definition)?;
-            }
+            pen.documents.add(held.seq, &held.draft);
         }
-        state.number = pen.drafts.dictionary().next();
+        let mut documents = pen.documents.take().map(UserOperation::Add);
+        loop {
+            // Handing over costs as much as a small document.
+            let some: Vec<_> = documents.by_ref().take(TOGETHER).collect();
+            if some.is_empty() {
+                break;
+            }
+            pen.writer.run(some)?;
+        }
+        state.number = pen.documents.dictionary.next();
         let mut commit = pen.writer.prepare_commit()?;
         commit.set_payload(&state.to_text());
         commit.commit()?;

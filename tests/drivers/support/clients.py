@@ -4,12 +4,14 @@ A client opens its connections at once, reads a word over each of them and ends.
 shows, follows the link, and runs it again if it gave up meanwhile.
 """
 
+import concurrent.futures
 import os
 import pathlib
+import secrets
 import sys
 from typing import NamedTuple
 
-from .gateway import PASSWORD_PROMPT, Gateway, link_and_code
+from .gateway import PASSWORD_PROMPT, Api, Gateway, link_and_code
 from .libpq import POSTGRES_18
 from .processes import HOST, ROOT, watch
 from .provider import Browser
@@ -17,6 +19,9 @@ from .provider import Browser
 HERE = ROOT / "tests" / "drivers" / "clients"
 JDBC = pathlib.Path("/usr/share/java/postgresql.jar")
 TRIES_MAX = 2
+AT_ONCE_MAX = 8
+PERSON = "ann"
+ROLE = "app_write"
 
 # How the person learned of the link.
 AT_ONCE = "link and code at once"
@@ -99,6 +104,9 @@ CLIENTS = [
 ]
 
 
+PSQL = CLIENTS[0]
+
+
 class Seen(NamedTuple):
     """What a person saw of one use of a client."""
 
@@ -145,3 +153,39 @@ def how_shown(output: str, tries: int) -> str:
     if "then connect again" not in output:
         return AT_ONCE
     return BY_LOG if tries == 1 else BY_ERROR
+
+
+class Matrix(NamedTuple):
+    """What all clients did, by name of the client and mode: the words that they read, and what their user saw."""
+
+    gateway: Gateway
+    auditor: Api
+    words: dict[tuple[str, str], str]
+    seen: dict[tuple[str, str], Seen]
+    passwords: list[str]
+    asked: int
+
+
+def passwords(client: Client, token: str) -> list[tuple[str, str]]:
+    """What a client logs in with, one after the other, by the mode that its records will name."""
+    ways = [("pairing", secrets.token_urlsafe(32)), ("token", token)]
+    return [("device", ""), *ways] if client is PSQL else ways
+
+
+def try_all(gateway: Gateway) -> Matrix:
+    """Every client in every way, several at a time."""
+    token, auditor = gateway.provider.id_token(PERSON), gateway.api("carol")
+    before = gateway.provider.approvals_asked()
+    words, seen, used = {}, {}, []
+
+    def try_one(client: Client) -> None:
+        for mode, password in passwords(client, token):
+            key = (client.name, mode)
+            words[key] = "w" + secrets.token_hex(8)
+            used.append(password)
+            seen[key] = use(client, gateway, ROLE, password, PERSON, words[key])
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE_MAX) as pool:
+        failed = [task.exception() for task in [pool.submit(try_one, client) for client in CLIENTS]]
+    assert not any(failed), "\n".join(str(error) for error in failed if error)
+    return Matrix(gateway, auditor, words, seen, [each for each in used if each], gateway.provider.approvals_asked() - before)

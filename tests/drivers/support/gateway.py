@@ -63,11 +63,11 @@ class Gateway:
     """`pgwitness run --config FILE` between a cluster and a provider.
 
     `settings` adds to or replaces the tables of the configuration, by their name; `upstream` stands for the only one.
-    `role_map` and `login` are lists of tables.
+    `role_map`, `login` and `service` are lists of tables. `verbosity` is what it says on its standard error.
     """
 
     def __init__(self, folder: pathlib.Path, cluster: Cluster, provider: Provider, role_map: list[dict] = ROLE_MAP,
-                 login: list[dict] = (), **settings: dict):
+                 login: list[dict] = (), service: list[dict] = (), verbosity: str | None = None, **settings: dict):
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.provider = provider
@@ -93,7 +93,8 @@ class Gateway:
         credentials = [{"role": role, "password_file": cluster.password_file(role)} for role in cluster.passwords]
         upstream = {"name": "main", "url": f"postgres://{HOST}:{cluster.port}", "sslmode": "disable",
                     "credentials": credentials, **more}
-        self._write(tables, {"upstream": [upstream], "role_map": role_map, "login": login})
+        self._write(tables, {"upstream": [upstream], "role_map": role_map, "login": login, "service": service})
+        self._environment = {**os.environ, **({"PGWITNESS_LOG": verbosity} if verbosity else {})}
 
     def _write(self, tables: dict, lists: dict) -> None:
         lines = []
@@ -108,7 +109,7 @@ class Gateway:
 
     def start(self) -> "Gateway":
         self._child = Child([str(program()), "run", "--config", str(self.config)], self.folder / "gateway.out",
-                            cwd=self.folder)
+                            cwd=self.folder, env=self._environment)
         until("the gateway to listen", self._serves, START_SECONDS_MAX)
         return self
 
@@ -256,7 +257,7 @@ class Api:
 
     def __init__(self, url: str, token: str):
         self.url = url
-        self._token = token
+        self.token = token
 
     def get(self, path: str, **parameters) -> dict:
         status, body = self.try_get(path, **parameters)
@@ -268,8 +269,8 @@ class Api:
         given = {key: value for key, value in parameters.items() if value is not None}
         query = f"?{urllib.parse.urlencode(given)}" if given else ""
         request = urllib.request.Request(f"{self.url}/api/v1{path}{query}")
-        if self._token:
-            request.add_header("Authorization", f"Bearer {self._token}")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
         try:
             with urllib.request.urlopen(request, timeout=API_SECONDS_MAX) as answer:
                 return answer.status, answer.read().decode()

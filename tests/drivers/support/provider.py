@@ -157,6 +157,21 @@ class Provider:
     def reset(self) -> None:
         self._call("POST", "/reset")
 
+    def disable(self, person: str) -> None:
+        self._call("POST", "/person", {"name": person})
+
+    def regroup(self, person: str, groups: list[str]) -> None:
+        self._call("POST", "/person", {"name": person, "groups": groups})
+
+    def confidential(self) -> tuple[str, str]:
+        """The client that proves itself by a secret: its id and the secret."""
+        given = self._call("GET", "/confidential")
+        return given["id"], given["secret"]
+
+    def secrets(self) -> list[str]:
+        """Every code and token that was given out, ever."""
+        return self._call("GET", "/secrets")
+
     def rotate(self) -> None:
         self._call("POST", "/rotate")
 

@@ -84,8 +84,8 @@ fn a_damaged_index_is_built_again_and_other_files_are_left_alone() {
         match damage {
             "version" => {
                 let text = String::from_utf8(content).unwrap();
-                assert!(text.contains(r#"\"version\":4"#), "{text}");
-                fs::write(&file, text.replace(r#"\"version\":4"#, r#"\"version\":0"#)).unwrap();
+                assert!(text.contains(r#"\"version\":5"#), "{text}");
+                fs::write(&file, text.replace(r#"\"version\":5"#, r#"\"version\":0"#)).unwrap();
             }
             _ => fs::write(&file, &content[..content.len() / 2]).unwrap(),
         }

@@ -185,6 +185,25 @@ fn words_are_found_in_text_parameters_errors_and_names() {
 }
 
 #[test]
+fn letters_between_stars_are_found_anywhere_in_a_text() {
+    check("sql:*mai*", &[1, 3]);
+    check("*ail,*", &[1]);
+    check("*w.mail@exam*", &[3]);
+    check("params:*o'h*", &[1]);
+    check("params:*ea*", &[3]);
+    check("error:*obnic*", &[4]);
+    check("*robnicat*", &[4]);
+    check("sql:*tpri*", &[2]);
+    check("*456789abc*", &[5]);
+    check("*eyJzdWIiOiJhbm4iLCJhdWQ*", &[5]);
+    check("-*e*", &[6]);
+    check("(*mail* or *obnic*) user:ann", &[1, 3]);
+    refuse("sql:*mail", "*mail", "needs one at the end", None);
+    refuse("params:*--*", "*--*", "no letter or digit", None);
+    refuse("*a*b*", "*a*b*", "none between", None);
+}
+
+#[test]
 fn numbers_durations_times_and_networks_have_ranges() {
     check("rows:10", &[1]);
     check("rows>=10k", &[2]);

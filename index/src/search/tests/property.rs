@@ -121,6 +121,52 @@ fn ends() -> impl Strategy<Value = Option<Completion>> {
     }))
 }
 
+/// Statements of one kind in one session, each with values of its own.
+fn burst() -> impl Strategy<Value = Vec<(Record, Option<Completion>)>> {
+    let value =
+        || prop_oneof![text(), select(&["", "-", "a", "b", "fooBar_x", "ΑΣ.b"][..]).prop_map(str::to_owned)];
+    let one = (value(), value(), 0..50u64, 0..100i64, prop::option::weighted(0.9, 0..30_000u64));
+    let shape = (text(), select(USERS), 0..3u8);
+    (shape, prop::collection::vec(one, 1..12)).prop_map(|((begins, user, kind), all)| {
+        let shape = Arc::new(super::support::shape("SELECT", &["public.users"], &[]));
+        let who = Arc::new(who(user));
+        let each = all.into_iter().map(|(a, b, number, second, rows)| {
+            let mut record = statement(0, user, "", Shape::clone(&shape));
+            (record.who, record.shape) = (Arc::clone(&who), Some(Arc::clone(&shape)));
+            record.time.0 += second * SECOND;
+            record.id = uuid::Uuid::from_u128(
+                ((record.time.0 / 1_000) as u128) << 80 | 0x7000_8000_0000_0000_0000 | u128::from(number),
+            );
+            let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+            let sql = match kind {
+                0 => format!("{begins} {} from {} limit {number}-{number}", quoted(&a), quoted(&b)),
+                1 => format!("{begins} $1{} {number}", quoted(&a)),
+                _ => format!("{begins} users"),
+            };
+            record.sql = Some(Sql::Once(sql.into_bytes().into()));
+            record.params = match kind {
+                0 => Vec::new(),
+                _ => vec![Param::Text(b), Param::Null, Param::Int(i64::try_from(number).unwrap())],
+            };
+            let ended = Completion { rows, ..Completion::new(Outcome::Ok, TxnOutcome::Committed) };
+            (record, Some(ended))
+        });
+        each.collect()
+    })
+}
+
+/// Records, among them many that differ in little.
+fn traffic() -> impl Strategy<Value = Vec<(Record, Option<Completion>)>> {
+    let one = (record(), ends()).prop_map(|one| vec![one]);
+    let together = (burst(), burst()).prop_map(|(one, other)| {
+        let longer = one.len().max(other.len());
+        (0..longer)
+            .flat_map(|at| one.get(at).into_iter().chain(other.get(at)).cloned().collect::<Vec<_>>())
+            .collect()
+    });
+    prop::collection::vec(prop_oneof![3 => one, 1 => together], 1..30).prop_map(|all| all.concat())
+}
+
 /// All that answers, page by page.
 fn pages(search: &Search, text: &str, limit: usize) -> Vec<u64> {
     let mut found = Vec::new();
@@ -170,6 +216,11 @@ fn condition() -> impl Strategy<Value = String> {
     prop_oneof![
         words(),
         words().prop_map(|word| format!("{word}*")),
+        (
+            select(&["", "sql:", "params:", "error:"][..]),
+            select(&["e", "er", "us", "r_i", "b", "2", "-b", "oba", "σ", "É", "x.o", "limit 1"][..])
+        )
+            .prop_map(|(field, part)| format!("{field}*{}*", part.replace(' ', "_"))),
         (words(), words()).prop_map(|(a, b)| format!("\"{a} {b}\"")),
         (words(), words()).prop_map(|(a, b)| format!("\"{a} {b}\"*")),
         (select(&["sql", "params", "error"][..]), text())
@@ -238,8 +289,9 @@ proptest! {
 
     #[test]
     fn all_answers_are_those_of_the_plain_reading_wherever_the_records_are(
-        records in prop::collection::vec((record(), ends()), 1..60),
+        records in traffic(),
         acts in prop::collection::vec(select(&["", "step", "begin", "finish", "commit"][..]), 10),
+        together in select(&[7, 64][..]),
         texts in prop::collection::vec(queries(), 60),
         limit in 1..20usize,
     ) {
@@ -247,7 +299,7 @@ proptest! {
         let (mut indexer, search) = place.open();
         let mut writing = None;
         let mut running: Vec<Entry> = Vec::new();
-        for (some, act) in records.chunks(7).zip(acts.iter().cycle()) {
+        for (some, act) in records.chunks(together).zip(acts.iter().cycle()) {
             let first = place.append(some.iter().map(|(record, _)| started(record)).collect::<Vec<Entry>>());
             let ends = some.iter().zip(first.0..).filter(|((record, _), _)| record.done.is_none());
             running.extend(ends.filter_map(|((_, end), seq)| {
