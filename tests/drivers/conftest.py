@@ -91,7 +91,8 @@ def own_gateway(ground, request, cluster, provider):
 def matrix(ground, cluster, running_provider) -> Matrix:
     """Every client logged in, in every way, through a gateway of its own that says all it can."""
     running_provider.reset()
-    gateway = Gateway(ground / "clients", cluster, running_provider, verbosity="trace").start()
+    # A debug build takes its time for so many SCRAM logins at the database.
+    gateway = Gateway(ground / "clients", cluster, running_provider, verbosity="trace", limits={"connect_timeout": "60s"}).start()
     try:
         yield try_all(gateway)
         assert gateway.alive(), f"the gateway ended:\n{gateway.said()}"

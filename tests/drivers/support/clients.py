@@ -7,6 +7,7 @@ shows, follows the link, and runs it again if it gave up meanwhile.
 import concurrent.futures
 import os
 import pathlib
+import re
 import secrets
 import sys
 from typing import NamedTuple
@@ -22,6 +23,9 @@ TRIES_MAX = 2
 AT_ONCE_MAX = 8
 PERSON = "ann"
 ROLE = "app_write"
+
+# The first that a person is told.
+TOLD = re.compile(r"to log in, open \S+ and [^\n]*?\b[A-Z0-9]{4}-[A-Z0-9]{4}\b(, then connect again)?")
 
 # How the person learned of the link.
 AT_ONCE = "link and code at once"
@@ -146,11 +150,11 @@ def use(client: Client, gateway: Gateway, user: str, password: str, approver: st
 
 
 def how_shown(output: str, tries: int) -> str:
-    """By the gateway's own words: those of a notice end otherwise than those of an error."""
-    told = link_and_code(output)
+    """By the gateway's own words: its error says what to do then, its notice does not."""
+    told = TOLD.search(output)
     if not told:
         return NOTHING
-    if "then connect again" not in output:
+    if not told.group(1):
         return AT_ONCE
     return BY_LOG if tries == 1 else BY_ERROR
 
