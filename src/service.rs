@@ -24,10 +24,10 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::clock;
-use crate::config::{ClientCertificates, Config, TlsFiles, TlsVersion};
+use crate::config::{ClientCertificates, Config, ListenTls, TlsFiles, TlsVersion};
 use crate::gateway::{self, Approver, Gateway, Workers};
 use crate::http::{self, Api, Reach, Witness};
-use crate::identity::{MintedTokens, Pairings, Provider, Services, Whose};
+use crate::identity::{Keeping, KeptFault, Logins, MintedTokens, Pairings, Provider, Services, Whose};
 use crate::indexing::{Forgetting, Indexing};
 use crate::proving::{Anchors, Proofs, Proving};
 use crate::recorder::{Recorder, RecorderThread};
@@ -36,6 +36,9 @@ use crate::tls::{Door, Entrance, TlsError};
 
 /// Beyond the drain of sessions, everything else gets this long.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
+/// In the journal's folder: paired secrets and minted tokens, as hashes.
+const LOGINS_FILE: &str = "logins";
 
 /// Settlements of one entry.
 const SETTLE_CHUNK: usize = 100_000;
@@ -115,29 +118,30 @@ impl Service {
         let anchoring = anchoring(&config, &proofs, &tracker, &stop)?;
         let (indexing, search) = Indexing::start(&config.index, storage.clone())?;
         let (retaining, desk) = retaining(&config, (storage, newest), &recorder, &proofs, &indexing)?;
-        let provider = provider_of(&config)?;
-        let minted = MintedTokens::new();
-        let pairings = Pairings::new(tracker.clone(), stop.clone());
+        let Ways { logins, pairings, minted, services, keeping } = ways(&config, &recorder, &tracker, &stop)?;
+        let provider = logins.provider().clone();
         let drain_timeout = config.limits.drain_timeout;
-        let services = Services::new(&config.services, config.oidc.session_max_age)?;
         let gateway = Gateway::new(gateway::Parts {
             config: config.clone(),
             recorder: recorder.clone(),
-            provider: provider.clone(),
-            pairings,
+            logins: logins.clone(),
+            pairings: pairings.clone(),
             minted: minted.clone(),
             services,
             approver,
             tracker: tracker.clone(),
             stop: stop.clone(),
         })?;
-        let witness = Arc::new(House::of(&recorder, &gateway, &proofs, desk));
+        let postgres = postgres_door(&config, &doors.postgres)?;
+        let witness = Arc::new(House::of(&recorder, &gateway, &proofs, (keeping, postgres, desk)));
         let public_url = public_url(&config, &doors.http)?;
         let reach = if is_plain_loopback(&public_url) { Reach::PlainLoopback } else { Reach::Https };
         let api = Api::new(http::Parts {
             search,
             provider: provider.clone(),
+            approvals: logins.page().cloned(),
             minted: minted.clone(),
+            pairings,
             access: config.access.clone(),
             public_url,
             reach,
@@ -239,7 +243,7 @@ fn serve_page(
 
 fn provider_of(config: &Config) -> anyhow::Result<Provider> {
     Ok(Provider::new(config.oidc.clone())?
-        .with_pending_limit(config.limits.max_pending_logins)
+        .with_pending_limit(config.limits.max_pending_logins.0)
         .with_workloads(&config.workloads)?)
 }
 
@@ -365,17 +369,96 @@ fn is_plain_loopback(url: &Url) -> bool {
     url.scheme() == "http" && loopback
 }
 
+/// The ways in.
+struct Ways {
+    logins: Logins,
+    pairings: Pairings,
+    minted: MintedTokens,
+    services: Services,
+    keeping: Arc<Keeping>,
+}
+
+/// Opens the ways in: what the provider, the configuration and the last process know.
+fn ways(
+    config: &Config,
+    recorder: &Recorder,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ways> {
+    let logins =
+        Logins::new(provider_of(config)?, config.http.public_url.as_ref(), config.limits.max_pending_logins);
+    let minted = MintedTokens::new();
+    let pairings = Pairings::new(tracker.clone(), stop.clone());
+    let keeping = keeping(config, &pairings, &minted, recorder)?;
+    tracker.spawn(keeping.clone().run(stop.clone()));
+    let services = Services::new(&config.services, config.oidc.session_max_age)?;
+    Ok(Ways { logins, pairings, minted, services, keeping })
+}
+
+/// What opens sessions after a restart. What cannot be trusted is told in log and record, and opens nothing.
+fn keeping(
+    config: &Config,
+    pairings: &Pairings,
+    minted: &MintedTokens,
+    recorder: &Recorder,
+) -> anyhow::Result<Arc<Keeping>> {
+    let file = config.log.dir.join(LOGINS_FILE);
+    let (keeping, read) = Keeping::open(file, pairings, minted);
+    if let Err(fault) = read {
+        let file = keeping.file().display();
+        tracing::error!(%fault, %file, "kept logins cannot be trusted: they are over, everybody approves anew");
+        recorder.note(kept_refused(&fault)).context("could not record that kept logins are over")?;
+    }
+    keeping.save().with_context(|| format!("could not write {}", keeping.file().display()))?;
+    Ok(Arc::new(keeping))
+}
+
+fn kept_refused(fault: &KeptFault) -> Record {
+    let time = clock::now();
+    let mut done = Completion::new(Outcome::Error, TxnOutcome::None);
+    done.error = format!("the file that kept them cannot be trusted: {fault}");
+    Record {
+        id: clock::new_id(time),
+        time,
+        event: Event::LoginRevoked,
+        who: Arc::new(Who::default()),
+        sql: None,
+        shape: None,
+        params: Vec::new(),
+        detail: "ended all paired secrets and minted tokens from before the start".into(),
+        done: Some(done),
+    }
+}
+
+/// How a PostgreSQL client reaches us: the port, and whether with TLS.
+fn postgres_door(config: &Config, door: &TcpListener) -> anyhow::Result<Value> {
+    let tls = match config.listen.tls {
+        ListenTls::Off => "off",
+        ListenTls::Allow(_) => "allow",
+        ListenTls::Require(_) => "require",
+    };
+    Ok(json!({ "port": door.local_addr()?.port(), "tls": tls }))
+}
+
 /// What the API sees of the gateway.
 struct House {
     recorder: Recorder,
     gateway: Arc<Gateway>,
     proofs: Proofs,
+    keeping: Arc<Keeping>,
+    postgres: Value,
     desk: Desk,
 }
 
 impl House {
-    fn of(recorder: &Recorder, gateway: &Arc<Gateway>, proofs: &Proofs, desk: Desk) -> Self {
-        Self { recorder: recorder.clone(), gateway: Arc::clone(gateway), proofs: proofs.clone(), desk }
+    fn of(
+        recorder: &Recorder,
+        gateway: &Arc<Gateway>,
+        proofs: &Proofs,
+        (keeping, postgres, desk): (Arc<Keeping>, Value, Desk),
+    ) -> Self {
+        let (recorder, gateway, proofs) = (recorder.clone(), Arc::clone(gateway), proofs.clone());
+        Self { recorder, gateway, proofs, keeping, postgres, desk }
     }
 }
 
@@ -409,6 +492,7 @@ impl Witness for House {
             "sessions": self.gateway.live_sessions().list().len(),
             "accuracy": self.gateway.accuracy(),
             "proof": self.proofs.status(),
+            "postgres": self.postgres,
             "retention": self.desk.status(),
         })
     }
@@ -436,7 +520,7 @@ impl Witness for House {
             let who = &live.who;
             json!({
                 "session": who.session, "user": who.user, "role": who.role, "db": who.db,
-                "upstream": who.upstream, "ip": who.ip, "app": who.app, "pid": live.pid,
+                "upstream": who.upstream, "ip": who.ip, "app": who.app, "device": who.device, "pid": live.pid,
                 "sub": who.sub, "iss": who.iss, "login": who.login,
                 "since": format_time(live.since), "since_us": live.since.0,
             })
@@ -446,5 +530,9 @@ impl Witness for House {
 
     fn end(&self, whose: &Whose) -> usize {
         self.gateway.end_sessions(whose)
+    }
+
+    fn keep(&self) -> Result<(), String> {
+        self.keeping.save().map_err(|error| error.to_string())
     }
 }

@@ -435,7 +435,7 @@ fn own_uid() -> u32 {
 }
 
 /// Writes a file that only its owner reads, whole or not at all, in a folder of the same kind.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("the path has no folder"))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     own_folder(dir)?;

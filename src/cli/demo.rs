@@ -12,6 +12,7 @@ use clap::Args;
 use pgwitness_index::record::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -25,7 +26,7 @@ use crate::config::{
     TlsVersion, Upstream,
 };
 use crate::demo::postgres::{self, PrivatePostgres};
-use crate::demo::provider::{DemoProvider, Person};
+use crate::demo::provider::{ApproveError, DemoProvider, Person};
 use crate::demo::seed;
 use crate::demo::shop::{self, Shop};
 use crate::gateway::Approver;
@@ -100,10 +101,13 @@ struct Host {
     always: bool,
     /// While the sample queries run, their logins are approved.
     seeding: AtomicBool,
+    tracker: TaskTracker,
 }
 
 impl Approver for Host {
-    fn approve(&self, user_code: &str, startup_user: &str) {
+    fn approve(&self, link: &str, user_code: &str, startup_user: &str) {
+        // So that whoever has the code alone (`pgwitness approve`) finds the page.
+        self.provider.point(user_code, link);
         if !self.always && !self.seeding.load(Ordering::Acquire) {
             return;
         }
@@ -112,27 +116,36 @@ impl Approver for Host {
             .iter()
             .find(|person| person.roles.contains(&startup_user))
             .map_or(startup_user, |person| person.email);
-        let approved = self
-            .provider
-            .approve(user_code, person)
-            .or_else(|_| self.provider.approve(user_code, shop::people().first().map_or("", |p| p.email)));
-        if let Err(error) = approved {
-            tracing::warn!(%error, "could not approve a login of the demo");
-        }
+        let (provider, code, person) = (self.provider.clone(), user_code.to_owned(), person.to_owned());
+        self.tracker.spawn(async move {
+            let mut approved = provider.approve_anywhere(&code, &person).await.map(|_| ());
+            if let (Err(ApproveError::NoSuchPerson { .. }), Some(first)) = (&approved, shop::people().first())
+            {
+                approved = provider.approve_anywhere(&code, first.email).await.map(|_| ());
+            }
+            if let Err(error) = approved {
+                tracing::warn!(%error, "could not approve a login of the demo");
+            }
+        });
     }
 }
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let stopped = stop_signals()?;
+    let (serves, starting) = oneshot::channel();
+    let mut demo = std::pin::pin!(demo(args, serves));
     tokio::select! {
+        ended = &mut demo => return ended,
         // A demo that is stopped while it starts takes its private server with it.
-        () = stopped => Ok(ExitCode::SUCCESS),
-        ended = demo(args) => ended,
+        () = stopped => return Ok(ExitCode::SUCCESS),
+        _ = starting => {}
     }
+    // From here on it ends in order: whoever still wrote into its folder could keep that from being removed.
+    demo.await
 }
 
-async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    let stopped = stop_signals()?;
+async fn demo(args: DemoArgs, serves: oneshot::Sender<()>) -> anyhow::Result<ExitCode> {
+    let mut stopped = std::pin::pin!(stop_signals()?);
     let behind = match &args.upstream {
         Some(url) => given_upstream(url)?,
         None => private_postgres().await?,
@@ -151,17 +164,24 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         provider: provider.clone(),
         always: args.auto_approve || args.exec.is_some(),
         seeding: AtomicBool::new(false),
+        tracker: tracker.clone(),
     });
     let running = Running::start(&args, behind, place, doors, &provider, host, stop.clone()).await?;
-    let seeds = running.seed(&args).await;
-    let code = match (seeds, &args.exec) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Some(sql)) => running.exec(sql).await,
-        (Ok(()), None) => {
-            running.announce(&args)?;
-            stopped.await;
-            Ok(ExitCode::SUCCESS)
+    // Nobody listens any more if it was stopped at this moment.
+    let _ = serves.send(());
+    let used = async {
+        running.seed(&args).await?;
+        match &args.exec {
+            Some(sql) => running.exec(sql).await,
+            None => {
+                running.announce(&args)?;
+                std::future::pending().await
+            }
         }
+    };
+    let code = tokio::select! {
+        code = used => code,
+        () = &mut stopped => Ok(ExitCode::SUCCESS),
     };
     running.stop().await;
     tracker.close();
@@ -233,7 +253,12 @@ impl Running {
             login: Vec::new(),
             services: Vec::new(),
             workloads: Vec::new(),
-            limits: Limits { drain_timeout: Duration::from_secs(3), ..Limits::default() },
+            limits: Limits {
+                drain_timeout: Duration::from_secs(3),
+                // All clients of the demo have one address.
+                max_pending_logins: (1000, 1000),
+                ..Limits::default()
+            },
         };
         let journal = config.log.dir.clone();
         let service = Service::start(config, doors, Some(host.clone()), stop).await?;
@@ -283,7 +308,7 @@ impl Running {
         let mut page = self.http.clone();
         page.query_pairs_mut().append_pair("q", SAMPLE_QUERY);
         let mut out = String::new();
-        out += "\nconnect (open the link that it shows, and be Ann):\n";
+        out += "\nconnect (open the link that it shows, type its code, and be Ann):\n";
         out += &format!("  psql \"host={ip} port={port} dbname={database} user={user}\"\n");
         out += "search (sign in as Carol, the auditor; or as anybody, to see one's own):\n";
         out += &format!("  {page}\n  {own} search '{SAMPLE_QUERY}'\n");

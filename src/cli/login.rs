@@ -1,7 +1,8 @@
 //! `pgwitness login`, `logout`, `whoami`: who we are at a gateway, and remembering it.
 //!
-//! The login is a device login at the gateway's identity provider, named by the gateway itself; the
-//! provider's token is kept for this user alone and sent to that gateway only.
+//! The login is one at the gateway's identity provider, named by the gateway itself: in a browser on this machine, else
+//! by link and code. With the provider's token the gateway gives out one of its own, which alone is kept, for this user
+//! alone, and sent to that gateway only. Logging out ends it there.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,12 +12,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use url::Url;
 
 use super::client::{
     Client, ClientError, Connection, Credentials, finish, http, is_private, unreachable, whole,
 };
+use super::loopback::{self, Brought, Loopback};
 use super::table::{cell, json_pretty, printable};
 use crate::config::Secret;
 
@@ -29,10 +33,18 @@ const INTERVAL_MAX: Duration = Duration::from_secs(60);
 const CODE_LIFE_MAX: Duration = Duration::from_secs(1800);
 /// A token that does not say when it ends is kept this long.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// Asked for of the gateway's token, which ends with the login in any case.
+const LOGIN_LIFE: Duration = Duration::from_secs(12 * 3600);
 
 /// `pgwitness login`
 #[derive(Debug, Args)]
 pub struct LoginArgs {
+    /// Log in with a browser on this machine [default: if there seems to be one]
+    #[arg(long, conflicts_with = "device")]
+    pub browser: bool,
+    /// Log in by link and code, with a browser anywhere
+    #[arg(long)]
+    pub device: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: Connection,
@@ -53,13 +65,14 @@ pub struct WhoamiArgs {
     pub connection: Connection,
 }
 
-/// Logs in by link and code, and remembers it.
+/// Logs in, and remembers it.
 pub async fn run(args: LoginArgs) -> anyhow::Result<ExitCode> {
     Ok(finish(login(&args).await))
 }
 
 /// Forgets the stored login.
 pub async fn run_logout(_args: LogoutArgs) -> anyhow::Result<ExitCode> {
+    end_stored().await;
     let forgotten = Credentials::remove().map_err(ClientError::local("remove the stored login"));
     Ok(finish(forgotten.map(|()| {
         eprintln!("logged out on this machine");
@@ -87,11 +100,22 @@ async fn whoami(args: &WhoamiArgs) -> Result<ExitCode, ClientError> {
 
 async fn login(args: &LoginArgs) -> Result<ExitCode, ClientError> {
     let base = Client::address(&args.connection)?;
-    let credentials = obtain(base, |link, code| {
-        eprintln!("Open {link}");
-        eprintln!("and approve the code {code}");
-    })
-    .await?;
+    let credentials = if args.browser || (!args.device && loopback::is_likely()) {
+        obtain_by_browser(base, |url| {
+            if !loopback::show(url) {
+                eprintln!("no browser could be started");
+            }
+            eprintln!("If no browser opens, open {url}");
+        })
+        .await?
+    } else {
+        obtain(base, |link, code| {
+            eprintln!("Open {link}");
+            eprintln!("and approve the code {code}");
+        })
+        .await?
+    };
+    let credentials = exchanged(credentials).await?;
     let path = credentials.write().map_err(ClientError::local("store the login"))?;
     eprintln!("Logged in to {} as {}. Stored in {}", credentials.url, credentials.user, path.display());
     Ok(ExitCode::SUCCESS)
@@ -105,6 +129,59 @@ pub(super) async fn obtain(base: Url, show: impl FnOnce(&str, &str)) -> Result<C
     let link = device.verification_uri_complete.as_deref().unwrap_or(&device.verification_uri);
     show(&printable(link), &printable(&device.user_code));
     let tokens = provider.wait(&device).await?;
+    known(base, tokens).await
+}
+
+/// Logs in at a gateway's provider by a browser on this machine; `open` gets where it must go.
+pub(super) async fn obtain_by_browser(
+    base: Url,
+    open: impl FnOnce(&Url),
+) -> Result<Credentials, ClientError> {
+    let gateway = Client::new(base.clone(), None)?;
+    let provider = Provider::of(&gateway).await?;
+    let endpoint = provider.authorize.clone().ok_or_else(|| {
+        ClientError::Unreachable(
+            "the identity provider offers no login in a browser. Try: pgwitness login --device".into(),
+        )
+    })?;
+    let loopback = Loopback::open().await?;
+    open(&loopback.address(&endpoint, &provider.client_id, &provider.scope));
+    let brought = loopback.wait(&provider.issuer).await?;
+    let tokens = provider.exchange(&brought).await?;
+    known(base, tokens).await
+}
+
+/// A token of the gateway's own in place of the provider's.
+async fn exchanged(credentials: Credentials) -> Result<Credentials, ClientError> {
+    let client = Client::new(credentials.url.clone(), Some(Secret::new(credentials.token)))?;
+    let wish = json!({ "life": LOGIN_LIFE.as_secs(), "name": "pgwitness login" });
+    let given = client.post("/api/v1/tokens", &wish).await?;
+    let token = given["token"]
+        .as_str()
+        .ok_or_else(|| ClientError::Unreachable(format!("{} gave out no token", credentials.url)))?;
+    let expires = moment(&given["expires"]).unwrap_or(credentials.expires);
+    Ok(Credentials { token: token.to_owned(), expires, ..credentials })
+}
+
+/// Ends the stored token at its gateway, if that can be reached: it would end by itself.
+async fn end_stored() {
+    let Ok(Some(stored)) = Credentials::read() else { return };
+    let Some(id) = stored.token.strip_prefix("pgw_").and_then(|rest| rest.split('_').next()) else { return };
+    let path = format!("/api/v1/logins/{id}/revoke");
+    let Ok(client) = Client::new(stored.url.clone(), Some(Secret::new(stored.token.clone()))) else { return };
+    if let Err(error) = client.post(&path, &json!({})).await {
+        eprintln!("the token could not be ended at {}: {error}", stored.url);
+    }
+}
+
+/// Seconds since 1970 of a time as the API writes it.
+pub(super) fn moment(value: &Value) -> Option<u64> {
+    let time = OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp()).ok()
+}
+
+/// Who the provider's tokens make us at the gateway.
+async fn known(base: Url, tokens: Tokens) -> Result<Credentials, ClientError> {
     // Which of the two the gateway takes depends on the audience it is set up for.
     let mut refusal = None;
     for token in [tokens.id_token, tokens.access_token].into_iter().flatten() {
@@ -125,14 +202,20 @@ fn remembered(url: Url, token: String, me: &Value) -> Credentials {
 
 /// When a token says it ends. Only to know when to ask for a new one: it is not verified here.
 fn expiry(token: &str) -> Option<u64> {
-    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Value>(&claims).ok()?.get("exp")?.as_u64()
+    claims(token)?.get("exp")?.as_u64()
+}
+
+/// What a token says, not verified.
+fn claims(token: &str) -> Option<Value> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?).ok()
 }
 
 /// The gateway's identity provider, as this client sees it.
 struct Provider {
     http: reqwest::Client,
-    device: Url,
+    issuer: String,
+    device: Option<Url>,
+    authorize: Option<Url>,
     token: Url,
     client_id: String,
     scope: String,
@@ -142,6 +225,7 @@ struct Provider {
 struct Metadata {
     issuer: String,
     device_authorization_endpoint: Option<Url>,
+    authorization_endpoint: Option<Url>,
     token_endpoint: Url,
 }
 
@@ -184,23 +268,58 @@ impl Provider {
                 "the provider at {address} calls itself by another name"
             )));
         }
-        let device = metadata.device_authorization_endpoint.ok_or_else(|| {
-            ClientError::Unreachable(
-                "the identity provider offers no device login. Set PGWITNESS_TOKEN".into(),
-            )
-        })?;
-        Ok(Self { http, device: safe(device)?, token: safe(metadata.token_endpoint)?, client_id, scope })
+        let Metadata { issuer, device_authorization_endpoint, authorization_endpoint, token_endpoint } =
+            metadata;
+        let device = device_authorization_endpoint.map(safe).transpose()?;
+        let authorize = authorization_endpoint.map(safe).transpose()?;
+        Ok(Self { http, issuer, device, authorize, token: safe(token_endpoint)?, client_id, scope })
     }
 
     async fn begin(&self) -> Result<Device, ClientError> {
         let form = [("client_id", self.client_id.as_str()), ("scope", self.scope.as_str())];
-        let answer = self.http.post(self.device.clone()).form(&form).send().await;
-        let answer = answer.map_err(|error| unreachable(&self.device, &error))?;
+        let device = self.device.as_ref().ok_or_else(|| {
+            ClientError::Unreachable(
+                "the identity provider offers no device login. Try --browser, or set PGWITNESS_TOKEN".into(),
+            )
+        })?;
+        let answer = self.http.post(device.clone()).form(&form).send().await;
+        let answer = answer.map_err(|error| unreachable(device, &error))?;
         let body: Value = serde_json::from_slice(&whole(answer).await?).unwrap_or(Value::Null);
         let said = reason(&body);
         serde_json::from_value(body).map_err(|_| {
             ClientError::Unreachable(format!("the identity provider did not begin a login: {said}"))
         })
+    }
+
+    /// Turns what the browser brought into tokens.
+    async fn exchange(&self, brought: &Brought) -> Result<Tokens, ClientError> {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", brought.code.as_str()),
+            ("redirect_uri", brought.redirect.as_str()),
+            ("code_verifier", brought.verifier.as_str()),
+            ("client_id", self.client_id.as_str()),
+        ];
+        let answer = self.http.post(self.token.clone()).form(&form).send().await;
+        let answer = answer.map_err(|error| unreachable(&self.token, &error))?;
+        let status = answer.status();
+        let body: Value = serde_json::from_slice(&whole(answer).await?).unwrap_or(Value::Null);
+        if !status.is_success() {
+            let why = reason(&body);
+            return Err(ClientError::Unauthenticated(format!(
+                "the identity provider ended the login: {why}"
+            )));
+        }
+        let tokens: Tokens = serde_json::from_value(body)
+            .map_err(|_| ClientError::Unreachable("the identity provider gave no token".into()))?;
+        // The signature is the gateway's to check; that it is the answer to our question, only we can.
+        let ours =
+            |token: &String| claims(token).is_some_and(|claims| claims["nonce"] == brought.nonce.as_str());
+        if !tokens.id_token.as_ref().is_some_and(ours) {
+            let why = "the identity provider answered another login (nonce)".to_owned();
+            return Err(ClientError::Unauthenticated(why));
+        }
+        Ok(tokens)
     }
 
     /// Polls until the login ends in one way or another.

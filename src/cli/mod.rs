@@ -8,6 +8,7 @@ pub mod access;
 mod approve;
 pub mod client;
 mod config;
+mod connect_info;
 mod database;
 #[cfg(feature = "demo")]
 mod demo;
@@ -16,6 +17,8 @@ mod explain;
 pub mod export;
 mod index;
 pub mod login;
+mod logins;
+mod loopback;
 pub mod play;
 mod proof;
 mod run;
@@ -24,6 +27,7 @@ pub mod show;
 mod status;
 mod table;
 pub mod tail;
+mod token;
 mod verify;
 pub mod who;
 
@@ -62,6 +66,12 @@ enum Command {
     Logout(login::LogoutArgs),
     /// Who am I, and what may I read
     Whoami(login::WhoamiArgs),
+    /// Make a short-lived password for programs
+    Token(token::TokenArgs),
+    /// How programs connect: URI, service file, JDBC, Django
+    ConnectInfo(connect_info::ConnectInfoArgs),
+    /// What opens sessions without a prompt: paired secrets and tokens
+    Logins(logins::LoginsArgs),
     /// Approve a login of the demo
     #[cfg(feature = "demo")]
     Approve(approve::ApproveArgs),
@@ -135,6 +145,9 @@ async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Login(args) => login::run(args).await,
         Command::Logout(args) => login::run_logout(args).await,
         Command::Whoami(args) => login::run_whoami(args).await,
+        Command::Token(args) => token::run(args).await,
+        Command::ConnectInfo(args) => connect_info::run(args).await,
+        Command::Logins(args) => logins::run(args).await,
         #[cfg(feature = "demo")]
         Command::Approve(args) => approve::run(args).await,
         Command::Search(args) => search::run(args).await,

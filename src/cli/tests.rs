@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::client::{Client, ClientError};
-use super::login::obtain;
+use super::login::{obtain, obtain_by_browser};
 use super::search::{Question, Range};
 use crate::config::Secret;
 use crate::http::tests::{ANA, House, MARIA};
@@ -26,6 +26,52 @@ async fn a_login_by_link_and_code_is_one_that_the_gateway_knows() {
     assert_eq!((credentials.user.as_str(), &credentials.url), (MARIA, &house.url));
     let client = Client::new(credentials.url, Some(Secret::new(credentials.token))).unwrap();
     assert_eq!(client.get("/api/v1/me", &[]).await.unwrap()["user"], MARIA);
+}
+
+/// A person's browser, sent somewhere: signs in at the provider, and comes back to where that leads.
+async fn browse(house: &House, url: &url::Url, who: &str) -> reqwest::Response {
+    let mut form: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    form.push(("user".into(), who.into()));
+    let post = house.http.post(format!("{}/authorize", house.provider.issuer())).form(&form);
+    let led = post.send().await.unwrap().headers()["location"].to_str().unwrap().to_owned();
+    house.http.get(led).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_login_by_a_browser_on_this_machine_comes_back_to_loopback_and_is_one_that_the_gateway_knows() {
+    let house = House::open().await;
+    let (sender, sent) = tokio::sync::oneshot::channel();
+    let login = obtain_by_browser(house.url.clone(), |url| sender.send(url.clone()).unwrap());
+    let person = async {
+        let url = sent.await.unwrap();
+        let said = |name: &str| url.query_pairs().find(|(known, _)| known == name).unwrap().1.into_owned();
+        assert_eq!(said("code_challenge_method"), "S256");
+        let back: url::Url = said("redirect_uri").parse().unwrap();
+        assert_eq!((back.host_str(), back.path()), (Some("127.0.0.1"), "/auth/callback"));
+        // Others who find the port get nothing, and end nothing.
+        for path in ["/", "/auth/callback?code=x", "/auth/callback?code=x&state=guessed"] {
+            assert_eq!(
+                house.http.get(back.join(path).unwrap()).send().await.unwrap().status(),
+                404,
+                "{path}"
+            );
+        }
+        let shown = browse(&house, &url, MARIA).await;
+        assert_eq!(shown.status(), 200);
+        assert!(shown.text().await.unwrap().contains("Go back to the terminal"));
+    };
+    let (credentials, ()) = tokio::join!(login, person);
+    assert_eq!(credentials.unwrap().user, MARIA);
+}
+
+#[tokio::test]
+async fn a_login_that_the_person_denies_in_the_browser_ends_and_says_so() {
+    let house = House::open().await;
+    let (sender, sent) = tokio::sync::oneshot::channel();
+    let login = obtain_by_browser(house.url.clone(), |url| sender.send(url.clone()).unwrap());
+    let person = async { browse(&house, &sent.await.unwrap(), "nobody").await.status() };
+    let (denied, _) = tokio::join!(login, person);
+    assert!(matches!(denied, Err(ClientError::Unauthenticated(why)) if why.contains("access_denied")));
 }
 
 #[tokio::test]

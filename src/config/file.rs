@@ -152,6 +152,7 @@ struct LimitsTable {
     max_pipeline: Option<usize>,
     relay_threads: Option<NonZeroUsize>,
     max_pending_logins: Option<usize>,
+    max_pending_logins_of_address: Option<usize>,
     login_failures: Option<u32>,
     login_failures_of_address: Option<u32>,
     connect_timeout: Option<String>,
@@ -539,7 +540,10 @@ impl Reading {
             ),
             max_pipeline: table.max_pipeline.unwrap_or(default.max_pipeline),
             relay_threads: table.relay_threads.unwrap_or(default.relay_threads),
-            max_pending_logins: table.max_pending_logins.unwrap_or(default.max_pending_logins),
+            max_pending_logins: (
+                table.max_pending_logins.unwrap_or(default.max_pending_logins.0),
+                table.max_pending_logins_of_address.unwrap_or(default.max_pending_logins.1),
+            ),
             login_failures: (
                 table.login_failures.unwrap_or(default.login_failures.0).max(1),
                 table.login_failures_of_address.unwrap_or(default.login_failures.1).max(1),

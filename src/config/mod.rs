@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use url::Url;
 
 pub use label::AppLabel;
+pub(crate) use quantity::duration;
 
 /// A secret that never shows itself in logs or errors.
 #[derive(Clone, PartialEq, Eq)]
@@ -520,8 +521,8 @@ pub struct Limits {
     pub max_statement_memory: usize,
     /// Executions in flight in one session.
     pub max_pipeline: usize,
-    /// Logins waiting for approval, in all.
-    pub max_pending_logins: usize,
+    /// Logins waiting for approval, in all and of one address.
+    pub max_pending_logins: (usize, usize),
     /// So many failed logins of one user from one address within 15 minutes lock it out, and so many of one address.
     pub login_failures: (u32, u32),
     /// Threads that carry sessions.
@@ -545,7 +546,7 @@ impl Default for Limits {
             max_statements: 100_000,
             max_statement_memory: 256 << 20,
             max_pipeline: 100_000,
-            max_pending_logins: 1000,
+            max_pending_logins: (1000, 50),
             login_failures: (5, 100),
             relay_threads: half_of_the_processors(),
             connect_timeout: Duration::from_secs(10),

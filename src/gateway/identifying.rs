@@ -14,8 +14,8 @@ use super::startup::{Accepted, Turned};
 use super::wanted;
 use crate::config::{LoginMode, Secret};
 use crate::identity::{
-    ACKNOWLEDGED, Channel, DeviceLogin, Exchange, Grant, LoginError, OAUTHBEARER, PairingEntry, Principal,
-    ScramError, read_bearer,
+    ACKNOWLEDGED, Asked, Certificate, Channel, Exchange, Grant, LoginError, OAUTHBEARER, Opens, PairingEntry,
+    PendingLogin, Principal, ScramError, Wanted, inert, read_bearer,
 };
 use crate::tls::certificate;
 
@@ -67,7 +67,21 @@ impl Accepted {
             self.who.auth.push(own("tls_subject", subject));
             self.who.auth.push(own("tls_sha256", certificate::fingerprint(&shown)));
         }
+        self.who.device = self.asked(Opens::Connection).machine().id_for(&principal);
         Ok(principal)
+    }
+
+    /// What whoever approves is shown of the client.
+    fn asked(&self, opens: Opens) -> Asked {
+        let shown = self.stream.peer_certificate();
+        let certificate = shown.as_deref().map(|shown| Certificate {
+            subject: certificate::subject(shown).unwrap_or_default(),
+            sha256: certificate::fingerprint(shown),
+        });
+        Asked::from(self.address)
+            .saying(&self.wanted.app, &self.wanted.user, &self.wanted.database)
+            .showing(certificate)
+            .opening(opens)
     }
 
     /// Whether the rule takes this kind of password.
@@ -244,11 +258,10 @@ impl Accepted {
     }
 
     async fn device_login(&mut self) -> Result<Principal, Turned> {
-        let login = self.gateway.provider.start_device().await?;
+        let login = self.gateway.logins.begin(self.asked(Opens::Connection)).await?;
         self.prompt(&login, true).await?;
-        let provider = self.gateway.provider.clone();
         let patience = self.patience(&login);
-        match self.wait_for(&login, patience, provider.wait_device(&login)).await? {
+        match self.wait_for(&login, patience, login.wait()).await? {
             Some(principal) => Ok(principal),
             None if self.wanted.is_patient() => {
                 Err(Turned::fatal(Event::LoginExpired, "28000", "login failed: it was not approved in time"))
@@ -265,8 +278,9 @@ impl Accepted {
 
     async fn paired_login(&mut self, secret: &Secret) -> Result<Principal, Turned> {
         let gateway = self.gateway.clone();
-        let (user, database) = (&self.wanted.user, &self.wanted.database);
-        let entry = gateway.pairings.enter(secret, user, database, &gateway.provider).await?;
+        let wanted = Wanted { user: &self.wanted.user, database: &self.wanted.database };
+        let asked = self.asked(Opens::Secret);
+        let entry = gateway.pairings.enter(secret, wanted, asked, &gateway.logins).await?;
         let mut waiter = match entry {
             PairingEntry::Approved(principal) => return Ok(principal),
             PairingEntry::Waiting(waiter) => waiter,
@@ -280,16 +294,17 @@ impl Accepted {
                 Event::LoginExpired,
                 "28000",
                 format!(
-                    "to log in, open {} and approve the code {}, then connect again with the same password",
+                    "to log in, open {} and {} the code {}, then connect again with the same password",
                     login.link(),
-                    login.user_code
+                    if login.link_holds_code() { "approve" } else { "enter" },
+                    login.user_code()
                 ),
             )),
         }
     }
 
-    fn patience(&self, login: &DeviceLogin) -> Instant {
-        let life = login.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+    fn patience(&self, login: &PendingLogin) -> Instant {
+        let life = login.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
         let code_ends = Instant::now() + life;
         if self.wanted.is_patient() {
             self.deadline.min(code_ends)
@@ -299,28 +314,30 @@ impl Accepted {
     }
 
     /// Shows link and code, records that they were shown, and lets the demo approve by itself.
-    async fn prompt(&mut self, login: &DeviceLogin, is_first: bool) -> Result<(), Turned> {
+    async fn prompt(&mut self, login: &PendingLogin, is_first: bool) -> Result<(), Turned> {
         if is_first {
             self.note(Event::LoginPrompted, Outcome::Ok, self.wanted.user.clone(), String::new())?;
         }
         self.show(login).await?;
         if let (true, Some(approver)) = (is_first, &self.gateway.approver) {
-            approver.approve(&login.user_code, &self.wanted.user);
+            approver.approve(login.link(), login.user_code(), &self.wanted.user);
         }
         Ok(())
     }
 
-    async fn show(&mut self, login: &DeviceLogin) -> Result<(), Turned> {
+    async fn show(&mut self, login: &PendingLogin) -> Result<(), Turned> {
         let app = if self.wanted.app.is_empty() { "a program" } else { &self.wanted.app };
         let hint = format!(
             "Asked by {app} from {} for {} in database {}. Approve only if that is you.",
-            self.who.ip, self.wanted.user, self.wanted.database
+            self.who.ip,
+            inert(&self.wanted.user),
+            inert(&self.wanted.database)
         );
-        let link = login.link();
-        let text = if login.verification_uri_complete.is_some() {
-            format!("to log in, open {link} and check that it shows the code {}", login.user_code)
+        let (link, code) = (login.link(), login.user_code());
+        let text = if login.link_holds_code() {
+            format!("to log in, open {link} and check that it shows the code {code}")
         } else {
-            format!("to log in, open {link} and enter the code {}", login.user_code)
+            format!("to log in, open {link} and enter the code {code}")
         };
         let mut out = BytesMut::new();
         Say::new(Severity::Warning, "01000", text).hint(hint).encode(&mut out);
@@ -330,7 +347,7 @@ impl Accepted {
     /// Waits for the approval, the client's leaving, or the end of patience (`None`); reminds.
     async fn wait_for(
         &mut self,
-        login: &DeviceLogin,
+        login: &PendingLogin,
         until: Instant,
         approval: impl Future<Output = Result<Principal, LoginError>>,
     ) -> Result<Option<Principal>, Turned> {

@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{Config, ListenTls, LoginRule, RoleMapping};
-use crate::identity::{MintedTokens, Pairings, Principal, Provider, Services, Whose};
+use crate::identity::{Logins, MintedTokens, Pairings, Principal, Provider, Services, Whose};
 use crate::recorder::Recorder;
 use crate::tls::{self, Door, Entrance, TlsError};
 use accuracy::Accuracy;
@@ -67,6 +67,7 @@ pub struct Gateway {
     config: Config,
     recorder: Recorder,
     provider: Provider,
+    logins: Logins,
     pairings: Pairings,
     minted: MintedTokens,
     services: Services,
@@ -89,8 +90,8 @@ pub struct Gateway {
 
 /// Approves device logins in place of a person (the demo's `--auto-approve`).
 pub trait Approver: Send + Sync {
-    /// Approves the login with this code for whoever the startup message named.
-    fn approve(&self, user_code: &str, startup_user: &str);
+    /// Approves the login with this link and code for whoever the startup message named.
+    fn approve(&self, link: &str, user_code: &str, startup_user: &str);
 }
 
 impl std::fmt::Debug for Gateway {
@@ -105,8 +106,8 @@ pub struct Parts {
     pub config: Config,
     /// The gate to the journal.
     pub recorder: Recorder,
-    /// The identity provider.
-    pub provider: Provider,
+    /// How logins by link and code begin.
+    pub logins: Logins,
     /// Paired secrets.
     pub pairings: Pairings,
     /// Tokens minted here.
@@ -127,7 +128,7 @@ impl Gateway {
     /// # Errors
     /// TLS files that cannot be used.
     pub fn new(parts: Parts) -> Result<Arc<Self>, TlsError> {
-        let Parts { config, recorder, provider, pairings, minted, services, approver, tracker, stop } = parts;
+        let Parts { config, recorder, logins, pairings, minted, services, approver, tracker, stop } = parts;
         let tls = match &config.listen.tls {
             ListenTls::Off => None,
             ListenTls::Allow(files) | ListenTls::Require(files) => Some(Entrance::open(Door {
@@ -150,7 +151,8 @@ impl Gateway {
             places: Semaphore::new(config.listen.max_clients.min(Semaphore::MAX_PERMITS)),
             config,
             recorder,
-            provider,
+            provider: logins.provider().clone(),
+            logins,
             pairings,
             minted,
             services,

@@ -137,6 +137,8 @@ async fn ask(gateway: &Weak<Gateway>, mut principal: Principal) {
             None => return,
             Some(Ok(now)) => {
                 away_since = None;
+                gateway.pairings.renewed(&now);
+                gateway.minted.renewed(&now);
                 if now.groups() != principal.groups() || now.user() != principal.user() {
                     gateway.changed(&now);
                 }

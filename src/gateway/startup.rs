@@ -57,8 +57,18 @@ pub(super) struct Turned {
     event: Event,
     pub(super) outcome: Outcome,
     reason: String,
-    /// It counts as a failed login of this user from this address.
-    pub(super) counts: bool,
+    kind: Kind,
+}
+
+/// How a refusal is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Not at all.
+    Plain,
+    /// As a failed login of this user from this address.
+    Guess,
+    /// With others of its kind, in few records: a bound was reached, and goes on being reached.
+    Storm,
 }
 
 /// Serves a connection from its first byte to its last.
@@ -187,7 +197,7 @@ impl Turned {
     pub(super) fn fatal(event: Event, code: &'static str, message: impl Into<String>) -> Self {
         let say = Say::new(Severity::Fatal, code, message);
         let reason = say.message.clone();
-        Self { event, outcome: Outcome::Denied, reason, say: Some(Box::new(say)), counts: false }
+        Self { event, outcome: Outcome::Denied, reason, say: Some(Box::new(say)), kind: Kind::Plain }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -197,7 +207,7 @@ impl Turned {
 
     /// A failure that may be a guess.
     pub(super) fn counted(mut self) -> Self {
-        self.counts = true;
+        self.kind = Kind::Guess;
         self
     }
 
@@ -207,7 +217,7 @@ impl Turned {
             event: Event::LoginFailed,
             outcome: Outcome::Canceled,
             reason: "the client left before the login was done".into(),
-            counts: false,
+            kind: Kind::Plain,
         }
     }
 }
@@ -216,9 +226,14 @@ impl From<LoginError> for Turned {
     fn from(error: LoginError) -> Self {
         tracing::info!(%error, "login failed");
         let event = Event::from_word(error.event().as_str()).unwrap_or(Event::LoginFailed);
-        let mut turned = Self::fatal(event, "28000", format!("login failed: {}", error.client_text()));
+        let code = if matches!(error, LoginError::TooMany { .. }) { "53300" } else { "28000" };
+        let mut turned = Self::fatal(event, code, format!("login failed: {}", error.client_text()));
         turned.reason = error.to_string();
-        turned.counts = error.is_clients_fault();
+        turned.kind = match error {
+            LoginError::TooMany { .. } => Kind::Storm,
+            _ if error.is_clients_fault() => Kind::Guess,
+            _ => Kind::Plain,
+        };
         turned
     }
 }
@@ -253,7 +268,7 @@ impl Accepted {
 
     async fn turn_away(&mut self, turned: Turned) {
         let who = Arc::new(self.who.clone());
-        if turned.counts {
+        if turned.kind == Kind::Guess {
             let locked = self.gateway.lockout.failed(&self.wanted.user, self.address, Instant::now());
             if let Some(lock) = locked {
                 let why = format!("too many failed logins: locked for {} s", lock.as_secs());
@@ -261,7 +276,12 @@ impl Accepted {
                 self.gateway.note(Event::LoginLocked, Outcome::Denied, &who, self.wanted.user.clone(), why);
             }
         }
-        self.gateway.note(turned.event, turned.outcome, &who, self.wanted.user.clone(), turned.reason);
+        if turned.kind == Kind::Storm {
+            let ip = self.who.ip.clone();
+            self.gateway.refuse(turned.event, ip, self.wanted.user.clone(), turned.reason);
+        } else {
+            self.gateway.note(turned.event, turned.outcome, &who, self.wanted.user.clone(), turned.reason);
+        }
         if let Some(say) = turned.say {
             tell(&mut self.stream, &say).await;
         }
@@ -356,7 +376,7 @@ impl Accepted {
                     event: Event::SessionStart,
                     outcome: Outcome::Error,
                     reason,
-                    counts: false,
+                    kind: Kind::Plain,
                 })
             }
             Err(error) => {

@@ -275,7 +275,8 @@ async fn status(State(api): State<Arc<Api>>, _caller: Caller, RawQuery(query): R
 /// RFC 9728, so that a client finds the provider; the client id is ours to add.
 async fn resource(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(json!({
-        "resource": api.public_url,
+        // As its owner writes it: without a slash that says nothing.
+        "resource": api.public_url.as_str().trim_end_matches('/'),
         "authorization_servers": [api.provider.config().issuer],
         "bearer_methods_supported": ["header"],
         "scopes_supported": api.provider.config().scopes,
@@ -299,7 +300,7 @@ pub(super) async fn searching<T: Send + 'static>(
 
 /// Runs a search off the runtime's threads; its place is free again when the work has ended, not
 /// when the client has gone.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     api: &Arc<Api>,
     work: impl FnOnce(&Api) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {

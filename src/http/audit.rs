@@ -96,6 +96,17 @@ pub(super) fn deed(event: Event, caller: &Caller, detail: String, done: Completi
     entry(event, who_of(&caller.principal, &caller.ip, &caller.agent), detail, done)
 }
 
+/// The record of what a person did in a browser without being signed in to the page; `from` is its address and name.
+pub(super) fn of_browser(
+    event: Event,
+    principal: &Principal,
+    from: (&str, &str),
+    detail: String,
+    done: Completion,
+) -> Record {
+    entry(event, who_of(principal, from.0, from.1), detail, done)
+}
+
 /// The record of a browser's sign-in.
 pub(super) fn signed_in(principal: &Principal, ip: &str, agent: &str) -> Record {
     let done = Completion::new(Outcome::Ok, TxnOutcome::None);

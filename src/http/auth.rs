@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pgwitness_index::search::Scope;
@@ -154,6 +154,21 @@ pub(super) fn session_cookie(reach: Reach) -> &'static str {
         Reach::Https => "__Host-pgwitness",
         Reach::PlainLoopback => "pgwitness_demo",
     }
+}
+
+/// Tells who is not known where to log in (RFC 9728, 5.1; RFC 6750, 3).
+pub(super) async fn challenge(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let had_token = request.headers().contains_key(header::AUTHORIZATION);
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let base = api.public_url.as_str().trim_end_matches('/');
+        let error = if had_token { "error=\"invalid_token\", " } else { "" };
+        let text = format!("Bearer {error}resource_metadata=\"{base}/.well-known/oauth-protected-resource\"");
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+    response
 }
 
 /// On plain loopback, answers only to loopback names: a foreign name that resolves to us is

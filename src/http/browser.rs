@@ -17,6 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::RngCore;
 use url::{Url, form_urlencoded};
 
+use super::approve;
 use super::audit;
 use super::auth::{self, cookie, session_cookie};
 use super::expiring::Expiring;
@@ -45,7 +46,16 @@ pub(super) struct Browsers {
 struct Pending {
     authorization: Authorization,
     browser: String,
-    next: String,
+    after: After,
+}
+
+/// Where a sign-in leads.
+#[derive(Clone)]
+pub(super) enum After {
+    /// To a path of our own, signed in.
+    Page(String),
+    /// To the request with this id, which is to be approved or denied; the browser is not signed in elsewhere.
+    Approval(String),
 }
 
 impl Browsers {
@@ -83,7 +93,12 @@ async fn login(State(api): State<Arc<Api>>, RawQuery(query): RawQuery, headers: 
             );
         }
     };
-    let authorization = match api.provider.authorize(&callback_url(&api)).await {
+    begin(&api, &headers, After::Page(next)).await
+}
+
+/// Sends a browser to the provider.
+pub(super) async fn begin(api: &Api, headers: &HeaderMap, after: After) -> Response {
+    let authorization = match api.provider.authorize(&callback_url(api)).await {
         Ok(authorization) => authorization,
         Err(error) => {
             tracing::warn!(%error, "could not begin a sign-in");
@@ -91,14 +106,14 @@ async fn login(State(api): State<Arc<Api>>, RawQuery(query): RawQuery, headers: 
         }
     };
     // Two tabs may sign in at once: an id the browser already has is kept.
-    let browser = match cookie(&headers, pending_cookie(api.reach)) {
+    let browser = match cookie(headers, pending_cookie(api.reach)) {
         Some(known) if is_secret(known) => known.to_owned(),
         _ => secret(),
     };
     let mut response = Redirect::to(authorization.url.as_str()).into_response();
     set_cookie(&mut response, api.reach, pending_cookie(api.reach), &browser, PENDING_LIFE);
     let state = authorization.state.clone();
-    api.browsers.pending.insert(&state, Arc::new(Pending { authorization, browser, next }), PENDING_LIFE);
+    api.browsers.pending.insert(&state, Arc::new(Pending { authorization, browser, after }), PENDING_LIFE);
     response
 }
 
@@ -128,12 +143,20 @@ async fn callback(State(api): State<Arc<Api>>, RawQuery(query): RawQuery, reques
             return failed(StatusCode::FORBIDDEN, &error.client_text());
         }
     };
+    let next = match &pending.after {
+        After::Page(next) => next,
+        After::Approval(id) => {
+            let mut response = approve::signed_in(&api, &parts.headers, id, principal);
+            set_cookie(&mut response, api.reach, pending_cookie(api.reach), "", Duration::ZERO);
+            return response;
+        }
+    };
     let record = audit::signed_in(&principal, &auth::ip(&parts), &auth::agent(&parts.headers));
     if let Err(problem) = audit::write(&api, record).await {
         return failed(problem.status(), problem.detail());
     }
     let id = secret();
-    let mut response = Redirect::to(&pending.next).into_response();
+    let mut response = Redirect::to(next).into_response();
     let life = principal.time_left(SystemTime::now()).min(SESSION_LIFE);
     api.browsers.sessions.insert(&id, principal, life);
     set_cookie(&mut response, api.reach, session_cookie(api.reach), &id, life);
@@ -184,7 +207,7 @@ fn pending_cookie(reach: Reach) -> &'static str {
     }
 }
 
-fn set_cookie(response: &mut Response, reach: Reach, name: &str, value: &str, life: Duration) {
+pub(super) fn set_cookie(response: &mut Response, reach: Reach, name: &str, value: &str, life: Duration) {
     let secure = if reach == Reach::Https { "; Secure" } else { "" };
     let line = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={}{secure}", life.as_secs());
     match HeaderValue::from_str(&line) {
@@ -196,17 +219,17 @@ fn set_cookie(response: &mut Response, reach: Reach, name: &str, value: &str, li
 }
 
 /// 256 random bits.
-fn secret() -> String {
+pub(super) fn secret() -> String {
     let mut bytes = [0; 32];
     rand::rngs::OsRng.fill_bytes(&mut bytes);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn is_secret(text: &str) -> bool {
+pub(super) fn is_secret(text: &str) -> bool {
     URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
 }
 
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     use subtle::ConstantTimeEq;
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }

@@ -6,6 +6,7 @@
 //!
 //! - `api`: the routes below `/api/v1`.
 //! - `auth`: from a request to a [`auth::Caller`]; sign-in of browsers is in `browser`.
+//! - `approve`: the page on which a waiting login is approved.
 //! - `audit`: the records about reading.
 //! - `proof`: the signed head, and proofs.
 //! - `page`: the embedded page and its content security policy.
@@ -13,6 +14,7 @@
 
 mod access;
 mod api;
+mod approve;
 mod ask;
 mod audit;
 mod auth;
@@ -34,6 +36,7 @@ mod sessions;
 mod suggest;
 mod tail;
 mod terminate;
+mod tokens;
 mod when;
 
 #[cfg(all(test, feature = "demo"))]
@@ -51,7 +54,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::config::Access;
-use crate::identity::{MintedTokens, Provider, Whose};
+use crate::identity::{Approvals, MintedTokens, Pairings, Provider, Whose};
 use crate::proving::Proofs;
 
 pub use health::health;
@@ -78,6 +81,8 @@ pub trait Witness: Send + Sync {
     fn erase(&self, erasure: Erasure) -> Result<Seq, NotErased>;
     /// Ends sessions at their next moment without a transaction, and what could open more of them. Says how many.
     fn end(&self, whose: &Whose) -> usize;
+    /// Writes down which secrets open sessions, so that a restart knows. It may block.
+    fn keep(&self) -> Result<(), String>;
 }
 
 /// What an administrator wants erased.
@@ -117,7 +122,9 @@ pub enum Reach {
 pub struct Api {
     search: Search,
     provider: Provider,
+    approvals: Option<Approvals>,
     minted: MintedTokens,
+    pairings: Pairings,
     access: Access,
     public_url: Url,
     reach: Reach,
@@ -125,6 +132,7 @@ pub struct Api {
     witness: Arc<dyn Witness>,
     proofs: Proofs,
     browsers: browser::Browsers,
+    visits: approve::Visits,
     searching: Arc<Semaphore>,
     recent: audit::Recent,
     manifests: export::Manifests,
@@ -141,8 +149,12 @@ pub struct Parts {
     pub search: Search,
     /// The identity provider.
     pub provider: Provider,
+    /// Logins that are approved at our page, if they are.
+    pub approvals: Option<Approvals>,
     /// Minted tokens.
     pub minted: MintedTokens,
+    /// Paired secrets.
+    pub pairings: Pairings,
     /// Who may read all, and who operates.
     pub access: Access,
     /// How browsers reach us.
@@ -165,7 +177,9 @@ impl Api {
         Arc::new(Self {
             search: parts.search,
             provider: parts.provider,
+            approvals: parts.approvals,
             minted: parts.minted,
+            pairings: parts.pairings,
             access: parts.access,
             public_url: parts.public_url,
             reach: parts.reach,
@@ -173,6 +187,7 @@ impl Api {
             witness: parts.witness,
             proofs: parts.proofs,
             browsers: browser::Browsers::new(),
+            visits: approve::Visits::new(),
             searching: Arc::new(Semaphore::new(SEARCHES_MAX)),
             recent: audit::Recent::new(),
             manifests: export::Manifests::new(),
@@ -186,8 +201,10 @@ impl Api {
 pub fn router(api: Arc<Api>) -> Router {
     let routes = Router::new()
         .merge(api::routes())
+        .merge(approve::routes())
         .merge(browser::routes())
         .merge(terminate::routes())
+        .merge(tokens::routes())
         .merge(erase::routes())
         .merge(page::routes())
         .with_state(Arc::clone(&api))
@@ -199,6 +216,7 @@ pub fn router(api: Arc<Api>) -> Router {
                 "this address has another method",
             )
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::challenge))
         .layer(middleware::from_fn_with_state(api, auth::guard_host));
     serve::bounded(routes).layer(middleware::from_fn(serve::guard_headers))
 }

@@ -8,7 +8,6 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::IntoResponse;
-use pgwitness_index::search::{Field, Kind};
 use serde_json::Value;
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem,
@@ -21,7 +20,10 @@ use utoipa::openapi::{
     ResponseBuilder,
 };
 
+mod schemas;
+
 use super::{access, ask, context, proof, suggest, tail};
+use schemas::schemas;
 
 /// One method of one path.
 struct Told {
@@ -132,6 +134,28 @@ const OPERATIONS: &[Told] = &[
         takes: &[],
         body: Some("Erase"),
         answers: Answers::Json("Erased"),
+    },
+    get(
+        "/api/v1/logins",
+        &[],
+        Answers::Json("Logins"),
+        "What opens sessions without a prompt, paired secrets and minted tokens: your own, as administrator all",
+    ),
+    Told {
+        method: HttpMethod::Post,
+        path: "/api/v1/logins/{id}/revoke",
+        summary: "Ends one of them, its login, or all logins of its person: your own, as administrator any",
+        takes: &[],
+        body: Some("Revoke"),
+        answers: Answers::Json("Ended"),
+    },
+    Told {
+        method: HttpMethod::Post,
+        path: "/api/v1/tokens",
+        summary: "Gives out a token that stands for you, as a password of PostgreSQL clients and for this API",
+        takes: &[],
+        body: Some("Mint"),
+        answers: Answers::Json("Minted"),
     },
     get(
         "/api/v1/objects",
@@ -299,278 +323,6 @@ fn object<const N: usize>(properties: [(&str, RefOr<Schema>); N]) -> RefOr<Schem
 /// An object with names that are not known beforehand.
 fn counts() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(number())).into()
-}
-
-type Named = (&'static str, RefOr<Schema>);
-
-fn schemas() -> Vec<Named> {
-    answers().into_iter().chain(exports_and_sessions()).chain(touched()).chain(log()).chain(about()).collect()
-}
-
-/// Records, and what is counted of them.
-fn answers() -> Vec<Named> {
-    let valued = || object([("value", text()), ("count", number())]);
-    vec![
-        ("Record", record()),
-        (
-            "Page",
-            object([
-                ("items", list(named("Record"))),
-                ("next_cursor", text()),
-                ("as_of", object([("log_seq", number()), ("indexed_seq", number())])),
-                ("total", number()),
-                ("total_is_capped", flag()),
-                ("query", text()),
-                ("warnings", list(text())),
-            ]),
-        ),
-        ("Search", search()),
-        (
-            "Histogram",
-            object([("from", text()), ("to", text()), ("step_us", number()), ("counts", list(number()))]),
-        ),
-        (
-            "Facets",
-            object([("facets", ObjectBuilder::new().additional_properties(Some(list(valued()))).into())]),
-        ),
-        (
-            "Context",
-            object([
-                ("record", named("Record")),
-                (
-                    "session",
-                    object([
-                        ("id", text()),
-                        ("before", list(named("Record"))),
-                        ("after", list(named("Record"))),
-                        ("more_before", flag()),
-                        ("more_after", flag()),
-                    ]),
-                ),
-                ("transaction", object([("events", list(named("Record"))), ("complete", flag())])),
-            ]),
-        ),
-    ]
-}
-
-/// Suggestions, manifests, sessions.
-fn exports_and_sessions() -> Vec<Named> {
-    vec![
-        (
-            "Suggestions",
-            object([
-                ("span", list(number())),
-                (
-                    "suggestions",
-                    list(object([
-                        ("text", text()),
-                        ("kind", words(&["field", "value"])),
-                        ("count", number()),
-                    ])),
-                ),
-            ]),
-        ),
-        (
-            "Manifest",
-            object([
-                ("manifest", text()),
-                ("id", text()),
-                (
-                    "file",
-                    object([
-                        ("name", text()),
-                        ("format", text()),
-                        ("schema", text()),
-                        ("media_type", text()),
-                        ("bytes", number()),
-                        ("sha256", text()),
-                    ]),
-                ),
-                ("rows", number()),
-                ("seq", object([("first", number()), ("last", number())])),
-                ("query", text()),
-                ("asked", text()),
-                ("fields", list(text())),
-                ("scope", words(&["all", "own"])),
-                ("head", named("Head")),
-                ("indexed_seq", number()),
-                ("exported_by", anything()),
-                ("began", text()),
-                ("ended", text()),
-                ("gateway", text()),
-            ]),
-        ),
-        ("Sessions", object([("items", list(anything()))])),
-        (
-            "Session",
-            object([
-                ("session", text()),
-                ("user", text()),
-                ("open", flag()),
-                ("first", text()),
-                ("last", text()),
-                ("records", number()),
-                ("counts", ObjectBuilder::new().additional_properties(Some(counts())).into()),
-            ]),
-        ),
-    ]
-}
-
-/// Objects and people.
-fn touched() -> Vec<Named> {
-    let each = || object([("name", text()), ("count", number()), ("first", text()), ("last", text())]);
-    vec![
-        ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
-        ("Ended", object([("ended", number())])),
-        (
-            "Erase",
-            object([("fields", list(words(&["sql", "params", "error", "detail"]))), ("reason", text())]),
-        ),
-        ("Erased", object([("seq", number()), ("erased_by", number())])),
-        ("Objects", object([("items", list(object([("table", text()), ("count", number())])))])),
-        ("Users", object([("items", list(object([("user", text()), ("count", number())])))])),
-        (
-            "Access",
-            object([
-                ("object", text()),
-                ("user", text()),
-                ("count", number()),
-                ("first", text()),
-                ("last", text()),
-                ("users", list(each())),
-                ("tables", list(each())),
-                ("counts", ObjectBuilder::new().additional_properties(Some(counts())).into()),
-            ]),
-        ),
-    ]
-}
-
-/// The log and its proofs.
-fn log() -> Vec<Named> {
-    vec![
-        (
-            "Head",
-            object([
-                ("seq", number()),
-                ("frames", number()),
-                ("digest", text()),
-                ("time", text()),
-                ("checkpoint", text()),
-                ("key", text()),
-            ]),
-        ),
-        (
-            "RecordProof",
-            object([
-                ("id", text()),
-                ("seq", number()),
-                ("final", flag()),
-                ("key", text()),
-                ("checkpoint", text()),
-                ("leaves", list(anything())),
-            ]),
-        ),
-        (
-            "Consistency",
-            object([
-                ("from", number()),
-                ("from_root", text()),
-                ("to", number()),
-                ("to_root", text()),
-                ("proof", list(text())),
-                ("checkpoint", text()),
-                ("key", text()),
-            ]),
-        ),
-    ]
-}
-
-/// Who asks, and how the gateway is.
-fn about() -> Vec<Named> {
-    vec![
-        (
-            "Me",
-            object([
-                ("user", text()),
-                ("email", text()),
-                ("sub", text()),
-                ("iss", text()),
-                ("groups", list(text())),
-                ("roles", list(words(&["self", "auditor", "admin"]))),
-                ("mode", text()),
-                ("expires", text()),
-            ]),
-        ),
-        (
-            "Fields",
-            object([(
-                "fields",
-                list(object([
-                    ("name", text()),
-                    ("aliases", list(text())),
-                    ("kind", text()),
-                    ("values", list(text())),
-                ])),
-            )]),
-        ),
-        (
-            "Status",
-            object([
-                ("version", text()),
-                ("recording", flag()),
-                ("log_seq", number()),
-                ("indexed_seq", number()),
-            ]),
-        ),
-        (
-            "Problem",
-            object([
-                ("type", text()),
-                ("title", text()),
-                ("status", number()),
-                ("detail", text()),
-                ("span", list(number())),
-                ("suggestion", text()),
-            ]),
-        ),
-    ]
-}
-
-/// The parameters of a search, as a body.
-fn search() -> RefOr<Schema> {
-    let body = ObjectBuilder::new().schema_type(Type::Object);
-    ask::SEARCH.iter().fold(body, |body, name| body.property(*name, known(name).0)).into()
-}
-
-/// A record: the fields that queries know, and those that are only shown.
-fn record() -> RefOr<Schema> {
-    let mut record = ObjectBuilder::new().schema_type(Type::Object);
-    for field in Field::ALL {
-        let schema = match (field, field.kind()) {
-            (Field::Params, _) => list(anything()),
-            (Field::Groups | Field::Class | Field::Tags | Field::Is, _) | (_, Kind::Object) => list(text()),
-            (_, Kind::Count | Kind::Duration) => number(),
-            (_, Kind::Keyword | Kind::Person | Kind::Text | Kind::Time | Kind::Ip) => {
-                match field.vocabulary() {
-                    Some(allowed) => words(&allowed),
-                    None => text(),
-                }
-            }
-        };
-        record = record.property(field.name(), schema);
-    }
-    for name in ask::SHOWN_ONLY {
-        record = record.property(
-            *name,
-            match *name {
-                "auth" => anything(),
-                "running" => flag(),
-                "analysis_notes" => list(text()),
-                _ => text(),
-            },
-        );
-    }
-    record.description(Some("A merged record. Fields that say nothing are null or absent.")).into()
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 const INDEX: &str = include_str!("ui/index.html");
 const MESSAGE: &str = include_str!("ui/message.html");
+/// See [`super::approve`].
+pub(super) const APPROVE: &str = include_str!("ui/approve.html");
 
 /// Path, media type, content.
 const FILES: &[(&str, &str, &str)] = &[
@@ -75,12 +77,12 @@ fn file(kind: &'static str, content: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], content).into_response()
 }
 
-fn with_policy(mut response: Response) -> Response {
+pub(super) fn with_policy(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));
     response
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -108,7 +110,8 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_that_the_policy_forbids() {
-        for (path, _, content) in FILES.iter().chain([&("/", "", INDEX), &("message", "", MESSAGE)]) {
+        let pages = [("/", "", INDEX), ("message", "", MESSAGE), ("approve", "", APPROVE)];
+        for (path, _, content) in FILES.iter().chain(&pages) {
             for forbidden in [
                 "innerHTML",
                 "outerHTML",

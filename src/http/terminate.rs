@@ -13,6 +13,7 @@ use serde_json::json;
 use super::api::Answer;
 use super::auth::{Caller, require_json};
 use super::problem::Problem;
+use super::tokens::keep;
 use super::{Api, audit};
 use crate::identity::Whose;
 
@@ -76,5 +77,9 @@ async fn terminate(
     // Recorded first, as everything that has an effect.
     let done = Completion::new(Outcome::Ok, TxnOutcome::None);
     audit::write(&api, audit::deed(event, &caller, format!("ended {what}"), done)).await?;
-    Ok(Json(json!({ "ended": api.witness.end(&ends) })))
+    let ended = api.witness.end(&ends);
+    if !matches!(ends, Whose::Session(_)) {
+        keep(&api).await?;
+    }
+    Ok(Json(json!({ "ended": ended })))
 }

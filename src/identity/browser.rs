@@ -24,15 +24,17 @@ pub struct Authorization {
 }
 
 impl Provider {
+    /// Whether a browser could log in now: the provider is there, and has such a login.
+    pub(super) async fn can_authorize(&self) -> Result<(), LoginError> {
+        self.metadata().await?.authorization.as_ref().map(|_| ()).ok_or_else(no_endpoint)
+    }
+
     /// Begins a login in a browser that will come back to `redirect`.
     ///
     /// # Errors
     /// The provider cannot be reached or has no such login.
     pub async fn authorize(&self, redirect: &Url) -> Result<Authorization, LoginError> {
         let metadata = self.metadata().await?;
-        let no_endpoint = || LoginError::Refused {
-            reason: "it offers no login in the browser (no authorization_endpoint)".to_owned(),
-        };
         let mut url = metadata.authorization.clone().ok_or_else(no_endpoint)?;
         let state = random_word::<32>();
         let nonce = random_word::<32>();
@@ -87,4 +89,8 @@ impl Provider {
             ))),
         }
     }
+}
+
+fn no_endpoint() -> LoginError {
+    LoginError::Refused { reason: "it offers no login in the browser (no authorization_endpoint)".to_owned() }
 }

@@ -110,7 +110,12 @@ impl Provider {
             }
             tokio::time::sleep(pace.interval.min(left)).await;
             last = LoginError::Expired;
-            match self.poll(login).await {
+            let left = login.deadline.saturating_duration_since(Instant::now());
+            let turn = tokio::time::timeout(left, self.0.polling.acquire()).await;
+            let Ok(Ok(turn)) = turn else { return Err(last) };
+            let answer = self.poll(login).await;
+            drop(turn);
+            match answer {
                 Ok(Step::Tokens(tokens)) => return self.identify(&tokens, login, pace.interval).await,
                 Ok(Step::Wait) => {}
                 Ok(Step::SlowDown) => pace.slow_down(self.0.second),

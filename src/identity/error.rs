@@ -31,6 +31,15 @@ pub enum LoginError {
     /// The person or the provider said no.
     #[error("the login was denied")]
     Denied,
+    /// A person whose browser was verified said no, at our own page.
+    #[error("the login was denied by {who}")]
+    DeniedBy {
+        /// Their verified name.
+        who: String,
+    },
+    /// The code was typed wrongly too often, at our own page.
+    #[error("the login was given up: its code was typed wrongly too often")]
+    Guessed,
     /// Nobody approved while the code lived.
     #[error("the login was not approved in time")]
     Expired,
@@ -77,7 +86,7 @@ impl LoginError {
     /// What the record calls it.
     pub const fn event(&self) -> Ending {
         match self {
-            Self::Denied => Ending::Denied,
+            Self::Denied | Self::DeniedBy { .. } => Ending::Denied,
             Self::Expired => Ending::Expired,
             _ => Ending::Failed,
         }
@@ -85,13 +94,23 @@ impl LoginError {
 
     /// Whether it may be a guess: something was presented that proves nothing.
     pub const fn is_clients_fault(&self) -> bool {
-        matches!(self, Self::BadToken(_) | Self::BadPassword { .. } | Self::OtherPerson | Self::Denied)
+        matches!(
+            self,
+            Self::BadToken(_)
+                | Self::BadPassword { .. }
+                | Self::OtherPerson
+                | Self::Denied
+                | Self::DeniedBy { .. }
+        )
     }
 
     /// A sentence that helps the person at the client and holds no internals.
     pub fn client_text(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::Denied => "the login was denied. If it was you, connect again and choose Approve",
+            Self::Denied | Self::DeniedBy { .. } => {
+                "the login was denied. If it was you, connect again and choose Approve"
+            }
+            Self::Guessed => "the code was typed wrongly too often. Connect again for a new link and code",
             Self::Expired => "the login was not approved in time. Connect again and open the new link",
             Self::Unreachable { .. } => {
                 "the identity provider could not be reached. Try again in a minute; if it stays, tell whoever runs pgwitness"

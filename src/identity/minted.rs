@@ -1,6 +1,6 @@
 //! Tokens of our own: `pgw_<id>_<secret>`, each bound to one login and never outliving it.
 //!
-//! They live in memory alone and end with the process. Only a SHA-256 of the secret is kept.
+//! Only a SHA-256 of the secret is kept; [`super::Keeping`] keeps it over a restart.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::grant::MINTED_PREFIX;
-use super::{LoginError, Mode, Principal, random_word};
+use super::kept::{KeptToken, hex, seconds, unhex};
+use super::opener::{Kind, Opener};
+use super::seal::Seal;
+use super::{About, LoginError, Mode, Principal, random_word};
 use crate::config::Secret;
 
 /// Tokens alive at once.
@@ -21,11 +25,33 @@ const MAX_TOKENS_OF_ONE: usize = 100;
 
 /// The tokens we gave out. Clones share them.
 #[derive(Clone, Default)]
-pub struct MintedTokens(Arc<Mutex<HashMap<String, Minted>>>);
+pub struct MintedTokens(Arc<Inner>);
 
-struct Minted {
+#[derive(Default)]
+struct Inner {
+    tokens: Mutex<Tokens>,
+    changes: Arc<Notify>,
+}
+
+/// By id.
+type Tokens = HashMap<String, Minted>;
+
+pub(super) struct Minted {
     secret: [u8; 32],
     principal: Principal,
+    about: About,
+    seal: Seal,
+}
+
+/// A token that was just made.
+#[derive(Debug)]
+pub struct Issued {
+    /// Its name in lists and records; no secret.
+    pub id: String,
+    /// The token itself.
+    pub token: Secret,
+    /// Whom it stands for, and for how long.
+    pub principal: Principal,
 }
 
 impl MintedTokens {
@@ -39,6 +65,14 @@ impl MintedTokens {
     /// # Errors
     /// [`LoginError::TooMany`]: this person, or all together, have too many.
     pub fn mint(&self, principal: &Principal, life: Duration) -> Result<Secret, LoginError> {
+        self.issue(principal, life, About::now()).map(|issued| issued.token)
+    }
+
+    /// The same, with what is to be told of it.
+    ///
+    /// # Errors
+    /// As [`MintedTokens::mint`].
+    pub fn issue(&self, principal: &Principal, life: Duration, about: About) -> Result<Issued, LoginError> {
         let now = SystemTime::now();
         let end = now.checked_add(life).unwrap_or_else(|| principal.expires());
         let principal = principal.by(Mode::Minted).until(end);
@@ -52,18 +86,28 @@ impl MintedTokens {
         if tokens.len() >= MAX_TOKENS || own >= MAX_TOKENS_OF_ONE {
             return Err(LoginError::TooMany { what: "tokens" });
         }
-        tokens.insert(id, Minted { secret: Sha256::digest(secret).into(), principal });
-        Ok(token)
+        let seal = Seal::by(&secret);
+        let minted =
+            Minted { secret: Sha256::digest(secret).into(), principal: principal.clone(), about, seal };
+        tokens.insert(id.clone(), minted);
+        drop(tokens);
+        self.0.changes.notify_one();
+        Ok(Issued { id, token, principal })
     }
 
     /// The person a token stands for, while it lives.
     pub fn lookup(&self, token: &str) -> Option<Principal> {
         let (id, secret) = token.strip_prefix(MINTED_PREFIX)?.split_once('_')?;
         let given: [u8; 32] = Sha256::digest(secret).into();
-        let tokens = self.lock();
-        let minted = tokens.get(id)?;
-        let is_right = bool::from(minted.secret.ct_eq(&given));
-        (is_right && !minted.principal.is_expired(SystemTime::now())).then(|| minted.principal.clone())
+        let now = SystemTime::now();
+        let mut tokens = self.lock();
+        let minted = tokens.get_mut(id)?;
+        if !bool::from(minted.secret.ct_eq(&given)) || minted.principal.is_expired(now) {
+            return None;
+        }
+        minted.about.used = seconds(now);
+        minted.principal = minted.seal.open(secret, &minted.principal)?;
+        Some(minted.principal.clone())
     }
 
     /// Ends a token at once; whether there was one.
@@ -71,9 +115,66 @@ impl MintedTokens {
         let is_right = self.lookup(token).is_some();
         let id = token.strip_prefix(MINTED_PREFIX).and_then(|rest| rest.split_once('_'));
         match id {
-            Some((id, _)) if is_right => self.lock().remove(id).is_some(),
+            Some((id, _)) if is_right => self.revoke_one(id),
             _ => false,
         }
+    }
+
+    /// Ends the token with that id; whether there was one.
+    pub fn revoke_one(&self, id: &str) -> bool {
+        let was = self.lock().remove(id).is_some();
+        self.0.changes.notify_one();
+        was
+    }
+
+    /// The tokens that live, without their secrets.
+    pub fn list(&self) -> Vec<Opener> {
+        let now = SystemTime::now();
+        let tokens = self.lock();
+        let alive = tokens.iter().filter(|(_, minted)| !minted.principal.is_expired(now));
+        let opener = |(id, minted): (&String, &Minted)| Opener {
+            id: id.clone(),
+            kind: Kind::Minted,
+            principal: minted.principal.clone(),
+            about: minted.about.clone(),
+        };
+        alive.map(opener).collect()
+    }
+
+    /// Told whenever the tokens change.
+    pub(super) fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.changes)
+    }
+
+    pub(super) fn kept(&self) -> Vec<KeptToken> {
+        let now = SystemTime::now();
+        let tokens = self.lock();
+        let alive = tokens.iter().filter(|(_, minted)| !minted.principal.is_expired(now));
+        let kept = |(id, minted): (&String, &Minted)| KeptToken {
+            id: id.clone(),
+            secret: hex(&minted.secret),
+            about: minted.about.clone(),
+            principal: minted.principal.kept(),
+            refresh: minted.seal.close(&minted.principal),
+        };
+        alive.map(kept).collect()
+    }
+
+    /// Tokens as they were kept; `None` if one of them is none.
+    pub(super) fn understand(kept: Vec<KeptToken>) -> Option<Vec<(String, Minted)>> {
+        let whole = |kept: &KeptToken| !kept.principal.is_renewable() || kept.refresh.is_some();
+        let read = |kept: KeptToken| {
+            let KeptToken { id, secret, about, principal, refresh } = kept;
+            let (principal, seal) = (principal.restored(Mode::Minted), Seal::kept(refresh));
+            let minted = Minted { secret: unhex(&secret)?, principal, about, seal };
+            Uuid::try_parse(&id).ok().map(|_| (id, minted))
+        };
+        kept.into_iter().take(MAX_TOKENS).filter(whole).map(read).collect()
+    }
+
+    pub(super) fn take(&self, tokens: Vec<(String, Minted)>) {
+        let now = SystemTime::now();
+        self.lock().extend(tokens.into_iter().filter(|(_, minted)| !minted.principal.is_expired(now)));
     }
 
     /// Whether a token stands for a login.
@@ -86,15 +187,25 @@ impl MintedTokens {
         for minted in self.lock().values_mut().filter(|minted| minted.principal.login() == now.login()) {
             minted.principal = minted.principal.as_now(now);
         }
+        self.0.changes.notify_one();
+    }
+
+    /// The tokens of a login are renewed with what the provider gave now.
+    pub fn renewed(&self, now: &Principal) {
+        for minted in self.lock().values_mut().filter(|minted| minted.principal.login() == now.login()) {
+            minted.principal = minted.principal.with_refresh(now.refresh_token().cloned());
+        }
+        self.0.changes.notify_one();
     }
 
     /// Ends all tokens of those who are meant.
     pub fn revoke_all(&self, is_meant: impl Fn(&Principal) -> bool) {
         self.lock().retain(|_, minted| !is_meant(&minted.principal));
+        self.0.changes.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Minted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Tokens> {
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

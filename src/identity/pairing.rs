@@ -5,10 +5,11 @@
 //! connections without a prompt until the login ends. The login goes on when all clients have
 //! left, so a retry after the approval connects.
 //!
-//! Secrets are never kept: entries are found by a keyed hash whose key is random in each process.
+//! Secrets are never kept: entries are found by a keyed hash, which [`super::Keeping`] keeps over a restart with its
+//! random key.
 //! A secret belongs to the first person who approved it, whatever user or database comes with it
 //! later. What is remembered is bounded by `MAX_ENTRIES` and `MAX_OWNERS`; logins that wait
-//! are bounded by the [`Provider`].
+//! are bounded by [`Logins`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +18,14 @@ use std::time::SystemTime;
 use hmac::{Hmac, Mac};
 use rand::RngCore;
 use sha2::Sha256;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{DeviceLogin, LoginError, Mode, Principal, Provider};
+use super::kept::{KeptOwner, KeptPairing, hex, seconds, unhex};
+use super::opener::{Kind, Opener};
+use super::seal::Seal;
+use super::{About, Asked, LoginError, Logins, Mode, PendingLogin, Principal};
 use crate::config::Secret;
 
 /// Waiting and approved secrets at once.
@@ -37,18 +41,26 @@ type Key = [u8; 32];
 pub struct Pairings(Arc<Inner>);
 
 struct Inner {
-    key: [u8; 32],
     tracker: TaskTracker,
     stop: CancellationToken,
     tables: Mutex<Tables>,
+    changes: Arc<Notify>,
 }
 
-#[derive(Default)]
-struct Tables {
-    entries: HashMap<Key, watch::Receiver<Stage>>,
+pub(super) struct Tables {
+    /// Of the keyed hashes.
+    key: [u8; 32],
+    entries: HashMap<Key, Entered>,
     owners: HashMap<Key, Owner>,
     /// Owners in the order in which they became known.
     order: VecDeque<Key>,
+}
+
+/// What is known of one secret.
+struct Entered {
+    stage: watch::Receiver<Stage>,
+    about: About,
+    seal: Seal,
 }
 
 #[derive(PartialEq, Eq)]
@@ -63,9 +75,18 @@ enum Stage {
     /// The provider is being asked for a code.
     Starting,
     /// The code is shown.
-    Waiting(DeviceLogin),
+    Waiting(PendingLogin),
     /// Over, for good or bad.
     Done(Result<Principal, LoginError>),
+}
+
+/// For what a secret is entered with, exactly as the client says it.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The startup user.
+    pub user: &'a str,
+    /// The database.
+    pub database: &'a str,
 }
 
 /// What a secret opens.
@@ -81,7 +102,7 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Waiter {
     /// Link and code.
-    pub login: DeviceLogin,
+    pub login: PendingLogin,
     /// Whether this connection started the login; the others joined it.
     pub is_first: bool,
     stage: watch::Receiver<Stage>,
@@ -106,21 +127,23 @@ impl Pairings {
     pub fn new(tracker: TaskTracker, stop: CancellationToken) -> Self {
         let mut key = [0_u8; 32];
         rand::rngs::OsRng.fill_bytes(&mut key);
-        Self(Arc::new(Inner { key, tracker, stop, tables: Mutex::default() }))
+        let tables = Tables { key, entries: HashMap::new(), owners: HashMap::new(), order: VecDeque::new() };
+        Self(Arc::new(Inner { tracker, stop, tables: Mutex::new(tables), changes: Arc::default() }))
     }
 
-    /// Enters with a secret for a wanted user and database. Cancel-safe.
+    /// Enters with a secret for a wanted user and database; if it is the first, `asked` is what is shown of it.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// The login could not be started, or a bound is reached.
     pub async fn enter(
         &self,
         secret: &Secret,
-        user: &str,
-        database: &str,
-        provider: &Provider,
+        wanted: Wanted<'_>,
+        asked: Asked,
+        logins: &Logins,
     ) -> Result<Entry, LoginError> {
-        let (mut stage, is_first) = self.join(secret, user, database, provider)?;
+        let (mut stage, is_first) = self.join(secret, wanted, asked, logins)?;
         let reached = {
             let reached = stage.wait_for(|stage| !matches!(stage, Stage::Starting)).await;
             reached.map_err(|_| LoginError::Canceled)?.clone()
@@ -134,61 +157,166 @@ impl Pairings {
 
     /// Whether an approved secret stands for a login.
     pub fn knows(&self, login: &str) -> bool {
-        self.0.lock().entries.values().any(|stage| stands_for(stage, login).is_some())
+        self.0.lock().entries.values().any(|entered| stands_for(&entered.stage, login).is_some())
     }
 
     /// The secrets of a login stand for the person as they are told of now.
     pub fn update(&self, now: &Principal) {
-        for stage in self.0.lock().entries.values_mut() {
-            if let Some(principal) = stands_for(stage, now.login()) {
-                *stage = watch::channel(Stage::Done(Ok(principal.as_now(now)))).1;
+        for entered in self.0.lock().entries.values_mut() {
+            if let Some(principal) = stands_for(&entered.stage, now.login()) {
+                entered.stage = done(principal.as_now(now));
             }
         }
+        self.0.changes.notify_one();
+    }
+
+    /// The secrets of a login are renewed with what the provider gave now.
+    pub fn renewed(&self, now: &Principal) {
+        for entered in self.0.lock().entries.values_mut() {
+            if let Some(principal) = stands_for(&entered.stage, now.login()) {
+                entered.stage = done(principal.with_refresh(now.refresh_token().cloned()));
+            }
+        }
+        self.0.changes.notify_one();
     }
 
     /// Forgets the approved secrets of those who are meant: they start a login anew.
     pub fn revoke(&self, is_meant: impl Fn(&Principal) -> bool) {
-        let meant = |stage: &watch::Receiver<Stage>| matches!(&*stage.borrow(), Stage::Done(Ok(who)) if is_meant(who));
-        self.0.lock().entries.retain(|_, stage| !meant(stage));
+        self.0.lock().entries.retain(|_, entered| !entered.principal().is_some_and(|who| is_meant(&who)));
+        self.0.changes.notify_one();
+    }
+
+    /// Forgets the approved secret with that id; whether there was one.
+    pub fn revoke_one(&self, id: &str) -> bool {
+        let mut tables = self.0.lock();
+        let key =
+            tables.entries.iter().find(|(key, entered)| id_of(key) == id && entered.principal().is_some());
+        let key = key.map(|(key, _)| *key);
+        let was = key.is_some_and(|key| tables.entries.remove(&key).is_some());
+        drop(tables);
+        self.0.changes.notify_one();
+        was
+    }
+
+    /// The approved secrets that live.
+    pub fn list(&self) -> Vec<Opener> {
+        let now = SystemTime::now();
+        let tables = self.0.lock();
+        let opener = |(key, entered): (&Key, &Entered)| {
+            let principal = entered.principal().filter(|who| !who.is_expired(now))?;
+            Some(Opener { id: id_of(key), kind: Kind::Paired, principal, about: entered.about.clone() })
+        };
+        tables.entries.iter().filter_map(opener).collect()
+    }
+
+    /// Told whenever the approved secrets change.
+    pub(super) fn changes(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.changes)
+    }
+
+    /// What may be written down: the key of the hashes, secrets, owners.
+    pub(super) fn kept(&self) -> (String, Vec<KeptPairing>, Vec<KeptOwner>) {
+        let now = SystemTime::now();
+        let tables = self.0.lock();
+        let pairing = |(key, entered): (&Key, &Entered)| {
+            let principal = entered.principal().filter(|who| !who.is_expired(now))?;
+            let (about, refresh) = (entered.about.clone(), entered.seal.close(&principal));
+            Some(KeptPairing { key: hex(key), about, principal: principal.kept(), refresh })
+        };
+        let owner = |key: &Key| {
+            let Owner { iss, sub } = tables.owners.get(key)?;
+            Some(KeptOwner { key: hex(key), iss: iss.clone(), sub: sub.clone() })
+        };
+        let pairings = tables.entries.iter().filter_map(pairing).collect();
+        (hex(&tables.key), pairings, tables.order.iter().filter_map(owner).collect())
+    }
+
+    /// Secrets and owners as they were kept; `None` if one of them is none.
+    pub(super) fn understand(
+        key: &str,
+        pairings: Vec<KeptPairing>,
+        owners: Vec<KeptOwner>,
+        now: SystemTime,
+    ) -> Option<Tables> {
+        let mut tables = Tables {
+            key: unhex(key)?,
+            entries: HashMap::new(),
+            owners: HashMap::new(),
+            order: VecDeque::new(),
+        };
+        for kept in pairings.into_iter().take(MAX_ENTRIES) {
+            let KeptPairing { key, about, principal, refresh } = kept;
+            let key = unhex(&key)?;
+            let is_whole = !principal.is_renewable() || refresh.is_some();
+            let principal = principal.restored(Mode::Pairing);
+            if is_whole && !principal.is_expired(now) {
+                tables
+                    .entries
+                    .insert(key, Entered { stage: done(principal), about, seal: Seal::kept(refresh) });
+            }
+        }
+        for kept in owners.into_iter().take(MAX_OWNERS) {
+            let key = unhex(&kept.key)?;
+            tables.order.push_back(key);
+            tables.owners.insert(key, Owner { iss: kept.iss, sub: kept.sub });
+        }
+        Some(tables)
+    }
+
+    /// In place of what there is. Nobody may have entered yet.
+    pub(super) fn take(&self, tables: Tables) {
+        *self.0.lock() = tables;
     }
 
     /// Finds the login of a secret, or starts one.
     fn join(
         &self,
         secret: &Secret,
-        user: &str,
-        database: &str,
-        provider: &Provider,
+        wanted: Wanted<'_>,
+        asked: Asked,
+        logins: &Logins,
     ) -> Result<(watch::Receiver<Stage>, bool), LoginError> {
-        let key = self.0.hash(&[secret.reveal(), user, database]);
-        let owner = self.0.hash(&[secret.reveal()]);
         let now = SystemTime::now();
         let mut tables = self.0.lock();
-        if let Some(stage) = tables.entries.get(&key)
-            && is_alive(stage, now)
+        let key = tables.hash(&[secret.reveal(), wanted.user, wanted.database]);
+        let owner = tables.hash(&[secret.reveal()]);
+        if let Some(entered) = tables.entries.get_mut(&key)
+            && is_alive(&entered.stage, now)
         {
-            return Ok((stage.clone(), false));
+            entered.about.used = seconds(now);
+            // From before the start, it comes with its refresh token or not at all.
+            if entered.unseal(secret.reveal()) {
+                return Ok((entered.stage.clone(), false));
+            }
         }
         if self.0.stop.is_cancelled() {
             return Err(LoginError::Canceled);
         }
         if tables.entries.len() >= MAX_ENTRIES {
-            tables.entries.retain(|_, stage| is_alive(stage, now));
+            tables.entries.retain(|_, entered| is_alive(&entered.stage, now));
             if tables.entries.len() >= MAX_ENTRIES {
                 return Err(LoginError::TooMany { what: "logins in use" });
             }
         }
         let (sender, stage) = watch::channel(Stage::Starting);
-        tables.entries.insert(key, stage.clone());
+        let about = About {
+            role: asked.role.clone(),
+            database: asked.database.clone(),
+            address: asked.address.to_string(),
+            program: asked.program.clone(),
+            ..About::now()
+        };
+        let seal = Seal::by(secret.reveal());
+        tables.entries.insert(key, Entered { stage: stage.clone(), about, seal });
         drop(tables);
         let attempt = Attempt { pairings: self.clone(), key, owner, stage: sender };
-        let (provider, stop) = (provider.clone(), self.0.stop.clone());
+        let (logins, stop) = (logins.clone(), self.0.stop.clone());
         self.0.tracker.spawn(async move {
             // `biased`: a stopping gateway lets nobody in any more.
             let result = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(LoginError::Canceled),
-                result = attempt.log_in(&provider) => result,
+                result = attempt.log_in(&logins, asked) => result,
             };
             attempt.finish(result);
         });
@@ -203,6 +331,32 @@ impl std::fmt::Debug for Pairings {
 }
 
 impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entered {
+    /// Whether what stands in it is whole, now that the secret is at hand.
+    fn unseal(&mut self, secret: &str) -> bool {
+        let Some(principal) = self.principal() else { return true };
+        let whole = self.seal.open(secret, &principal);
+        if let Some(whole) = whole.as_ref().filter(|whole| **whole != principal) {
+            self.stage = done(whole.clone());
+        }
+        whole.is_some()
+    }
+
+    /// Who approved it.
+    fn principal(&self) -> Option<Principal> {
+        match &*self.stage.borrow() {
+            Stage::Done(Ok(principal)) => Some(principal.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl Tables {
     fn hash(&self, parts: &[&str]) -> Key {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of every length");
         for part in parts {
@@ -213,12 +367,6 @@ impl Inner {
         mac.finalize().into_bytes().into()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Tables {
     /// Makes the person the owner of the secret, unless it has another.
     fn claim(&mut self, secret: Key, principal: &Principal) -> bool {
         let person = Owner { iss: principal.iss().to_owned(), sub: principal.sub().to_owned() };
@@ -245,10 +393,10 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn log_in(&self, provider: &Provider) -> Result<Principal, LoginError> {
-        let login = provider.start_device().await?;
+    async fn log_in(&self, logins: &Logins, asked: Asked) -> Result<Principal, LoginError> {
+        let login = logins.begin(asked).await?;
         self.stage.send_replace(Stage::Waiting(login.clone()));
-        Ok(provider.wait_device(&login).await?.by(Mode::Pairing))
+        Ok(login.wait().await?.by(Mode::Pairing))
     }
 
     fn finish(self, result: Result<Principal, LoginError>) {
@@ -261,6 +409,7 @@ impl Attempt {
             self.pairings.0.lock().entries.remove(&self.key);
         }
         self.stage.send_replace(Stage::Done(result));
+        self.pairings.0.changes.notify_one();
     }
 }
 
@@ -271,6 +420,16 @@ impl Drop for Attempt {
             self.pairings.0.lock().entries.remove(&self.key);
         }
     }
+}
+
+/// The stage of a secret that is approved.
+fn done(principal: Principal) -> watch::Receiver<Stage> {
+    watch::channel(Stage::Done(Ok(principal))).1
+}
+
+/// What people call a secret: enough of its hash.
+fn id_of(key: &Key) -> String {
+    hex(&key[..8])
 }
 
 /// The principal of an approved secret, if it is of that login.

@@ -1,11 +1,13 @@
 //! [`Principal`]: a person whose identity was verified. Only this folder can make one.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::kept::seconds;
 use crate::config::Secret;
 
 /// How a person logged in.
@@ -50,7 +52,8 @@ impl Mode {
 }
 
 /// What was verified about a person, before it becomes a [`Principal`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Verified {
     pub(super) iss: String,
     pub(super) sub: String,
@@ -76,12 +79,14 @@ struct Inner {
     expires: SystemTime,
     /// What the provider can be asked with whether the login still stands.
     refresh: Option<Secret>,
+    /// What we know ourselves of how it was verified, in the record's words.
+    ours: Vec<(String, String)>,
 }
 
 impl Principal {
     pub(super) fn new(who: Verified, mode: Mode, expires: SystemTime) -> Self {
         let login = Uuid::now_v7().to_string();
-        Self(Arc::new(Inner { who, mode, login, expires, refresh: None }))
+        Self(Arc::new(Inner { who, mode, login, expires, refresh: None, ours: Vec::new() }))
     }
 
     /// The same login, reached in another way.
@@ -104,6 +109,24 @@ impl Principal {
     /// The same login, of the person as the provider tells of them now.
     pub(super) fn as_now(&self, now: &Self) -> Self {
         Self(Arc::new(Inner { who: now.0.who.clone(), ..(*self.0).clone() }))
+    }
+
+    /// The same login, with a fact of ours about how it was verified.
+    pub(super) fn knowing(&self, fact: &str, value: &str) -> Self {
+        let mut ours = self.0.ours.clone();
+        ours.push((fact.to_owned(), value.to_owned()));
+        Self(Arc::new(Inner { ours, ..(*self.0).clone() }))
+    }
+
+    /// What may be written down of it: no secret.
+    pub(super) fn kept(&self) -> KeptPrincipal {
+        KeptPrincipal {
+            who: self.0.who.clone(),
+            ours: self.0.ours.clone(),
+            login: self.0.login.clone(),
+            expires: seconds(self.0.expires),
+            renewable: self.is_renewable(),
+        }
     }
 
     pub(super) fn refresh_token(&self) -> Option<&Secret> {
@@ -176,11 +199,13 @@ impl Principal {
     }
 
     /// How the login was verified, as pairs in the order to show them: mode, amr, acr, auth_time,
-    /// iat, exp, jti, kid, email, email_verified, groups_sha256; what the provider did not say is left out.
+    /// iat, exp, jti, kid, email, email_verified, groups_sha256; what the provider did not say is left out. At the
+    /// end what we know ourselves: approved_from, the address of the browser at our page.
     pub fn auth(&self) -> Vec<(String, String)> {
         let mode = ("mode".to_owned(), self.0.mode.as_str().to_owned());
         let groups = groups_digest(self.groups()).map(|digest| ("groups_sha256".to_owned(), digest));
-        std::iter::once(mode).chain(self.0.who.auth.iter().cloned()).chain(groups).collect()
+        let told = self.0.who.auth.iter().cloned();
+        std::iter::once(mode).chain(told).chain(groups).chain(self.0.ours.iter().cloned()).collect()
     }
 
     /// When the login ends.
@@ -231,6 +256,31 @@ fn groups_digest(groups: &[String]) -> Option<String> {
     }
     let hex = || hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     (!sorted.is_empty()).then(hex)
+}
+
+/// A login as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeptPrincipal {
+    who: Verified,
+    ours: Vec<(String, String)>,
+    login: String,
+    expires: u64,
+    renewable: bool,
+}
+
+impl KeptPrincipal {
+    /// Whether it has a refresh token, which is kept apart.
+    pub(super) fn is_renewable(&self) -> bool {
+        self.renewable
+    }
+
+    /// The login, in the way in which it is reached; without its refresh token yet.
+    pub(super) fn restored(self, mode: Mode) -> Principal {
+        let Self { who, ours, login, expires, .. } = self;
+        let expires = UNIX_EPOCH.checked_add(Duration::from_secs(expires)).unwrap_or(UNIX_EPOCH);
+        Principal(Arc::new(Inner { who, mode, login, expires, refresh: None, ours }))
+    }
 }
 
 impl std::fmt::Debug for Principal {

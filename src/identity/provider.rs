@@ -30,6 +30,8 @@ const QUICK: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Device logins waiting for approval at once, unless told otherwise.
 const MAX_PENDING: usize = 1000;
+/// Questions whether a login was approved that are under way at once; the others wait for their turn.
+const MAX_POLLING: usize = 16;
 
 /// One OpenID Connect provider. Clones share everything.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub(super) struct Inner {
     pub(super) transport: Transport,
     /// Places for device logins that wait.
     pub(super) pending: Arc<Semaphore>,
+    /// Turns to ask whether a login was approved.
+    pub(super) polling: Semaphore,
     /// A second of the provider's intervals; tests run faster.
     pub(super) second: Duration,
     issuer: Url,
@@ -126,6 +130,7 @@ impl Provider {
             config,
             transport,
             pending: Arc::new(Semaphore::new(MAX_PENDING)),
+            polling: Semaphore::new(MAX_POLLING),
             second: Duration::from_secs(1),
             issuer,
             workloads: Workloads::default(),

@@ -1,7 +1,7 @@
 //! The demo, as its user runs it.
 #![allow(clippy::unwrap_used, reason = "these are tests, which the lint sees only inside test functions")]
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,52 @@ fn the_demo_serves_is_found_by_the_other_verbs_and_leaves_nothing_behind() {
     let (ok, _) = run("kill", &["-TERM", &demo.id().to_string()]);
     assert!(ok && demo.wait().unwrap().success());
     assert!(!std::path::Path::new(dir).exists(), "the journal is gone");
+}
+
+#[test]
+fn the_demos_own_page_is_where_psql_sends_and_a_code_alone_is_enough_for_approve() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready.json");
+    let own = env!("CARGO_BIN_EXE_pgwitness");
+    let mut demo = Command::new(own)
+        .args(["demo", "--no-seed", "--port-base", "18432", "--ready-file"])
+        .arg(&ready)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !ready.exists() {
+        assert!(started.elapsed() < STARTED_WITHIN && demo.try_wait().unwrap().is_none(), "it starts");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let told: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+    let (port, page) = (told["postgres"]["port"].to_string(), told["http"]["url"].as_str().unwrap());
+    let target = format!("host=127.0.0.1 port={port} dbname=shop user=ann@example.com");
+    let mut psql = Command::new("psql")
+        .args([&target, "-X", "-A", "-t", "-c", "select current_user"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = String::new();
+    std::io::BufReader::new(psql.stderr.take().unwrap()).read_line(&mut shown).unwrap();
+    let (link, code) = shown.split_once("open ").unwrap().1.split_once(" and enter the code ").unwrap();
+    assert!(link.starts_with(&format!("{page}/device/")), "{shown}");
+    let approve = |code: &str| {
+        let mut approve = Command::new(own);
+        approve.args(["approve", code, "--as", "ann"]);
+        let out = approve.env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    assert!(!approve("BBBB-BBBB").0);
+    let (ok, text) = approve(code.trim());
+    assert!(ok && text.contains("approved as ann@example.com"), "{text}");
+    let out = psql.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "app_write");
+    assert!(!approve(code.trim()).0, "one use");
+    assert!(run("kill", &["-TERM", &demo.id().to_string()]).0 && demo.wait().unwrap().success());
 }
 
 #[test]

@@ -33,7 +33,7 @@ async fn a_role_that_nobody_granted_is_refused_and_recorded_under_the_verified_n
     let (code, message) = refused(&gateway, "analyst", gateway.auditor_token()).await;
     assert_eq!(code, "28000");
     assert!(message.contains("carol@example.com may not use role \"analyst\""), "{message}");
-    let records = gateway.records("event:denied", 1).await;
+    let records = gateway.records("event:role.denied", 1).await;
     assert_eq!(
         (&records[0]["user"], &records[0]["outcome"]),
         (&json!("carol@example.com"), &json!("denied"))

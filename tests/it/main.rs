@@ -2,6 +2,7 @@
 
 mod support;
 
+mod approving;
 mod beyond;
 mod bounds;
 mod cancel;
@@ -12,6 +13,7 @@ mod crash;
 mod death;
 mod demo;
 mod ending;
+mod kept;
 mod login;
 mod modes;
 mod pipeline;

@@ -8,11 +8,13 @@
 //!
 //! Another process approves a login with `POST {issuer}/approve`, form fields `user_code` and
 //! `user` (name, e-mail address or the part before the `@`): 200 and `{"user": email}`, or 4xx and
-//! `{"error", "error_description"}`. `POST {issuer}/deny` takes `user_code` alone.
+//! `{"error", "error_description"}`. `POST {issuer}/deny` takes `user_code` alone, or with `user`. A code that
+//! belongs to a page of the gateway's own ([`DemoProvider::point`]) is approved there, by a visitor who signs in here.
 
 mod key;
 mod pages;
 mod routes;
+mod visitor;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Oidc;
+use visitor::Word;
 
 pub(crate) use key::Key;
 
@@ -78,6 +81,8 @@ struct Tables {
     devices: HashMap<String, Device>,
     /// By authorization code.
     codes: HashMap<String, Code>,
+    /// By user code: the gateway's own page where it is approved.
+    pages: HashMap<String, (String, Instant)>,
     /// Refresh tokens: whose they are.
     refreshes: HashMap<String, usize>,
     /// Groups that were changed.
@@ -115,6 +120,9 @@ pub enum ApproveError {
     /// Somebody was faster.
     #[error("this code was already answered. Connect again for a new one")]
     Answered,
+    /// It belongs to a page of the gateway, which did not take the answer.
+    #[error("{0}")]
+    Page(String),
     /// Nobody of that name.
     #[error("the demo knows nobody called \"{who}\". Choose one of: {people}")]
     NoSuchPerson {
@@ -221,6 +229,55 @@ impl DemoProvider {
     /// No such code, or already answered.
     pub fn deny(&self, user_code: &str) -> Result<(), ApproveError> {
         self.answer(user_code, Answer::Denied)
+    }
+
+    /// Remembers at which page of a gateway a code is approved.
+    pub fn point(&self, user_code: &str, link: &str) {
+        let now = Instant::now();
+        let mut tables = self.lock();
+        if tables.pages.len() >= MAX_DEVICES {
+            tables.pages.retain(|_, (_, ends)| *ends > now);
+        }
+        if tables.pages.len() < MAX_DEVICES {
+            tables.pages.insert(plain(user_code), (link.to_owned(), now + DEVICE_LIFE));
+        }
+    }
+
+    /// Approves the login with that code as that person, here or at the page where it belongs.
+    ///
+    /// # Errors
+    /// As [`DemoProvider::approve`]; or the page does not take it.
+    pub async fn approve_anywhere(&self, user_code: &str, who: &str) -> Result<&Person, ApproveError> {
+        match (self.page_of(user_code), self.approve(user_code, who)) {
+            (Some(link), Err(ApproveError::NoSuchCode)) => {
+                let Some((_, person)) = self.find(who) else { return Err(ApproveError::NoSuchCode) };
+                let visited = visitor::visit(&link, user_code, &person.email, Word::Approve).await;
+                visited.map(|()| person).map_err(ApproveError::Page)
+            }
+            (_, approved) => approved,
+        }
+    }
+
+    /// Denies it, here or there; there as that person, or the first there is.
+    ///
+    /// # Errors
+    /// As [`DemoProvider::deny`]; or the page does not take it.
+    pub async fn deny_anywhere(&self, user_code: &str, who: &str) -> Result<(), ApproveError> {
+        match (self.page_of(user_code), self.deny(user_code)) {
+            (Some(link), Err(ApproveError::NoSuchCode)) => {
+                let person = self.find(who).map(|(_, person)| person).or(self.0.people.first());
+                let person = person.ok_or(ApproveError::NoSuchCode)?;
+                let visited = visitor::visit(&link, user_code, &person.email, Word::Deny).await;
+                visited.map_err(ApproveError::Page)
+            }
+            (_, denied) => denied,
+        }
+    }
+
+    fn page_of(&self, user_code: &str) -> Option<String> {
+        let tables = self.lock();
+        let (link, ends) = tables.pages.get(&plain(user_code))?;
+        (*ends > Instant::now()).then(|| link.clone())
     }
 
     /// How many device logins were started and have not ended.

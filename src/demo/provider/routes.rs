@@ -223,14 +223,14 @@ async fn device_answer(State(provider): State<DemoProvider>, Form(form): Form<Co
 }
 
 async fn approve(State(provider): State<DemoProvider>, Form(form): Form<CodeForm>) -> Response {
-    match provider.approve(&form.user_code, &form.user) {
+    match provider.approve_anywhere(&form.user_code, &form.user).await {
         Ok(person) => Json(json!({ "user": person.email })).into_response(),
         Err(error) => api_refusal(&error),
     }
 }
 
 async fn deny(State(provider): State<DemoProvider>, Form(form): Form<CodeForm>) -> Response {
-    match provider.deny(&form.user_code) {
+    match provider.deny_anywhere(&form.user_code, &form.user).await {
         Ok(()) => Json(json!({ "denied": true })).into_response(),
         Err(error) => api_refusal(&error),
     }
@@ -240,6 +240,7 @@ fn api_refusal(error: &ApproveError) -> Response {
     let (status, word) = match error {
         ApproveError::NoSuchCode => (StatusCode::NOT_FOUND, "no_such_code"),
         ApproveError::Answered => (StatusCode::CONFLICT, "answered"),
+        ApproveError::Page(_) => (StatusCode::CONFLICT, "page"),
         ApproveError::NoSuchPerson { .. } => (StatusCode::BAD_REQUEST, "no_such_person"),
     };
     refuse(status, word, &error.to_string())

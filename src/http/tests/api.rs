@@ -215,7 +215,12 @@ async fn the_small_answers_are_there_for_those_who_are_known() {
     ] {
         let answer = house.http.get(house.at(path)).send().await.unwrap();
         assert_eq!(answer.status(), 401, "{path}");
-        assert!(answer.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        let metadata = house.at("/.well-known/oauth-protected-resource");
+        assert!(
+            challenge.starts_with("Bearer ")
+                && challenge.contains(&format!("resource_metadata=\"{metadata}\""))
+        );
         assert_eq!(answer.headers()["cache-control"], "no-store");
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
         assert_eq!(house.get("eyJh.eyJp.c2ln", path).await.0, 401, "{path}");
@@ -223,6 +228,7 @@ async fn the_small_answers_are_there_for_those_who_are_known() {
     }
     assert_eq!(house.get(&maria, "/api/v1/nothing").await.0, 404);
     let (_, resource) = house.get(&maria, "/.well-known/oauth-protected-resource").await;
+    assert_eq!(resource["resource"], house.url.as_str().trim_end_matches('/'));
     assert_eq!(resource["authorization_servers"], json!([house.provider.issuer()]));
     assert_eq!(resource["pgwitness_client_id"], "pgwitness");
 }

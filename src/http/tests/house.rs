@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::config::Access;
 use crate::demo::provider::{DemoProvider, Person};
 use crate::http::{Api, Erasure, NotErased, Parts, Reach, Witness, router, serve, when};
-use crate::identity::{MintedTokens, Provider, Whose};
+use crate::identity::{Logins, MintedTokens, Pairings, Provider, Whose};
 use crate::proving::Proofs;
 
 /// May read all.
@@ -37,6 +37,8 @@ pub(crate) const TOM: &str = "tom@shop.example";
 pub(crate) struct House {
     pub(crate) url: Url,
     pub(crate) provider: DemoProvider,
+    pub(crate) logins: Logins,
+    pub(crate) pairings: Pairings,
     pub(crate) book: Arc<Book>,
     pub(crate) http: reqwest::Client,
     _stop: DropGuard,
@@ -154,6 +156,10 @@ impl Witness for Book {
     fn end(&self, whose: &Whose) -> usize {
         usize::from(*whose != Whose::Session(String::new()))
     }
+
+    fn keep(&self) -> Result<(), String> {
+        if self.full.load(Ordering::SeqCst) { Err("the disk is full".into()) } else { Ok(()) }
+    }
 }
 
 impl Book {
@@ -165,6 +171,11 @@ impl Book {
 impl House {
     /// Opens the house with the sample records.
     pub(crate) async fn open() -> Self {
+        Self::reached(Reach::PlainLoopback).await
+    }
+
+    /// The same, reached in that way; HTTPS ends before us.
+    pub(crate) async fn reached(reach: Reach) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
@@ -175,13 +186,23 @@ impl House {
         book.write(&samples(provider.issuer()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let known = Provider::new(provider.oidc(Duration::from_secs(3600))).unwrap();
+        let minted = MintedTokens::new();
+        let pairings = Pairings::new(tracker.clone(), stop.clone());
+        let mut public_url = url.clone();
+        if reach == Reach::Https {
+            public_url.set_scheme("https").unwrap();
+        }
+        let logins = Logins::new(known.clone(), Some(&public_url), (100, 50));
         let api = Api::new(Parts {
             search,
-            provider: Provider::new(provider.oidc(Duration::from_secs(3600))).unwrap(),
-            minted: MintedTokens::new(),
+            provider: known,
+            approvals: logins.page().cloned(),
+            minted: minted.clone(),
+            pairings: pairings.clone(),
             access: Access { auditor: vec!["group:security".into()], admin: vec!["group:platform".into()] },
-            public_url: url.clone(),
-            reach: Reach::PlainLoopback,
+            public_url,
+            reach,
             warnings: Vec::new(),
             hashed: None,
             witness: Arc::clone(&book) as Arc<dyn Witness>,
@@ -190,7 +211,7 @@ impl House {
         tracker.spawn(serve(listener, router(api), tracker.clone(), stop.clone()));
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
         let http = http.timeout(Duration::from_secs(20)).build().unwrap();
-        Self { url, provider, book, http, _stop: stop.drop_guard(), _dir: dir }
+        Self { url, provider, logins, pairings, book, http, _stop: stop.drop_guard(), _dir: dir }
     }
 
     /// A person's statement, now; its position.

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod approving;
 mod erase;
 mod export;
 mod house;
 mod reading;
 mod signing_in;
 mod tail;
+mod tokens;
 
 pub(crate) use house::{ANA, House, MARIA, TOM};
 

@@ -11,17 +11,29 @@ use super::{House, MARIA};
 
 /// As much of a browser as signing in needs.
 #[derive(Default, Clone)]
-struct Browser {
-    cookies: BTreeMap<String, String>,
+pub(super) struct Browser {
+    pub(super) cookies: BTreeMap<String, String>,
 }
 
 impl Browser {
-    fn cookie_line(&self) -> String {
+    pub(super) fn cookie_line(&self) -> String {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    async fn get(&mut self, house: &House, url: Url) -> Response {
+    pub(super) async fn get(&mut self, house: &House, url: Url) -> Response {
         let answer = house.http.get(url).header("cookie", self.cookie_line()).send().await.unwrap();
+        self.keep(answer)
+    }
+
+    /// Sends a form of one of our pages.
+    pub(super) async fn post(&mut self, house: &House, url: Url, form: &[(&str, &str)]) -> Response {
+        let request = house.http.post(url).header("cookie", self.cookie_line());
+        let answer = request.header("sec-fetch-site", "same-origin").form(form).send().await.unwrap();
+        self.keep(answer)
+    }
+
+    /// Keeps the cookies of an answer.
+    fn keep(&mut self, answer: Response) -> Response {
         for line in answer.headers().get_all(SET_COOKIE) {
             let line = line.to_str().unwrap();
             assert!(
@@ -43,21 +55,21 @@ impl Browser {
         assert_eq!(answer.status(), 303);
         let login = house.at(location(&answer).as_str());
         let answer = self.get(house, login).await;
-        let at_provider: Url = location(&answer).parse().unwrap();
-        let mut form: Vec<(String, String)> = at_provider.query_pairs().into_owned().collect();
-        form.push(("user".into(), MARIA.into()));
-        let answer = house
-            .http
-            .post(format!("{}/authorize", house.provider.issuer()))
-            .form(&form)
-            .send()
-            .await
-            .unwrap();
-        location(&answer).parse().unwrap()
+        at_provider(house, &answer, MARIA).await
     }
 }
 
-fn location(answer: &Response) -> String {
+/// What the provider sends the browser back to, when its person has signed in there.
+pub(super) async fn at_provider(house: &House, led: &Response, who: &str) -> Url {
+    let at_provider: Url = location(led).parse().unwrap();
+    let mut form: Vec<(String, String)> = at_provider.query_pairs().into_owned().collect();
+    form.push(("user".into(), who.into()));
+    let answer =
+        house.http.post(format!("{}/authorize", house.provider.issuer())).form(&form).send().await.unwrap();
+    location(&answer).parse().unwrap()
+}
+
+pub(super) fn location(answer: &Response) -> String {
     answer.headers()[LOCATION].to_str().unwrap().to_owned()
 }
 
@@ -84,6 +96,28 @@ async fn a_browser_signs_in_comes_back_to_its_search_and_signs_out() {
         out.header("sec-fetch-site", "same-origin").header("content-type", "application/json").body("{}");
     assert_eq!(out.send().await.unwrap().status(), 204);
     assert_eq!(stolen.clone().get(&house, house.at("/api/v1/events")).await.status(), 401);
+}
+
+#[tokio::test]
+async fn over_https_the_cookie_is_for_this_host_alone_and_never_sent_in_the_clear() {
+    let house = House::reached(crate::http::Reach::Https).await;
+    let led = house.http.get(house.at("/auth/login")).send().await.unwrap();
+    let mut browser = Browser::default();
+    let mut back = at_provider(&house, &led, MARIA).await;
+    assert_eq!(back.scheme(), "https");
+    // What ends HTTPS in front of us passes it on.
+    back.set_scheme("http").unwrap();
+    browser.keep(led);
+    let answer = house.http.get(back).header("cookie", browser.cookie_line()).send().await.unwrap();
+    let lines = answer.headers().get_all(SET_COOKIE).iter().map(|line| line.to_str().unwrap());
+    let line = lines.into_iter().find(|line| line.starts_with("__Host-pgwitness=")).unwrap().to_owned();
+    for part in ["; Secure", "; HttpOnly", "; SameSite=Lax", "; Path=/;"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!line.contains("Domain"), "{line}");
+    let cookie = line.split(';').next().unwrap();
+    let me = house.http.get(house.at("/api/v1/me")).header("cookie", cookie).send().await.unwrap();
+    assert_eq!(me.status(), 200);
 }
 
 #[tokio::test]

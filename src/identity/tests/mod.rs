@@ -4,6 +4,7 @@
 mod browser;
 mod claims;
 mod device;
+mod kept;
 mod pairing;
 mod script;
 mod tokens;

@@ -7,13 +7,27 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::{LoginError, Mode, PairingEntry as Entry, Pairings, Principal, Waiter};
+use super::super::{
+    Asked, LoginError, Logins, Mode, PairingEntry as Entry, Pairings, Principal, Provider, Waiter, Wanted,
+};
 use super::script::Script;
 use super::{demo, provider, within};
 use crate::config::Secret;
 
 fn secret(text: &str) -> Secret {
     Secret::new(text.repeat(8))
+}
+
+async fn enter(
+    pairings: &Pairings,
+    secret: &Secret,
+    user: &str,
+    database: &str,
+    provider: &Provider,
+) -> Result<Entry, LoginError> {
+    let logins = Logins::new(provider.clone(), None, (1000, 1000));
+    let asked = Asked::from([127, 0, 0, 1].into()).saying("psql", user, database);
+    pairings.enter(secret, Wanted { user, database }, asked, &logins).await
 }
 
 fn pairings() -> Pairings {
@@ -40,16 +54,16 @@ fn approved(entry: Result<Entry, LoginError>) -> Principal {
 async fn two_hundred_connections_with_one_secret_need_one_approval() {
     let demo = demo().await;
     let (pairings, provider, secret) = (pairings(), provider(demo.issuer()), secret("abcdefgh"));
-    let entries = (0..200).map(|_| pairings.enter(&secret, "app", "shop", &provider));
+    let entries = (0..200).map(|_| enter(&pairings, &secret, "app", "shop", &provider));
     let mut waiters: Vec<_> = within(join_all(entries)).await.into_iter().map(waiting).collect();
     assert_eq!(demo.pending(), 1);
     assert_eq!(waiters.iter().filter(|waiter| waiter.is_first).count(), 1);
-    demo.approve(&waiters[0].login.user_code, "alice").unwrap();
+    demo.approve(waiters[0].login.user_code(), "alice").unwrap();
     let people = within(join_all(waiters.iter_mut().map(Waiter::wait))).await;
     let first = people[0].clone().unwrap();
     assert_eq!((first.user(), first.mode()), ("alice@example.com", Mode::Pairing));
     assert!(people.into_iter().all(|person| person.unwrap().login() == first.login()));
-    let later = approved(within(pairings.enter(&secret, "app", "shop", &provider)).await);
+    let later = approved(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
     assert_eq!(later.login(), first.login());
     assert!(!format!("{pairings:?}").contains("abcdefgh"));
 }
@@ -58,11 +72,11 @@ async fn two_hundred_connections_with_one_secret_need_one_approval() {
 async fn a_login_goes_on_when_the_client_has_left() {
     let demo = demo().await;
     let (pairings, provider, secret) = (pairings(), provider(demo.issuer()), secret("abcdefgh"));
-    let waiter = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
-    let code = waiter.login.user_code.clone();
+    let waiter = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
+    let code = waiter.login.user_code().to_owned();
     drop(waiter);
     demo.approve(&code, "alice").unwrap();
-    let principal = match within(pairings.enter(&secret, "app", "shop", &provider)).await.unwrap() {
+    let principal = match within(enter(&pairings, &secret, "app", "shop", &provider)).await.unwrap() {
         Entry::Approved(principal) => principal,
         Entry::Waiting(mut waiter) => {
             assert!(!waiter.is_first);
@@ -84,7 +98,7 @@ async fn another_user_database_or_secret_is_another_login() {
         (&one, "apps", "hop"),
         (&secret("hgfedcba"), "app", "shop"),
     ] {
-        assert!(waiting(within(pairings.enter(secret, user, database, &provider)).await).is_first);
+        assert!(waiting(within(enter(&pairings, secret, user, database, &provider)).await).is_first);
     }
     assert_eq!(demo.pending(), 5);
 }
@@ -93,16 +107,16 @@ async fn another_user_database_or_secret_is_another_login() {
 async fn a_secret_stays_with_the_first_person_who_approved_it() {
     let demo = demo().await;
     let (pairings, provider, secret) = (pairings(), provider(demo.issuer()), secret("abcdefgh"));
-    let mut alice = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
-    demo.approve(&alice.login.user_code, "alice").unwrap();
+    let mut alice = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
+    demo.approve(alice.login.user_code(), "alice").unwrap();
     within(alice.wait()).await.unwrap();
 
-    let mut bob = waiting(within(pairings.enter(&secret, "app", "billing", &provider)).await);
-    demo.approve(&bob.login.user_code, "bob").unwrap();
+    let mut bob = waiting(within(enter(&pairings, &secret, "app", "billing", &provider)).await);
+    demo.approve(bob.login.user_code(), "bob").unwrap();
     assert_eq!(within(bob.wait()).await, Err(LoginError::OtherPerson));
 
-    let mut again = waiting(within(pairings.enter(&secret, "app", "billing", &provider)).await);
-    demo.approve(&again.login.user_code, "alice").unwrap();
+    let mut again = waiting(within(enter(&pairings, &secret, "app", "billing", &provider)).await);
+    demo.approve(again.login.user_code(), "alice").unwrap();
     assert_eq!(within(again.wait()).await.unwrap().user(), "alice@example.com");
 }
 
@@ -110,13 +124,13 @@ async fn a_secret_stays_with_the_first_person_who_approved_it() {
 async fn a_denied_secret_starts_anew() {
     let demo = demo().await;
     let (pairings, provider, secret) = (pairings(), provider(demo.issuer()), secret("abcdefgh"));
-    let mut first = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
-    let mut second = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
-    demo.deny(&first.login.user_code).unwrap();
+    let mut first = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
+    let mut second = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
+    demo.deny(first.login.user_code()).unwrap();
     assert_eq!(within(first.wait()).await, Err(LoginError::Denied));
     assert_eq!(within(second.wait()).await, Err(LoginError::Denied));
-    let next = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
-    assert!(next.is_first && next.login.user_code != first.login.user_code);
+    let next = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
+    assert!(next.is_first && next.login.user_code() != first.login.user_code());
 }
 
 #[tokio::test]
@@ -124,12 +138,12 @@ async fn a_login_that_cannot_start_tells_all_and_leaves_nothing() {
     let script = Script::start().await;
     let (pairings, provider, secret) = (pairings(), provider(&script.issuer), secret("abcdefgh"));
     script.say("/device", 503, &json!({}));
-    let entries = (0..20).map(|_| pairings.enter(&secret, "app", "shop", &provider));
+    let entries = (0..20).map(|_| enter(&pairings, &secret, "app", "shop", &provider));
     for entry in within(join_all(entries)).await {
         assert!(matches!(entry, Err(LoginError::Unreachable { .. })));
     }
     assert_eq!(script.hits("/device"), 1);
-    waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
+    waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
 }
 
 #[tokio::test]
@@ -138,11 +152,11 @@ async fn an_ended_login_needs_a_new_approval() {
     let mut config = super::config(demo.issuer());
     config.session_max_age = Duration::from_secs(3);
     let (pairings, provider, secret) = (pairings(), super::provider_with(config), secret("abcdefgh"));
-    let mut first = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
-    demo.approve(&first.login.user_code, "alice").unwrap();
+    let mut first = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
+    demo.approve(first.login.user_code(), "alice").unwrap();
     let principal = within(first.wait()).await.unwrap();
     tokio::time::sleep(principal.time_left(std::time::SystemTime::now())).await;
-    assert!(waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await).is_first);
+    assert!(waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await).is_first);
 }
 
 #[tokio::test]
@@ -151,10 +165,13 @@ async fn a_stopping_gateway_ends_all_waits() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let pairings = Pairings::new(tracker.clone(), stop.clone());
     let (provider, secret) = (provider(demo.issuer()), secret("abcdefgh"));
-    let mut waiter = waiting(within(pairings.enter(&secret, "app", "shop", &provider)).await);
+    let mut waiter = waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await);
     stop.cancel();
     assert_eq!(within(waiter.wait()).await, Err(LoginError::Canceled));
     tracker.close();
     within(tracker.wait()).await;
-    assert_eq!(within(pairings.enter(&secret, "x", "y", &provider)).await.err(), Some(LoginError::Canceled));
+    assert_eq!(
+        within(enter(&pairings, &secret, "x", "y", &provider)).await.err(),
+        Some(LoginError::Canceled)
+    );
 }

@@ -63,11 +63,13 @@ class Gateway:
     """`pgwitness run --config FILE` between a cluster and a provider.
 
     `settings` adds to or replaces the tables of the configuration, by their name; `upstream` stands for the only one.
-    `role_map`, `login` and `service` are lists of tables. `verbosity` is what it says on its standard error.
+    `role_map`, `login` and `service` are lists of tables. `verbosity` is what it says on its standard error. Logins by
+    link are approved at the provider, with `page=True` at the gateway's own page.
     """
 
     def __init__(self, folder: pathlib.Path, cluster: Cluster, provider: Provider, role_map: list[dict] = ROLE_MAP,
-                 login: list[dict] = (), service: list[dict] = (), verbosity: str | None = None, **settings: dict):
+                 login: list[dict] = (), service: list[dict] = (), verbosity: str | None = None, page: bool = False,
+                 **settings: dict):
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.provider = provider
@@ -79,13 +81,14 @@ class Gateway:
         self._child: Child | None = None
         tables = {
             "listen": {"address": f"{HOST}:{self.port}", "tls": "off"},
-            "http": {"address": f"{HOST}:{self.http_port}", "public_url": self.url},
+            "http": {"address": f"{HOST}:{self.http_port}", **({"public_url": self.url} if page else {})},
             "oidc": {"issuer": provider.issuer, "client_id": "pgwitness", "scopes": ["openid", "email", "groups"]},
             "access": {"auditor": ["group:security"]},
             "log": {"dir": self.log_dir, "durability": "batch"},
             "index": {"dir": folder / "index"},
             # Many tests fail to log in, all from one address.
-            "limits": {"login_failures": 10_000, "login_failures_of_address": 10_000},
+            "limits": {"login_failures": 10_000, "login_failures_of_address": 10_000,
+                       "max_pending_logins_of_address": 1000},
         }
         more = settings.pop("upstream", {})
         for name, values in settings.items():

@@ -42,9 +42,14 @@ pub(crate) struct TestGateway {
 struct Everybody(DemoProvider);
 
 impl Approver for Everybody {
-    fn approve(&self, user_code: &str, startup_user: &str) {
-        // Who is not known stays unapproved: the test sees a login that waits.
-        let _ = self.0.approve(user_code, startup_user);
+    fn approve(&self, link: &str, user_code: &str, startup_user: &str) {
+        self.0.point(user_code, link);
+        let (provider, code, user) = (self.0.clone(), user_code.to_owned(), startup_user.to_owned());
+        #[allow(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+        tokio::spawn(async move {
+            // Who is not known stays unapproved: the test sees a login that waits.
+            let _ = provider.approve_anywhere(&code, &user).await;
+        });
     }
 }
 
@@ -55,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) login_timeout: Duration,
     /// Use this folder instead of one of its own.
     pub(crate) dir: Option<PathBuf>,
+    /// A copy of the shop that was made before, instead of one of its own.
+    pub(crate) database: Option<String>,
     /// Where the database is, if not at the shared server.
     pub(crate) database_port: Option<u16>,
     /// Towards clients.
@@ -88,12 +95,18 @@ impl Default for Settings {
             durability: Durability::Batch,
             login_timeout: Duration::from_secs(60),
             dir: None,
+            database: None,
             database_port: None,
             tls: ListenTls::Off,
             upstream_tls: None,
             max_clients: 100,
             index_paused: false,
-            limits: Limits { drain_timeout: Duration::from_secs(2), ..Limits::default() },
+            limits: Limits {
+                drain_timeout: Duration::from_secs(2),
+                // All clients of a test have one address.
+                max_pending_logins: (1000, 1000),
+                ..Limits::default()
+            },
             server: None,
             change: Box::new(|_| {}),
             application_name: AppLabel::default(),
@@ -111,9 +124,10 @@ impl TestGateway {
         pgwitness::grammar::start_by(env!("CARGO_BIN_EXE_pgwitness").into());
         // Several gateways share this process.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let database = match &settings.server {
-            Some(_) => shop::DATABASE.to_owned(),
-            None => server().shop_copy().await,
+        let database = match (&settings.server, &settings.database) {
+            (Some(_), _) => shop::DATABASE.to_owned(),
+            (None, Some(known)) => known.clone(),
+            (None, None) => server().shop_copy().await,
         };
         let folder = settings.dir.is_none().then(|| tempfile::tempdir().unwrap());
         let dir = settings.dir.clone().unwrap_or_else(|| folder.as_ref().unwrap().path().to_owned());
