@@ -1,7 +1,8 @@
 //! What search costs: CPU for each record indexed, bytes for each record, and how long answers take.
 //!
 //! `cargo bench -p pgwitness-index --bench search [-- RECORDS] [mixed] [hot] [pgbench] [found]`
-//! (100,000 records and all parts unless said). The log is made
+//! (100,000 records and all parts unless said). With a folder (`/var/tmp/log`) the log is kept there, or
+//! taken from there; `x10` asks an index that has each of its segments ten times. The log is made
 //! up: 5,000 statement shapes, 2,000 people, 40 databases, each by Zipf's law; half of the statements
 //! are prepared and carry parameters, half carry literals. CPU is that of the whole process, journal
 //! reading included and journal writing not. On a machine that does other work compare CPU, not time.
@@ -10,7 +11,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -35,20 +36,30 @@ fn main() -> Result<(), Failure> {
     let wants = |part: &str| {
         !words.iter().any(|word| PARTS.contains(&word.as_str())) || words.iter().any(|word| word == part)
     };
+    let kept = words.iter().find(|word| word.starts_with('/')).map(Path::new);
+    let times = words.iter().find_map(|word| word.strip_prefix('x')?.parse().ok()).unwrap_or(1_usize);
     if wants("mixed") {
-        let (dir, search, indexer) = index("mixed", records, Traffic::mixed(7))?;
-        answers(&search)?;
-        drop(indexer);
+        let dir = tempfile::tempdir()?;
+        let dir = kept.unwrap_or(dir.path());
+        if !dir.join("index").exists() {
+            index(dir, "mixed", records, Traffic::mixed(7))?;
+        }
+        let mounted = mount(dir, times)?;
         let began = Instant::now();
-        let (_indexer, _) =
-            Indexer::open(&dir.path().join("index"), storage(dir.path())?, Options::default())?;
-        println!("opened again in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+        let (indexer, search) = Indexer::open(&mounted, storage(dir)?, Options::default())?;
+        let (took, newest) = (began.elapsed().as_secs_f64() * 1e3, search.newest());
+        println!("{newest} records {times} times: opened in {took:.1} ms, {} MiB resident", resident_mib());
+        answers(&search)?;
+        println!("{} MiB resident after all answers", resident_mib());
+        drop(indexer);
     }
     if wants("hot") {
-        index("one statement, three values", records.min(300_000), Traffic::hot(7))?;
+        let dir = tempfile::tempdir()?;
+        index(dir.path(), "one statement, three values", records.min(300_000), Traffic::hot(7))?;
     }
     if wants("pgbench") {
-        index("pgbench -S", records.min(300_000), Traffic::pgbench(7))?;
+        let dir = tempfile::tempdir()?;
+        index(dir.path(), "pgbench -S", records.min(300_000), Traffic::pgbench(7))?;
     }
     if wants("found") {
         found_after_its_end()?;
@@ -148,14 +159,10 @@ fn storage(dir: &Path) -> Result<Arc<DirStorage>, Failure> {
 }
 
 /// Writes a journal, then builds the index from it.
-fn index(
-    name: &str,
-    records: u64,
-    mut traffic: Traffic,
-) -> Result<(tempfile::TempDir, Search, Indexer), Failure> {
+fn index(dir: &Path, name: &str, records: u64, mut traffic: Traffic) -> Result<(), Failure> {
     const BATCH: u64 = 64;
-    let dir = tempfile::tempdir()?;
-    let (mut journal, _) = Journal::open(storage(dir.path())?, journal::Options::default())?;
+    let began = Instant::now();
+    let (mut journal, _) = Journal::open(storage(dir)?, journal::Options::default())?;
     let mut first = 1;
     let mut batch: Vec<Entry> = Vec::new();
     while first <= records {
@@ -165,23 +172,69 @@ fn index(
         first += BATCH;
     }
     drop(journal);
-    let place = dir.path().join("index");
+    println!("{name}: {records} records made and written in {:.1} s", began.elapsed().as_secs_f64());
+    let place = dir.join("index");
     let (cpu, began) = (cpu(), Instant::now());
-    let (mut indexer, search) = Indexer::open(&place, storage(dir.path())?, Options::default())?;
+    let (mut indexer, _) = Indexer::open(&place, storage(dir)?, Options::default())?;
     while !indexer.step(2_000)?.caught_up {}
     indexer.commit()?;
     let (used, took) = (self::cpu() - cpu, began.elapsed());
     let files = size(&place)?;
+    let documents = documents(&place)?;
     println!(
         "{name}: {records} records, {:.1} us CPU and {:.1} us a record, {:.0} bytes index and {:.0} bytes journal \
-         a record, {} MiB resident",
+         a record, {:.2} documents a record, {} MiB resident, built in {:.1} s",
         used.as_secs_f64() * 1e6 / records as f64,
         took.as_secs_f64() * 1e6 / records as f64,
         files.0 as f64 / records as f64,
-        size(&dir.path().join("journal"))?.0 as f64 / records as f64,
+        size(&dir.join("journal"))?.0 as f64 / records as f64,
+        documents as f64 / records as f64,
         resident_mib(),
+        took.as_secs_f64(),
     );
-    Ok((dir, search, indexer))
+    Ok(())
+}
+
+/// How many documents an index has, with those that define what others share.
+fn documents(index: &Path) -> Result<u64, Failure> {
+    let meta: serde_json::Value = serde_json::from_slice(&fs::read(index.join("meta.json"))?)?;
+    let segments = meta["segments"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(segments.iter().filter_map(|segment| segment["max_doc"].as_u64()).sum())
+}
+
+/// The index in `dir` with each of its segments so many times, under other names: as large as one of
+/// that many times the records, which then have the same numbers.
+fn mount(dir: &Path, times: usize) -> Result<PathBuf, Failure> {
+    let index = dir.join("index");
+    if times < 2 {
+        return Ok(index);
+    }
+    let mounted = dir.join(format!("mounted-{times}"));
+    fs::remove_dir_all(&mounted).or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })?;
+    fs::create_dir(&mounted)?;
+    let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(index.join("meta.json"))?)?;
+    let mut segments = Vec::new();
+    for segment in meta["segments"].as_array().map_or(&[][..], Vec::as_slice) {
+        let id: uuid::Uuid = segment["segment_id"].as_str().unwrap_or_default().parse()?;
+        for time in 0..times {
+            let other = uuid::Uuid::from_u128(id.as_u128().wrapping_add(time as u128));
+            for entry in fs::read_dir(&index)? {
+                let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+                if let Some(end) = name.to_string_lossy().strip_prefix(&id.simple().to_string()) {
+                    fs::hard_link(&path, mounted.join(format!("{}{end}", other.simple())))?;
+                }
+            }
+            let mut segment = segment.clone();
+            segment["segment_id"] = other.to_string().into();
+            segments.push(segment);
+        }
+    }
+    meta["segments"] = segments.into();
+    fs::write(mounted.join("meta.json"), meta.to_string())?;
+    Ok(mounted)
 }
 
 fn answers(search: &Search) -> Result<(), Failure> {
@@ -221,6 +274,15 @@ fn answers(search: &Search) -> Result<(), Failure> {
         Ok(format!("{:?}", page(&text, Count::Capped)?))
     })?;
     ask("exact value", 200, &|n| Ok(format!("{:?}", page(&traffic::mail(n * 37 % 20_000), Count::None)?)))?;
+    let ids = uuids(search)?;
+    ask("exact UUID", 200, &|n| {
+        let id = ids.get(n as usize % ids.len()).ok_or("no record has a UUID")?;
+        Ok(format!("{:?}", page(id, Count::None)?))
+    })?;
+    ask("letters in a word", 5, &|n| Ok(format!("{:?}", page(&format!("*tomer77{n}*"), Count::None)?)))?;
+    ask("a phrase over a literal", 50, &|n| {
+        Ok(format!("{:?}", page(&format!("sql:\"limit {}\"", n % 100 + 1), Count::None)?))
+    })?;
     ask("a word nobody wrote", 100, &|n| Ok(format!("{:?}", page(&format!("zz{n}"), Count::None)?)))?;
     ask("the beginning of a word", 50, &|n| {
         Ok(format!("{:?}", page(&format!("customer{}*", n % 10), Count::None)?))
@@ -241,6 +303,19 @@ fn answers(search: &Search) -> Result<(), Failure> {
         let bars = search.histogram(&Query::all(), &Scope::All, &hour, 100)?;
         Ok(format!("{}", bars.counts.iter().sum::<u64>()))
     })
+}
+
+/// UUIDs among the values of records from all of the log.
+fn uuids(search: &Search) -> Result<Vec<String>, Failure> {
+    let newest = search.newest().0;
+    let mut found = Vec::new();
+    for n in 0..400 {
+        let view = search.get_seq(Seq(newest * n / 400 + 1), &Scope::All)?.unwrap_or_default();
+        let text = [&view["sql"], &view["params"]].map(ToString::to_string).concat();
+        let mut values = text.split(['"', '\'']).filter(|word| word.parse::<uuid::Uuid>().is_ok());
+        found.extend(values.next().map(str::to_owned));
+    }
+    Ok(found)
 }
 
 /// CPU of the process so far, user and system (`proc_pid_stat(5)`, in hundredths of a second).

@@ -166,7 +166,7 @@ pub(crate) struct Dictionary {
     next: u64,
     who: Known<usize, Who>,
     whats: Known<(usize, usize), What>,
-    hows: HashMap<How, u64>,
+    hows: HashMap<How, u64, FxBuildHasher>,
     seen: HashSet<u64, FxBuildHasher>,
     new: Vec<TantivyDocument>,
 }
@@ -179,7 +179,7 @@ impl Dictionary {
             next,
             who: Known::default(),
             whats: Known::default(),
-            hows: HashMap::new(),
+            hows: HashMap::default(),
             seen: HashSet::default(),
             new: Vec::new(),
         }
@@ -268,7 +268,7 @@ impl Dictionary {
                 definition.add_text(sql, piece);
                 words::push_values(&mut tokens, piece);
             }
-            definition.add_text(self.columns.literals, tokens);
+            definition.add_text(self.columns.pieces, tokens);
         }
         self.new.push(definition);
         Shared { number, has }

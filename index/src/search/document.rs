@@ -128,10 +128,10 @@ impl Documents {
     fn add_plain(&mut self, seq: u64, draft: &Draft, plain: &Plain<'_>) {
         let who = self.dictionary.who(&plain.record.who, seq);
         let (what, shares_text) = self.dictionary.what(plain.shape, plain.sql, seq);
-        let mut has = own_fields(plain);
+        let is = plain.is();
+        let mut has = own_fields(plain, &is);
         has.join(who.has);
         has.join(what.has);
-        let is = plain.is();
         let how = How { outcome: plain.end.outcome, txn_outcome: plain.txn_outcome, is, has };
         let refers = [who.number, what.number, self.dictionary.how(how, seq)];
         let well = plain.ended_well();
@@ -181,7 +181,7 @@ impl Documents {
 }
 
 /// The fields of a statement that are not shared.
-fn own_fields(plain: &Plain<'_>) -> Fields {
+fn own_fields(plain: &Plain<'_>, is: &[&str]) -> Fields {
     let mut has = Fields::default();
     let always = [
         Field::Id,
@@ -201,7 +201,7 @@ fn own_fields(plain: &Plain<'_>) -> Fields {
         (Field::Rows, end.rows.is_some()),
         (Field::Sqlstate, !end.sqlstate.is_empty()),
         (Field::Error, !end.error.is_empty()),
-        (Field::Is, !plain.is().is_empty()),
+        (Field::Is, !is.is_empty()),
     ];
     rest.into_iter().filter(|(_, there)| *there).for_each(|(field, _)| has.insert(field));
     has

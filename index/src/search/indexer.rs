@@ -1,9 +1,9 @@
 //! Follows the journal and keeps the answers true to it.
 //!
-//! A record is answered from memory as soon as it was read, and written to the index later, as one
-//! document under its `seq`, when its end is known: in batches, in order. One that stays open for
-//! long does not hold up the others: it is written as it stands, read back when more is heard of it,
-//! and replaced.
+//! A record is answered from memory as soon as it was read, and written to the index later, when its
+//! end is known: in batches, in order, alone in a document or with others of its kind. One that stays
+//! open for long does not hold up the others: it is written as it stands, alone, read back from the
+//! journal when more is heard of it, and replaced.
 //!
 //! A commit carries the place in the journal from which everything that it does not hold can be read
 //! again. What is read twice after a crash changes nothing the second time, so replay makes neither

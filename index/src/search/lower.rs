@@ -162,12 +162,12 @@ impl Lowering<'_> {
         let columns = self.columns;
         let longest = letters.split(|c: char| !c.is_alphanumeric()).max_by_key(|row| row.len());
         let letters = longest.unwrap_or_default().to_owned();
-        let of = |of: Vec<Column>| Box::new(Containing { columns: of, letters: letters.clone() });
+        let of = |of: Vec<Column>| Box::new(Containing::new(of, letters.clone()));
         let own = columns.of(field).into_iter();
         Ok(Plan::Wide(match field {
             Field::Sql => {
                 let own = own.chain([columns.literals, columns.run_literals]).collect();
-                self.shared(Kind::What, of(own))?
+                self.or_shared(Kind::What, of(own), of(vec![columns.pieces]))?
             }
             Field::Params => of(own.chain([columns.run_params]).collect()),
             _ => of(own.collect()),
@@ -221,7 +221,13 @@ impl Lowering<'_> {
 
     /// What meets a condition itself, or refers to what does.
     fn shared(&self, kind: Kind, own: Built) -> tantivy::Result<Built> {
-        let numbers = self.moment.defined(self.columns, kind, own.box_clone())?;
+        let definition = own.box_clone();
+        self.or_shared(kind, own, definition)
+    }
+
+    /// What meets a condition itself, or refers to what meets another.
+    fn or_shared(&self, kind: Kind, own: Built, definition: Built) -> tantivy::Result<Built> {
+        let numbers = self.moment.defined(self.columns, kind, definition)?;
         if numbers.is_empty() {
             return Ok(own);
         }
@@ -286,9 +292,10 @@ impl Values<'_> {
     }
 
     fn words(&self, forms: &[String], prefix: bool, in_text: bool) -> tantivy::Result<Plan> {
-        let mut wide = any(forms.iter().map(|form| word(self.literals, form, prefix)).collect());
+        let one_of = |column| any(forms.iter().map(|form| word(column, form, prefix)).collect());
+        let mut wide = one_of(self.literals);
         if in_text {
-            wide = self.lowering.shared(Kind::What, wide)?;
+            wide = self.lowering.or_shared(Kind::What, wide, one_of(self.lowering.columns.pieces))?;
         }
         let words = forms.iter().map(|text| Word { column: self.run, text: text.clone(), prefix });
         Ok(Plan::Words { wide, words: words.collect() })

@@ -7,6 +7,10 @@
 //!                                        └─ lower ──────────────────────┘
 //! ```
 //!
+//! A document is of one record, or of several that differ in little; it has no text of theirs. What
+//! documents alone cannot tell is decided record by record, and a record that is shown is read from
+//! the journal.
+//!
 //! Derived: delete the directory and it is built again. The documents and the place in the journal
 //! from which it must be read again are committed together, so a crash repeats work and never skips
 //! any. What is not written yet, or changed since, is answered from memory: every answer is of one

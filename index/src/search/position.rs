@@ -89,6 +89,11 @@ impl Numbers {
         self.time.iter().flat_map(move |time| time.values_for_doc(doc))
     }
 
+    /// The times of all records.
+    pub(crate) fn all_times(&self) -> impl Iterator<Item = i64> + '_ {
+        self.time.iter().flat_map(|time| time.values.iter())
+    }
+
     /// What the columns say of a record of a document.
     pub(crate) fn told(&self, doc: DocId, record: u32) -> Option<Told> {
         let record = record as usize;

@@ -5,6 +5,7 @@
 //! - `has`: which fields have a value, and what kind of document it is;
 //! - `owner`: issuer and subject, exactly, for the caller's scope;
 //! - `names`: words of object names, for bare words;
+//! - `pieces`: the words of a definition's text, which has no literals;
 //! - `literals`, `params`: the words of a record's values, and [`Columns::run_literals`],
 //!   [`Columns::run_params`] those of the records of a run, each at the position of its record;
 //! - `_last`: the newest record of the document, by which documents are ordered;
@@ -61,7 +62,9 @@ pub(crate) struct Columns {
     pub(crate) has: Column,
     pub(crate) owner: Column,
     pub(crate) names: Column,
-    /// Words of the literals in a statement's text; of a definition, those of the rest of the text.
+    /// Words of a definition's text without its literals.
+    pub(crate) pieces: Column,
+    /// Words of the literals in a statement's text.
     pub(crate) literals: Column,
     pub(crate) run_literals: Column,
     pub(crate) params: Column,
@@ -93,6 +96,7 @@ impl Columns {
         let has = builder.add_text_field("has", exact("raw"));
         let owner = builder.add_text_field("owner", exact("raw"));
         let names = builder.add_text_field("names", exact("raw"));
+        let pieces = builder.add_text_field("pieces", exact(Cut::Values.name()));
         let literals = builder.add_text_field("literals", exact(Cut::Values.name()));
         let in_run = || {
             let indexing = TextFieldIndexing::default()
@@ -119,6 +123,7 @@ impl Columns {
             has,
             owner,
             names,
+            pieces,
             literals,
             run_literals,
             params,

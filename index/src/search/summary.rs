@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::{Column, StrColumn};
+use tantivy::query::Weight;
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocId, DocSet, Score, SegmentReader, TERMINATED};
 
@@ -18,10 +19,10 @@ use super::dictionary::Kind;
 use super::facts::Facts as _;
 use super::field::Field;
 use super::lower::{Asked, lower};
-use super::moment::Moment;
+use super::moment::{Moment, is_alive};
 use super::page::{Scope, Search, SearchError, Window, wanted};
 use super::position::Numbers;
-use super::query::Query;
+use super::query::{Node, Query};
 use super::schema::DEFINES;
 use super::tail::Held;
 use crate::record::Timestamp;
@@ -78,6 +79,8 @@ impl Search {
         buckets: usize,
     ) -> Result<Histogram, SearchError> {
         let moment = self.moment();
+        // All that is in the window, so that only times are looked at.
+        let everything = matches!(query.root(), Node::All) && *scope == Scope::All;
         let wanted = wanted(query, scope, window);
         let held = moment.remembered(&wanted, None).filter_map(|held| held.facts().time());
         let held: Vec<i64> = held.collect();
@@ -85,7 +88,8 @@ impl Search {
         let (from, to) = match (window.from, window.to) {
             (Some(from), Some(to)) => (from.0, to.0),
             (from, to) => {
-                let extent = each(&moment, &asked, Extent)?;
+                let extent =
+                    each(&moment, &asked, Extent { everything: everything && *window == Window::default() })?;
                 let all = extent.into_iter().chain(held.iter().map(|at| (*at, *at)));
                 let (first, last) = all.reduce(wider).unwrap_or((0, 0));
                 let from = from.map_or(first, |from| from.0);
@@ -96,7 +100,7 @@ impl Search {
         let width = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
         let step_us = width.div_ceil(buckets as u64).max(1);
         let bars = usize::try_from(width.div_ceil(step_us)).unwrap_or(0);
-        let bars = Bars { from, step_us, bars };
+        let bars = Bars { from, to, step_us, bars, everything };
         let mut counts = each(&moment, &asked, bars)?;
         held.iter().for_each(|at| bars.add(&mut counts, *at));
         Ok(Histogram { from: Timestamp(from), to: Timestamp(to.max(from)), step_us, counts })
@@ -148,6 +152,11 @@ trait Learn: Send + Sync {
 
     fn segment(&self, segment: &SegmentReader) -> tantivy::Result<Self::OfSegment>;
 
+    /// What is learned of a segment of which all records may answer; `None` if they are to be seen.
+    fn all(&self, _: &Numbers) -> Option<Self::Learned> {
+        None
+    }
+
     fn join(&self, learned: impl Iterator<Item = Self::Learned>) -> Self::Learned;
 }
 
@@ -174,8 +183,7 @@ struct Each<'a, L> {
 }
 
 struct EachOfSegment<S> {
-    moment: Arc<Moment>,
-    ordinal: u32,
+    numbers: Option<Numbers>,
     deciding: Deciding,
     learned: Result<S, SearchError>,
 }
@@ -185,9 +193,31 @@ impl<L: Learn> Collector for Each<'_, L> {
     type Child = EachOfSegment<L::OfSegment>;
 
     fn for_segment(&self, ordinal: u32, segment: &SegmentReader) -> tantivy::Result<Self::Child> {
-        let moment = Arc::clone(self.moment);
-        let deciding = Deciding::new(Arc::clone(&moment), Arc::clone(self.asked), ordinal);
-        Ok(EachOfSegment { moment, ordinal, deciding, learned: Ok(self.learn.segment(segment)?) })
+        let numbers = self.moment.numbers(ordinal).cloned();
+        let deciding = Deciding::new(Arc::clone(self.moment), Arc::clone(self.asked), ordinal);
+        Ok(EachOfSegment { numbers, deciding, learned: Ok(self.learn.segment(segment)?) })
+    }
+
+    fn collect_segment(
+        &self,
+        weight: &dyn Weight,
+        ordinal: u32,
+        segment: &SegmentReader,
+    ) -> tantivy::Result<Self::Fruit> {
+        // Where no document is replaced, and none is about to be, the columns are all there is.
+        if segment.alive_bitset().is_none()
+            && self.moment.tail.late().is_empty()
+            && let Some(learned) = self.moment.numbers(ordinal).and_then(|numbers| self.learn.all(numbers))
+        {
+            return Ok(Ok(learned));
+        }
+        let mut child = self.for_segment(ordinal, segment)?;
+        let alive = segment.alive_bitset();
+        weight.for_each_no_score(segment, &mut |docs| {
+            let live = docs.iter().filter(|doc| is_alive(alive, **doc));
+            live.for_each(|doc| child.collect(*doc, 0.0));
+        })?;
+        Ok(child.harvest())
     }
 
     fn requires_scoring(&self) -> bool {
@@ -204,9 +234,7 @@ impl<S: OfSegment> SegmentCollector for EachOfSegment<S> {
     type Fruit = Result<S::Learned, SearchError>;
 
     fn collect(&mut self, doc: DocId, _score: Score) {
-        let (Ok(learned), Some(numbers)) = (&mut self.learned, self.moment.numbers(self.ordinal)) else {
-            return;
-        };
+        let (Ok(learned), Some(numbers)) = (&mut self.learned, &self.numbers) else { return };
         match self.deciding.records(numbers, doc) {
             Ok(0) => {}
             Ok(records) => learned.see(numbers, doc, records),
@@ -255,7 +283,9 @@ impl OfSegment for u64 {
 }
 
 /// The first and last time among the matches.
-struct Extent;
+struct Extent {
+    everything: bool,
+}
 
 impl Learn for Extent {
     type Learned = Option<(i64, i64)>;
@@ -263,6 +293,10 @@ impl Learn for Extent {
 
     fn segment(&self, _: &SegmentReader) -> tantivy::Result<Self::OfSegment> {
         Ok(None)
+    }
+
+    fn all(&self, numbers: &Numbers) -> Option<Self::Learned> {
+        self.everything.then(|| numbers.all_times().map(|at| (at, at)).reduce(wider))
     }
 
     fn join(&self, learned: impl Iterator<Item = Self::Learned>) -> Self::Learned {
@@ -291,8 +325,11 @@ fn wider(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
 #[derive(Clone, Copy)]
 struct Bars {
     from: i64,
+    /// Not included.
+    to: i64,
     step_us: u64,
     bars: usize,
+    everything: bool,
 }
 
 impl Bars {
@@ -309,6 +346,15 @@ impl Learn for Bars {
 
     fn segment(&self, _: &SegmentReader) -> tantivy::Result<BarsOfSegment> {
         Ok(BarsOfSegment { bars: *self, counts: vec![0; self.bars] })
+    }
+
+    fn all(&self, numbers: &Numbers) -> Option<Vec<u64>> {
+        self.everything.then(|| {
+            let mut counts = vec![0; self.bars];
+            let within = numbers.all_times().filter(|at| *at < self.to);
+            within.for_each(|at| self.add(&mut counts, at));
+            counts
+        })
     }
 
     fn join(&self, learned: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {

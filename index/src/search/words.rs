@@ -308,9 +308,16 @@ impl Cut {
             Cut::Person => person(text).iter().for_each(|form| out.push(form, 0)),
             Cut::Tails => tails(text).iter().for_each(|form| out.push(form, 0)),
             Cut::Values => {
-                for (position, record) in text.split(NEXT_RECORD).enumerate() {
-                    let words = record.split(NEXT_WORD).filter(|word| !word.is_empty());
-                    words.for_each(|word| out.push_as_is(word, position));
+                // Neither separator is a part of another character.
+                let (mut position, mut start) = (0, 0);
+                for (at, byte) in text.bytes().enumerate() {
+                    if byte == NEXT_WORD as u8 {
+                        out.push_as_is(text.get(start..at).unwrap_or_default(), position);
+                        start = at + 1;
+                    } else if byte == NEXT_RECORD as u8 {
+                        position += 1;
+                        start = at + 1;
+                    }
                 }
             }
         }

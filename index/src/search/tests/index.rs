@@ -112,6 +112,91 @@ fn an_index_of_another_journal_is_built_again() {
 }
 
 #[test]
+fn an_index_of_other_fields_is_built_again() {
+    let mut place = Place::new();
+    place.append((1..=5).map(simple));
+    fs::create_dir_all(place.index_dir()).unwrap();
+    let mut schema = tantivy::schema::Schema::builder();
+    schema.add_u64_field("seq", tantivy::schema::FAST);
+    drop(tantivy::Index::create_in_dir(place.index_dir(), schema.build()).unwrap());
+    let (_, search, opened) = place.caught_up();
+    assert!(matches!(opened, Opened::Rebuilt(_)), "{opened:?}");
+    assert_eq!(everything(&search).len(), 5);
+}
+
+/// A statement with one literal in its text, that ended at once.
+fn one_of_many(number: u64, user: &str, literal: &str) -> [Entry; 2] {
+    let shape = shape("SELECT", &["public.users"], &[]);
+    let sql = format!("select email from users where name = '{literal}'");
+    let mut record = statement(number, user, &sql, shape);
+    record.id = uuid::Uuid::from_u128(
+        u128::try_from(record.time.0 / 1_000).unwrap() << 80
+            | 0x7000_8000_0000_0000_0000
+            | u128::from(number),
+    );
+    [started(&record), ended(Seq(number), TxnOutcome::Committed)]
+}
+
+#[test]
+fn statements_of_one_kind_are_one_document_and_answer_each_for_itself() {
+    let mut place = Place::new();
+    let user = |number: u64| if number.is_multiple_of(2) { "ann@x.org" } else { "bob@x.org" };
+    let literal = |number: u64| match number {
+        10 => "a".to_owned(),
+        12 => "b".to_owned(),
+        13 => "a b".to_owned(),
+        number => format!("name{number}"),
+    };
+    place.append((1..=100).flat_map(|number| one_of_many(number, user(number), &literal(number))));
+    let (_indexer, search, _) = place.caught_up();
+    let documents = search.moment().searcher.num_docs();
+    assert!(documents < 20, "{documents}");
+    let find = |text: &str| {
+        let found = page(&search, text, 100, None);
+        assert_eq!(found.total, Some(found.items.len() as u64), "{text}");
+        seqs(&found.items)
+    };
+    assert_eq!(find("a"), [13, 10]);
+    assert_eq!(find("b"), [13, 12]);
+    assert_eq!(find("a b"), [13]);
+    assert_eq!(find("sql:\"a b\""), [13]);
+    assert_eq!(find("a -b"), [10]);
+    assert_eq!(find("name5*"), [59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 5]);
+    assert_eq!(find("user:ann seq:3..8"), [8, 6, 4]);
+    assert_eq!(find("sql:*me10*"), [100]);
+    assert_eq!(find("-*me*"), [0_u64; 0]);
+    let tenth = search.get_seq(Seq(10), &Scope::All).unwrap().unwrap();
+    assert_eq!(tenth["sql"], "select email from users where name = 'a'");
+    let id = tenth["id"].as_str().unwrap();
+    assert_eq!(search.get(id.parse().unwrap(), &Scope::All).unwrap().unwrap(), tenth);
+    assert_eq!(find(&format!("id:{id}")), [10]);
+    assert_eq!(find(&format!("id:{}*", &id[..13])), [10]);
+}
+
+#[test]
+fn of_a_record_that_the_journal_has_lost_what_is_left_is_shown() {
+    let mut place = Place::new();
+    for round in 0..40 {
+        place.append((1..=10).flat_map(|number| {
+            let number = round * 10 + number;
+            one_of_many(number, "ann@x.org", &format!("name{number} {}", "x".repeat(500)))
+        }));
+    }
+    let (indexer, search, _) = place.caught_up();
+    assert!(search.get_seq(Seq(1), &Scope::All).unwrap().unwrap().contains_key("sql"));
+    drop((indexer, search));
+    let first = fs::read_dir(place.journal_dir()).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    fs::remove_file(first).unwrap();
+    let (_indexer, search) = place.open();
+    let lost = search.get_seq(Seq(1), &Scope::All).unwrap().unwrap();
+    assert_eq!((&lost["seq"], &lost["outcome"], &lost["rows"]), (&json!(1), &json!("ok"), &json!(3)));
+    assert_eq!(lost["detail"], "the record is not in the journal any more");
+    let all = everything(&search);
+    assert_eq!(seqs(&all), (1..=400).rev().collect::<Vec<_>>());
+    assert!(all[0].contains_key("sql"));
+}
+
+#[test]
 fn two_writers_are_refused() {
     let mut place = Place::new();
     place.append([simple(1)]);

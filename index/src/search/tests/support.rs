@@ -36,6 +36,10 @@ impl Place {
         Arc::new(DirStorage::open(self.root.path().join("journal")).unwrap())
     }
 
+    pub(super) fn journal_dir(&self) -> PathBuf {
+        self.root.path().join("journal")
+    }
+
     pub(super) fn index_dir(&self) -> PathBuf {
         self.root.path().join("index")
     }
