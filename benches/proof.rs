@@ -1,4 +1,5 @@
-//! What the proof costs: a leaf, a signed head, following a journal, verifying it.
+//! What the proof costs: a leaf, a signed head, following a journal, verifying it; and what it costs to drop the texts
+//! of a segment, and then its records, so that all of it still holds.
 //!
 //! `cargo bench -p pgwitness-index --bench proof [-- RECORDS]`, 200,000 by default; each record ends, so that there
 //! are two entries a record. Times are CPU time of the one thread (Linux: `/proc/thread-self/schedstat`), which other
@@ -8,16 +9,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgwitness_index::journal::{Journal, Options, Position, Reader};
+use pgwitness_index::journal::{Archive, Journal, Options, Partition, Position, Reader};
 use pgwitness_index::proof::checkpoint::Checkpoint;
 use pgwitness_index::proof::leaf::{Leaves, Place};
 use pgwitness_index::proof::merkle::Frontier;
 use pgwitness_index::proof::note::SignerKey;
-use pgwitness_index::proof::{Latest, TreeReader, TreeWriter, verify};
+use pgwitness_index::proof::{Latest, Published, TreeReader, TreeWriter, verify};
 use pgwitness_index::record::{
     Certainty, Class, Completion, Entry, Event, Outcome, Param, Record, Seq, Shape, Sql, Timestamp,
     TxnOutcome, Who,
 };
+use pgwitness_index::retention::{Deed, Holds, Survey, drop_records, drop_texts};
 use pgwitness_index::storage::{DirStorage, Storage};
 use uuid::Uuid;
 
@@ -43,7 +45,8 @@ fn main() -> Result<(), Failure> {
     let latest = Latest::default();
     follow(&storage, &key, &latest)?;
     prove(&storage, latest, records)?;
-    check(&storage, bytes)
+    check(&storage, bytes)?;
+    retain(&storage, &key, records)
 }
 
 /// CPU time of this thread, seconds; wall time where the system does not say.
@@ -83,6 +86,7 @@ fn write(storage: &Arc<dyn Storage>, records: u64) -> Result<u64, Failure> {
         journal.append(&ended)?;
         seq += count;
     }
+    journal.begin_segment()?;
     journal.close()?;
     let names = storage.list()?;
     let files = names.iter().filter(|name| name.ends_with(".journal"));
@@ -185,6 +189,66 @@ fn check(storage: &Arc<dyn Storage>, bytes: u64) -> Result<(), Failure> {
         if report.intact { "intact" } else { "BROKEN" }
     );
     Ok(())
+}
+
+/// Drops the texts of the first segment, then its records.
+fn retain(storage: &Arc<dyn Storage>, key: &SignerKey, records: u64) -> Result<(), Failure> {
+    let first = || Ok::<_, Failure>(*Partition::all(storage)?.first().ok_or("there is no segment")?);
+    let partition = first()?;
+    let own = partition.end.map_or(records, |end| end.0 - 1);
+    let size = || Ok::<_, Failure>(storage.read("00000000000000000001.journal")?.len()?);
+    let rule = || "full = 90d".to_owned();
+    let (by, published) = announced(
+        storage,
+        key,
+        &Deed::Texts { segment: 1, first: Seq(1), last: Seq(own), held: 0, rule: rule() },
+    )?;
+    let before = size()?;
+    let (erased, time) = timed(|| {
+        let survey = Survey::of(storage, &Archive::new(Arc::clone(storage)), &partition, &Holds::default())?;
+        Ok(drop_texts(storage, &published, &partition, &survey, by)?)
+    })?;
+    println!(
+        "texts dropped      {:8.3} µs a record ({own} records, {erased} values; {:.1} to {:.1} bytes a record)",
+        time * 1e6 / own as f64,
+        before as f64 / own as f64,
+        size()? as f64 / own as f64
+    );
+    let (report, time) = timed(|| Ok(verify(&**storage, None, None)?))?;
+    println!("verify, without    {:8.0} records/s ({})", report.records as f64 / time, report.intact);
+    let (by, published) =
+        announced(storage, key, &Deed::Records { through: 1, last: Seq(own), rule: rule() })?;
+    let partition = first()?;
+    let (_, time) = timed(|| Ok(drop_records(storage, &published, &partition, by)?))?;
+    println!("records dropped    {:8.3} µs a record", time * 1e6 / own as f64);
+    let report = verify(&**storage, None, None)?;
+    println!("verify             {}", if report.intact { "intact" } else { "BROKEN" });
+    Ok(())
+}
+
+/// Writes what is to be done, signed.
+fn announced(
+    storage: &Arc<dyn Storage>,
+    key: &SignerKey,
+    deed: &Deed,
+) -> Result<(Seq, Arc<Published>), Failure> {
+    let mut journal = Journal::open(Arc::clone(storage), Options::default())?.0;
+    let said = Record {
+        event: deed.event(),
+        sql: None,
+        shape: None,
+        params: deed.params(),
+        detail: deed.sentence(),
+        done: Some(Completion::new(Outcome::Ok, TxnOutcome::None)),
+        ..record(1, &Arc::default(), &Arc::new(shape(1)))
+    };
+    let seq = journal.append(&[Entry::Record(Box::new(said))])?.first;
+    journal.close()?;
+    let latest = Latest::default();
+    let mut writer = TreeWriter::open(Arc::clone(storage), key.public(), latest.clone())?;
+    while !writer.step(EVERYTHING, 4096)? {}
+    writer.publish(key)?;
+    Ok((seq, latest.get().ok_or("nothing was published")?))
 }
 
 fn record(number: u64, who: &Arc<Who>, shape: &Arc<Shape>) -> Record {

@@ -1,11 +1,11 @@
 //! The threads that keep the search true to the journal: one reads, so that a record is found soon after
 //! its end, the other writes what was read to the index on disk.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ use pgwitness_index::search::{IndexError, Indexer, Opened, Options, Part, Search
 use pgwitness_index::storage::Storage;
 
 use crate::config;
+use again::Again;
+
+mod again;
 
 /// Between two looks at a journal that has nothing new.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -59,10 +62,13 @@ pub(crate) enum Indexing {
     Paused(Arc<Forgetting>),
 }
 
-/// Has the index forget what the journal does not have any more: it is built again from what is left. The file
-/// beside it says so to the next process, should this one end in between.
+/// Has the index forget what the journal does not have any more: it is built again from what is left, beside the
+/// one that answers until then. The file beside it says so to the next process, should this one end in between.
 pub(crate) struct Forgetting {
+    /// Something was dropped since the index was begun.
     wanted: AtomicBool,
+    /// How often texts are about to be dropped. While it is held, the marker stays as it is.
+    announced: Mutex<u32>,
     marker: PathBuf,
     /// For an index that nobody follows.
     paused: Option<(Work, Search)>,
@@ -70,11 +76,31 @@ pub(crate) struct Forgetting {
 
 impl Forgetting {
     fn new(work: &Work) -> Self {
-        Self { wanted: AtomicBool::new(false), marker: work.marker(), paused: None }
+        Self {
+            wanted: AtomicBool::new(false),
+            announced: Mutex::default(),
+            marker: work.marker(),
+            paused: None,
+        }
     }
 
     /// Texts are about to be dropped.
     pub(crate) fn announce(&self) -> io::Result<()> {
+        let mut announced = self.announced();
+        *announced += 1;
+        let marked = self.mark();
+        if marked.is_err() {
+            *announced -= 1;
+        }
+        marked
+    }
+
+    fn announced(&self) -> MutexGuard<'_, u32> {
+        // A number is whole at any time.
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self) -> io::Result<()> {
         let file = File::create(&self.marker)?;
         file.sync_all()?;
         match self.marker.parent() {
@@ -86,10 +112,25 @@ impl Forgetting {
     /// They were.
     pub(crate) fn forget(&self) {
         self.wanted.store(true, Ordering::Release);
+        let mut announced = self.announced();
+        *announced = announced.saturating_sub(1);
+        drop(announced);
         if let Some((work, search)) = &self.paused
             && let Err(error) = work.reopen(search)
         {
             tracing::error!(%error, "the paused search index could not forget what was dropped");
+        }
+    }
+
+    /// Everything is forgotten, unless more was dropped meanwhile, or is about to be.
+    fn unmark(&self) -> io::Result<()> {
+        let announced = self.announced();
+        if *announced > 0 || self.wanted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match fs::remove_file(&self.marker) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 }
@@ -188,13 +229,16 @@ impl Work {
 
     /// Removes the index if it has to forget something.
     fn forget(&self) -> Result<(), IndexError> {
-        let marker = self.marker();
-        if !marker.exists() {
-            return Ok(());
+        if self.marker().exists() && self.dir.exists() { Indexer::erase(&self.dir) } else { Ok(()) }
+    }
+
+    /// The same when the process begins: nothing is being dropped now.
+    fn forget_at_start(&self) -> Result<(), IndexError> {
+        self.forget()?;
+        match fs::remove_file(self.marker()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.thread(error)),
+            _ => Ok(()),
         }
-        Indexer::erase(&self.dir)?;
-        let failed = |source| IndexError::Directory { path: marker.clone(), source };
-        std::fs::remove_file(&marker).map_err(failed)
     }
 
     fn reopen(&self, search: &Search) -> Result<Indexer, IndexError> {
@@ -203,7 +247,7 @@ impl Work {
     }
 
     fn open(&self) -> Result<(Indexer, Search), IndexError> {
-        self.forget()?;
+        self.forget_at_start()?;
         let (indexer, search) = Indexer::open(&self.dir, self.storage.clone(), self.options)?;
         match indexer.opened() {
             Opened::Rebuilt(why) => tracing::warn!(%why, "the search index is built again from the journal"),
@@ -212,13 +256,33 @@ impl Work {
         Ok((indexer, search))
     }
 
+    /// Opens the index again after `ended`.
+    fn open_after(
+        &self,
+        ended: &Result<Followed, IndexError>,
+        search: &Search,
+        forgetting: &Forgetting,
+    ) -> Result<Indexer, IndexError> {
+        if matches!(ended, Ok(Followed::Replaced)) {
+            let unmark = || forgetting.unmark().map_err(|source| self.thread(source));
+            match self.take_place().and_then(|()| unmark()) {
+                Ok(()) => return Indexer::reopen(&self.dir, self.storage.clone(), self.options, search),
+                Err(error) => tracing::error!(%error, "the search index is built again in its place"),
+            }
+            // What is left of both may know too much.
+            Indexer::erase(&self.dir)?;
+        }
+        self.reopen(search)
+    }
+
     /// `search` is what others hold: it follows when the index is opened again.
     fn run(&self, mut indexer: Indexer, search: &Search, forgetting: &Forgetting) {
         loop {
             let mut wait = RETRY_AFTER;
-            match self.follow(&mut indexer, forgetting) {
+            let ended = self.follow(&mut indexer, forgetting);
+            match &ended {
                 Ok(Followed::Stopped) => return,
-                Ok(Followed::MustForget) => wait = Duration::ZERO,
+                Ok(Followed::Replaced) => wait = Duration::ZERO,
                 Err(error) => tracing::error!(%error, "the search index fell behind and is opened again"),
             }
             // One that is broken, or knows too much, is of no more use.
@@ -228,7 +292,7 @@ impl Work {
                     return;
                 }
                 thread::sleep(std::mem::replace(&mut wait, RETRY_AFTER));
-                match self.reopen(search) {
+                match self.open_after(&ended, search, forgetting) {
                     Ok(again) => break again,
                     Err(error) => tracing::error!(%error, "could not open the search index"),
                 }
@@ -266,11 +330,15 @@ impl Work {
         forgetting: &Forgetting,
     ) -> Result<Followed, IndexError> {
         let mut pace = Pace { every: self.commit_every, due: None, began: None };
-        let mut last_moment = None;
+        let (mut last_moment, mut again) = (None, None::<Again>);
         loop {
-            if forgetting.wanted.swap(false, Ordering::AcqRel) {
+            // What is dropped while one is built is forgotten by the next.
+            if again.is_none() && forgetting.wanted.swap(false, Ordering::AcqRel) {
                 tracing::info!("the search index is built again, without what was dropped");
-                return Ok(Followed::MustForget);
+                again = Some(Again::start(self)?);
+            }
+            if again.as_mut().map(Again::is_whole).transpose()? == Some(true) {
+                return Ok(Followed::Replaced);
             }
             // Read before the look: what was written before the stop is still taken.
             let stopping = self.stop.load(Ordering::Acquire);
@@ -312,7 +380,8 @@ impl Work {
 /// Why the journal is not followed any more.
 enum Followed {
     Stopped,
-    MustForget,
+    /// Another, built again, is to take its place.
+    Replaced,
 }
 
 /// The thread that writes.

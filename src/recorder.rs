@@ -31,6 +31,7 @@ use crate::config::Durability;
 pub use round::Batch;
 use round::{Place, Turn, Waiting};
 
+mod alarm;
 mod round;
 
 /// Ends wait at most this long, and `batch` syncs this often.
@@ -110,6 +111,8 @@ struct Shared {
     /// Position of the last write.
     written: AtomicU64,
     last_seq: AtomicU64,
+    /// Syncs that failed and were survived.
+    failed_syncs: AtomicU64,
     closing: AtomicBool,
     durability: Durability,
     durable: watch::Sender<Durable>,
@@ -156,6 +159,7 @@ impl Recorder {
             reserve_used: AtomicBool::new(!whole),
             written: AtomicU64::new(0),
             last_seq: AtomicU64::new(last_seq),
+            failed_syncs: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             durability,
             durable: watch::Sender::new(durable),
@@ -291,6 +295,11 @@ impl Recorder {
         self.shared.durable.borrow().end.unwrap_or(Position { segment: 0, offset: 0 })
     }
 
+    /// How many syncs of the journal failed and were survived: the disk is not to be trusted.
+    pub fn failed_syncs(&self) -> u64 {
+        self.shared.failed_syncs.load(Ordering::Relaxed)
+    }
+
     /// Why the journal no longer works, if so.
     pub fn failure(&self) -> Option<String> {
         self.shared.durable.borrow().failed.clone()
@@ -396,14 +405,14 @@ impl Shared {
     /// After a failed sync: goes on in a new segment if all that was written is on the disk, and says so
     /// loudly. If not, statements are refused until a restart.
     fn resume(&self, journal: &mut Journal, error: &JournalError) -> bool {
+        let before = journal.position().segment;
         match journal.resume() {
             Ok(position) => {
-                tracing::error!(
-                    %error,
-                    "a sync of the journal failed. All that was written was found on the disk: the journal goes on \
-                     in a new file. Check the disk"
-                );
                 self.reached(position, journal.position());
+                // Else another has done it.
+                if journal.position().segment != before {
+                    self.alarm(journal, error);
+                }
                 true
             }
             Err(resumed) => {

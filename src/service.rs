@@ -488,6 +488,7 @@ impl Witness for House {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "recording": self.recorder.failure().is_none(),
+            "failed_syncs": self.recorder.failed_syncs(),
             "log_seq": self.recorder.last_seq().0,
             "sessions": self.gateway.live_sessions().list().len(),
             "accuracy": self.gateway.accuracy(),

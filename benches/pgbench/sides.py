@@ -23,7 +23,7 @@ QUIET_CPU_SECONDS = 0.01
 
 # Everything that a part can compare; the other durabilities and ways to log in only when asked for.
 SIDES = ["direct", "pgbouncer", "pgwitness-paused", "pgwitness", "pgaudit"]
-OPTIONAL = ["pgwitness-held", "pgwitness-strict", "pgwitness-token", "haproxy"]
+OPTIONAL = ["pgwitness-held", "pgwitness-strict", "pgwitness-token", "pgwitness-minted", "haproxy"]
 
 
 class Side:
@@ -189,8 +189,8 @@ def serving(name: str, command: list[str], port: int, folder: pathlib.Path) -> C
 
 
 def pgwitness(name: str, cluster: Cluster, provider: Provider, folder: pathlib.Path, clients: int = 150) -> Side:
-    """The gateway with its journal, and the index unless it is paused; a paired secret, approved, or the provider's token."""
-    paused = name.endswith(("-paused", "-token"))
+    """The gateway with its journal, and the index unless it is paused; a paired secret, approved, or a token."""
+    paused = name.endswith(("-paused", "-token", "-minted"))
     gateway = Gateway(
         folder, cluster, provider,
         listen={"tls": "allow", "tls_cert": TLS / "server.crt", "tls_key_file": TLS / "server.key",
@@ -198,5 +198,6 @@ def pgwitness(name: str, cluster: Cluster, provider: Provider, folder: pathlib.P
         log={"durability": next((mode for mode in ("held", "strict") if name.endswith(mode)), "batch")},
         # Written only where needed: an older binary, which cannot pause, can still be measured.
         index={"paused": True} if paused else {}).start()
-    password = provider.id_token("ann") if name.endswith("-token") else gateway.pair("ann", user=ROLE, dbname=DATABASE)
+    password = (provider.id_token("ann") if name.endswith("-token") else gateway.minted("ann") if name.endswith("-minted")
+                else gateway.pair("ann", user=ROLE, dbname=DATABASE))
     return Side(name, gateway.port, password, gateway.pid, PASSWORD_PROMPT, not paused, gateway.stop)

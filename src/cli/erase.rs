@@ -45,7 +45,15 @@ async fn erase(args: &EraseArgs) -> Result<ExitCode, ClientError> {
         }
     };
     let body = json!({ "fields": args.fields, "reason": args.reason });
-    let answer = Client::find(&args.connection)?.post(&format!("/api/v1/events/{id}/erase"), &body).await?;
+    let asked = Client::find(&args.connection)?.post(&format!("/api/v1/events/{id}/erase"), &body).await;
+    let answer = asked.map_err(|error| match error {
+        // The gateway does not tell those who may not erase what there is.
+        ClientError::NotFound(_) => ClientError::NotFound(
+            "there is no such record, or you may not erase: that is for administrators (access.admin)"
+                .to_owned(),
+        ),
+        error => error,
+    })?;
     if args.json {
         // A JSON value in memory can always be written as text.
         println!("{answer:#}");

@@ -437,6 +437,8 @@ pub struct LoginRule {
     pub addresses: Vec<IpNet>,
     /// How.
     pub mode: LoginMode,
+    /// A paired secret opens connections from the address alone at which it was approved.
+    pub pin_address: bool,
 }
 
 /// `login.mode`

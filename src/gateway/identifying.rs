@@ -11,7 +11,7 @@ use pgwitness_protocol::reply::{self, Say, Severity};
 use tokio::time::Instant;
 
 use super::startup::{Accepted, Turned};
-use super::wanted;
+use super::wanted::{self, Pin};
 use crate::config::{LoginMode, Secret};
 use crate::identity::{
     ACKNOWLEDGED, Asked, Certificate, Channel, Exchange, Grant, LoginError, OAUTHBEARER, Opens, PairingEntry,
@@ -38,20 +38,20 @@ const NOT_TAKEN: &str = "login failed: this kind of password is not taken here";
 impl Accepted {
     /// Identifies the client and fills in what the records say of it.
     pub(super) async fn identify(&mut self) -> Result<Principal, Turned> {
-        let rule = wanted::mode_for(self.gateway.login_rules(), &self.wanted, self.address);
+        let (rule, pin) = wanted::mode_for(self.gateway.login_rules(), &self.wanted, self.address);
         let mode = match rule {
             // Where nothing is asked for, a client may ask to be asked.
             LoginMode::Device if wanted::asks_for_password(&self.message) => LoginMode::Password,
             rule => rule,
         };
         let principal = match mode {
-            LoginMode::Device => self.by_grant(Grant::Device).await?,
+            LoginMode::Device => self.by_grant(Grant::Device, pin).await?,
             LoginMode::Oauth => self.by_oauth().await?,
             LoginMode::Scram => self.by_scram().await?,
             LoginMode::Password | LoginMode::Paired | LoginMode::Token | LoginMode::Minted => {
                 let grant = self.ask_password().await?;
                 self.check_kind(mode, &grant)?;
-                self.by_grant(grant).await?
+                self.by_grant(grant, pin).await?
             }
         };
         self.who.user = principal.user().to_owned();
@@ -100,7 +100,7 @@ impl Accepted {
         if taken { Ok(()) } else { Err(Turned::fatal(Event::LoginFailed, "28P01", NOT_TAKEN).hint(hint)) }
     }
 
-    async fn by_grant(&mut self, grant: Grant) -> Result<Principal, Turned> {
+    async fn by_grant(&mut self, grant: Grant, pin: Pin) -> Result<Principal, Turned> {
         match grant {
             Grant::Device => {
                 self.let_in().await?;
@@ -126,7 +126,7 @@ impl Accepted {
             }
             Grant::Pairing(secret) => {
                 self.let_in().await?;
-                self.paired_login(&secret).await
+                self.paired_login(&secret, pin).await
             }
         }
     }
@@ -276,9 +276,10 @@ impl Accepted {
         }
     }
 
-    async fn paired_login(&mut self, secret: &Secret) -> Result<Principal, Turned> {
+    async fn paired_login(&mut self, secret: &Secret, pin: Pin) -> Result<Principal, Turned> {
         let gateway = self.gateway.clone();
-        let wanted = Wanted { user: &self.wanted.user, database: &self.wanted.database };
+        let address = (pin == Pin::Address).then(|| self.address.to_canonical());
+        let wanted = Wanted { user: &self.wanted.user, database: &self.wanted.database, address };
         let asked = self.asked(Opens::Secret);
         let entry = gateway.pairings.enter(secret, wanted, asked, &gateway.logins).await?;
         let mut waiter = match entry {

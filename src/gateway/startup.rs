@@ -67,6 +67,8 @@ enum Kind {
     Plain,
     /// As a failed login of this user from this address.
     Guess,
+    /// As that, and as an alarm: somebody uses another person's secret, or has theirs approved by them.
+    Alarm,
     /// With others of its kind, in few records: a bound was reached, and goes on being reached.
     Storm,
 }
@@ -231,6 +233,7 @@ impl From<LoginError> for Turned {
         turned.reason = error.to_string();
         turned.kind = match error {
             LoginError::TooMany { .. } => Kind::Storm,
+            LoginError::OtherPerson => Kind::Alarm,
             _ if error.is_clients_fault() => Kind::Guess,
             _ => Kind::Plain,
         };
@@ -268,7 +271,12 @@ impl Accepted {
 
     async fn turn_away(&mut self, turned: Turned) {
         let who = Arc::new(self.who.clone());
-        if turned.kind == Kind::Guess {
+        if turned.kind == Kind::Alarm {
+            tracing::warn!(user = %self.wanted.user, ip = %self.who.ip, "a pairing secret was claimed by two persons");
+            let why = "a pairing secret was claimed by two persons: both should make a new one".to_owned();
+            self.gateway.note(Event::Alert, Outcome::Denied, &who, self.wanted.user.clone(), why);
+        }
+        if matches!(turned.kind, Kind::Guess | Kind::Alarm) {
             let locked = self.gateway.lockout.failed(&self.wanted.user, self.address, Instant::now());
             if let Some(lock) = locked {
                 let why = format!("too many failed logins: locked for {} s", lock.as_secs());

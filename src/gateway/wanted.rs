@@ -177,10 +177,22 @@ pub(super) fn settings(message: &StartupMessage) -> Vec<(String, String)> {
     asked
 }
 
-/// How this client logs in: the first rule that fits decides.
-pub(super) fn mode_for(rules: &[LoginRule], wanted: &Wanted, from: IpAddr) -> LoginMode {
-    let rule = policy::login_rule(rules, &wanted.user, &wanted.database, from);
-    rule.map_or(LoginMode::Device, |(_, rule)| rule.mode)
+/// How this client logs in, and whether a paired secret is bound to its address: the first rule that fits decides.
+pub(super) fn mode_for(rules: &[LoginRule], wanted: &Wanted, from: IpAddr) -> (LoginMode, Pin) {
+    match policy::login_rule(rules, &wanted.user, &wanted.database, from) {
+        Some((_, rule)) if rule.pin_address => (rule.mode, Pin::Address),
+        Some((_, rule)) => (rule.mode, Pin::None),
+        None => (LoginMode::Device, Pin::None),
+    }
+}
+
+/// What a paired secret is bound to, besides user and database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pin {
+    /// Nothing.
+    None,
+    /// The client's address.
+    Address,
 }
 
 #[cfg(test)]
@@ -267,14 +279,15 @@ mod tests {
             users: vec![],
             addresses: vec!["10.0.0.0/8".parse().unwrap()],
             mode,
+            pin_address: mode == LoginMode::Password,
         };
         let (near, far) = (IpAddr::from([10, 1, 2, 3]), IpAddr::from([11, 1, 2, 3]));
         let rules = [rule(&["bi"], LoginMode::Password), rule(&[], LoginMode::Token)];
         let wanted = |db: &str| Wanted::read(&message(&[("user", "ann"), ("database", db)])).unwrap();
-        assert_eq!(mode_for(&rules, &wanted("bi"), near), LoginMode::Password);
-        assert_eq!(mode_for(&rules, &wanted("shop"), near), LoginMode::Token);
-        assert_eq!(mode_for(&rules, &wanted("bi"), far), LoginMode::Device);
-        assert_eq!(mode_for(&[], &wanted("shop"), near), LoginMode::Device);
+        assert_eq!(mode_for(&rules, &wanted("bi"), near), (LoginMode::Password, Pin::Address));
+        assert_eq!(mode_for(&rules, &wanted("shop"), near), (LoginMode::Token, Pin::None));
+        assert_eq!(mode_for(&rules, &wanted("bi"), far), (LoginMode::Device, Pin::None));
+        assert_eq!(mode_for(&[], &wanted("shop"), near), (LoginMode::Device, Pin::None));
     }
 
     #[test]

@@ -244,6 +244,14 @@ async fn decide(api: &Arc<Api>, id: &str, waiting: &Waiting, person: Principal, 
     shown(StatusCode::OK, "Let this program in as you?", &body, None)
 }
 
+/// A record's time as people say it: `2026-11-27 19:09 UTC`.
+fn to_the_minute(time: &str) -> String {
+    match time.get(..16).and_then(|minute| minute.split_once('T')) {
+        Some((day, minute)) => format!("{day} {minute} UTC"),
+        None => time.to_owned(),
+    }
+}
+
 fn facts(body: &mut String, asked: &Asked, device: Option<&Device>) {
     let ago = SystemTime::now().duration_since(asked.at).unwrap_or_default();
     let opens = match asked.opens {
@@ -267,7 +275,11 @@ fn facts(body: &mut String, asked: &Asked, device: Option<&Device>) {
             rows.push(("Device", "new: you never logged in from there with this program".to_owned(), "new"));
         }
         Some(Device::Known(last)) => {
-            rows.push(("Device", format!("known: your last login from it was at {}", escaped(last)), ""));
+            rows.push((
+                "Device",
+                format!("known: your last login from it was at {}", escaped(&to_the_minute(last))),
+                "",
+            ));
         }
         Some(Device::Unknown) => {
             rows.push(("Device", "whether it is new cannot be said now".to_owned(), "new"));
@@ -455,6 +467,12 @@ async fn form(request: Request) -> Result<Form, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_login_is_told_to_the_minute() {
+        assert_eq!(to_the_minute("2026-11-27T19:09:14.017379Z"), "2026-11-27 19:09 UTC");
+        assert_eq!(to_the_minute("soon"), "soon");
+    }
 
     #[test]
     fn an_id_in_a_page_is_an_id_and_nothing_else() {

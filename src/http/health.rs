@@ -31,11 +31,15 @@ async fn metrics(State(witness): State<Arc<dyn Witness>>) -> String {
     let status = witness.status();
     let number = |name: &str| status[name].as_u64().unwrap_or_default();
     let recording = u8::from(status["recording"] == true);
+    let stuck = u8::from(status["retention"]["trouble"].is_string());
     format!(
         "# TYPE pgwitness_records_total counter\npgwitness_records_total {}\n\
          # TYPE pgwitness_sessions gauge\npgwitness_sessions {}\n\
-         # TYPE pgwitness_recording gauge\npgwitness_recording {recording}\n",
+         # TYPE pgwitness_recording gauge\npgwitness_recording {recording}\n\
+         # TYPE pgwitness_failed_syncs_total counter\npgwitness_failed_syncs_total {}\n\
+         # TYPE pgwitness_retention_stuck gauge\npgwitness_retention_stuck {stuck}\n",
         number("log_seq"),
         number("sessions"),
+        number("failed_syncs"),
     )
 }

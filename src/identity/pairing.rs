@@ -12,6 +12,7 @@
 //! are bounded by [`Logins`].
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -87,6 +88,8 @@ pub struct Wanted<'a> {
     pub user: &'a str,
     /// The database.
     pub database: &'a str,
+    /// The client's address, if the secret is bound to it: from elsewhere it is as good as unknown.
+    pub address: Option<IpAddr>,
 }
 
 /// What a secret opens.
@@ -278,7 +281,10 @@ impl Pairings {
     ) -> Result<(watch::Receiver<Stage>, bool), LoginError> {
         let now = SystemTime::now();
         let mut tables = self.0.lock();
-        let key = tables.hash(&[secret.reveal(), wanted.user, wanted.database]);
+        let address = wanted.address.map(|address| address.to_string());
+        let mut parts = vec![secret.reveal(), wanted.user, wanted.database];
+        parts.extend(address.as_deref());
+        let key = tables.hash(&parts);
         let owner = tables.hash(&[secret.reveal()]);
         if let Some(entered) = tables.entries.get_mut(&key)
             && is_alive(&entered.stage, now)

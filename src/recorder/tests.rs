@@ -125,9 +125,14 @@ async fn a_failed_sync_is_survived_where_the_disk_has_everything() {
         recorder.released(&first).await.unwrap();
         let second = recorder.admit(&mut record().into()).await.unwrap();
         recorder.released(&second).await.unwrap();
-        assert_eq!(recorder.failure(), None);
-        assert_eq!(recorded(&disk.crashed(0)).len(), 2);
+        assert_eq!((recorder.failure(), recorder.failed_syncs()), (None, 1));
         assert_eq!(open_after(thread, &disk), [first.first(), second.first()]);
+        // That it failed is a record, durable like the others.
+        let records = recorded(&disk.crashed(0));
+        let alerts: Vec<_> = records.iter().filter(|record| record.event == Event::Alert).collect();
+        assert_eq!((records.len(), alerts.len()), (3, 1));
+        assert!(alerts[0].detail.contains("a sync of the log failed"), "{}", alerts[0].detail);
+        assert_eq!(recorder.last_seq(), Seq(3));
     }
 }
 

@@ -10,7 +10,7 @@ from support.clients import AT_ONCE, CLIENTS, NOTHING, PERSON, PSQL, ROLE
 from support.gateway import email
 from support.processes import ROOT
 
-HEAD = ["client", "connections", "prompts", "shown at first, with a secret of one's own", "with a JWT"]
+HEAD = ["client", "connections", "prompts", "shown at first, with a secret of one's own", "with a JWT", "with a minted token"]
 
 
 named = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
@@ -25,8 +25,9 @@ def test_a_client_tells_its_user_link_and_code_once_and_connects(matrix, client)
 
 @named
 def test_a_client_with_a_token_sees_no_prompt(matrix, client):
-    seen = matrix.seen[client.name, "token"]
-    assert (seen.shown, seen.tries) == (NOTHING, 1), seen.output
+    for mode in ("token", "minted"):
+        seen = matrix.seen[client.name, mode]
+        assert (seen.shown, seen.tries) == (NOTHING, 1), seen.output
 
 
 @named
@@ -59,7 +60,7 @@ def test_the_readme_says_what_each_client_shows(matrix):
     lines = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
     for client in CLIENTS:
         prompts = len(matrix.auditor.all(client.prompts)) - (client is PSQL)
-        shown = [matrix.seen[client.name, mode].shown for mode in ("pairing", "token")]
+        shown = [matrix.seen[client.name, mode].shown for mode in ("pairing", "token", "minted")]
         lines.append("| " + " | ".join([client.name, str(client.connections), str(prompts), *shown]) + " |")
     table = "\n".join(lines) + "\n"
     assert table in (ROOT / "README.md").read_text(), f"README.md must hold this table:\n\n{table}"

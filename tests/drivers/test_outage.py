@@ -31,7 +31,7 @@ def large_cluster(ground):
 
 def test_two_hundred_clients_at_once_with_one_secret_need_one_approval(own_gateway, large_cluster, provider):
     # A debug build takes its time for two hundred SCRAM logins at the database.
-    gateway = own_gateway(large_cluster, limits={"connect_timeout": "60s"})
+    gateway = own_gateway(large_cluster, limits={"connect_timeout": "60s", "max_pending_logins_of_address": 50})
     auditor = gateway.api("carol")
     asked = provider.approvals_asked()
     secret, mark = secrets.token_urlsafe(32), f"mark{secrets.token_hex(6)}"

@@ -90,12 +90,17 @@ def test_the_search_finds_a_secret_in_each_disguise():
 def test_no_secret_of_any_client_is_in_what_was_written_or_shown(matrix, cluster, provider, tmp_path):
     gateway = matrix.gateway
     hidden = [*matrix.passwords, *cluster.passwords.values(), *provider.secrets(), sign_key(gateway), matrix.auditor.token]
-    where = {**written(gateway.folder, {gateway.config, gateway.log_dir / "sign.key"}),
+    where = {**written(gateway.folder, own_files(gateway)),
              **decoded(gateway, matrix.auditor, tmp_path / "out"), **answers(matrix.auditor),
              "what clients showed": "".join(seen.output for seen in matrix.seen.values()).encode()}
     assert len(where["gateway.out"]) > 10_000 and b"TRACE" in where["gateway.out"]
     assert all(word.encode() in where["all.jsonl"] for (_, mode), word in matrix.words.items() if "pg_dump" not in _)
     assert leaks(where, hidden) == []
+
+
+def own_files(gateway: Gateway) -> set[pathlib.Path]:
+    """Where secrets belong: the configuration, the key, and what people's own command line keeps for them."""
+    return {gateway.config, gateway.log_dir / "sign.key", *gateway.folder.glob("home-of-*")}
 
 
 def sign_key(gateway: Gateway) -> str:
@@ -148,6 +153,9 @@ def test_no_secret_of_a_gateway_is_in_anything_that_it_writes_or_says(talkative,
     auditor = gateway.api("carol")
     cookie, pages = signed_in(gateway)
     secret, token = gateway.pair("ann", "app_write"), provider.id_token("ann")
+    given = gateway.run("token", env={**os.environ, "HOME": str(tmp_path), "PGWITNESS_URL": gateway.url, "PGWITNESS_TOKEN": token})
+    minted = given.stdout.strip()
+    assert minted.startswith("pgw_"), given.stderr
     guesses = [secrets.token_urlsafe(24), secret[:-2] + "zz", token[:-6] + "AAAAAA", "pgw_" + secrets.token_hex(16) + "_" + secrets.token_urlsafe(32)]
     passwords = {name: secrets.token_urlsafe(20) for name in ("alter", "failing", "broken", "mapping", "dblink", "parameter")}
     shown = []
@@ -162,7 +170,8 @@ def test_no_secret_of_a_gateway_is_in_anything_that_it_writes_or_says(talkative,
             except psycopg.Error as error:
                 shown.append(error.sqlstate or "")
         connection.execute("select %s::text", [passwords["parameter"]])
-    psycopg.connect(gateway.secret_dsn("app_write", token)).close()
+    for password in (token, minted):
+        psycopg.connect(gateway.secret_dsn("app_write", password)).close()
     psycopg.connect(f"{gateway.dsn('nightly')} password={hidden[1]}").close()
     for guess in guesses:
         with Wire(gateway.port) as wire:
@@ -173,9 +182,9 @@ def test_no_secret_of_a_gateway_is_in_anything_that_it_writes_or_says(talkative,
             shown.append(str(wire.until("E", "N")[-1].fields()))
         shown.append(Api(gateway.url, guess).try_get("/me")[1])
     auditor.settle()
-    hidden += [secret, token, cookie, sign_key(gateway), auditor.token, *guesses, *passwords.values(), *cluster.passwords.values(),
+    hidden += [secret, token, minted, cookie, sign_key(gateway), auditor.token, *guesses, *passwords.values(), *cluster.passwords.values(),
                *provider.secrets()]
-    where = {**written(gateway.folder, {gateway.config, gateway.log_dir / "sign.key"}), **decoded(gateway, auditor, tmp_path / "out"),
+    where = {**written(gateway.folder, own_files(gateway)), **decoded(gateway, auditor, tmp_path / "out"),
              **answers(auditor), **pages, "what clients were told": "\n".join(shown).encode()}
     assert b"TRACE" in where["gateway.out"]
     assert leaks(where, hidden) == []

@@ -11,7 +11,13 @@ const PASSWORD: &str = "a password that nobody guesses";
 
 async fn start(mode: LoginMode, change: impl FnOnce(&mut Config) + Send + 'static) -> TestGateway {
     let change = move |config: &mut Config| {
-        let rule = LoginRule { databases: Vec::new(), users: Vec::new(), addresses: Vec::new(), mode };
+        let rule = LoginRule {
+            databases: Vec::new(),
+            users: Vec::new(),
+            addresses: Vec::new(),
+            mode,
+            pin_address: false,
+        };
         config.login = vec![rule];
         change(config);
     };
@@ -160,5 +166,18 @@ async fn the_fifth_wrong_password_locks_the_account_for_that_address_and_says_so
     assert!(code == "28000" && text.starts_with("too many failed logins. Try again in "), "{code} {text}");
     gateway.records("event:login.locked", 1).await;
     gateway.try_connect("rescue", PASSWORD).await.unwrap();
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_two_persons_claim_is_refused_to_the_second_and_raises_an_alarm() {
+    let gateway = start(LoginMode::Paired, |_| {}).await;
+    let secret = "0123456789abcdef0123456789abcdef";
+    gateway.try_connect("ann@example.com", secret).await.unwrap();
+    let (code, text) = refused(&gateway, "bob@example.com", secret).await;
+    assert!(code == "28000" && text.contains("already stands for another person"), "{code} {text}");
+    let alarm = gateway.records("event:alert", 1).await.remove(0);
+    assert_eq!((&alarm["outcome"], &alarm["detail"]), (&json!("denied"), &json!("bob@example.com")));
+    assert!(alarm["error"].as_str().unwrap().contains("claimed by two persons"), "{alarm}");
     gateway.stop().await;
 }

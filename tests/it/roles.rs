@@ -12,7 +12,8 @@ use super::support::gateway::{Settings, TestGateway};
 async fn start(change: impl FnOnce(&mut Config) + Send + 'static) -> TestGateway {
     let change = move |config: &mut Config| {
         let (databases, users, addresses) = Default::default();
-        config.login = vec![LoginRule { databases, users, addresses, mode: LoginMode::Token }];
+        config.login =
+            vec![LoginRule { databases, users, addresses, mode: LoginMode::Token, pin_address: false }];
         change(config);
     };
     TestGateway::with(Settings { change: Box::new(change), ..Settings::default() }).await

@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("indexing", &["config"]),
     ("proving", &["clock", "config", "recorder"]),
     ("retention", &["clock", "config", "proving", "recorder"]),
-    ("recorder", &["config"]),
+    ("recorder", &["clock", "config"]),
     ("policy", &["config", "identity"]),
     ("identity", &["config"]),
     ("tls", &["config"]),

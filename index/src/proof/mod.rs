@@ -26,6 +26,7 @@ mod store;
 pub mod tile;
 mod tree_check;
 mod verify;
+mod waypoints;
 mod writer;
 
 pub use prove::{ConsistencyProof, LeafKind, LeafProof, Opening, RecordProof, TreeReader};

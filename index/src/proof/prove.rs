@@ -1,7 +1,7 @@
 //! Makes proofs: that a record is in the tree, that a tree continues an earlier one.
 //!
-//! Hashes of entries are not kept, so a proof reads the journal from the beginning of the segment that the
-//! entry lies in. What a record became (its end, its transaction's end) are leaves of their own: they are
+//! Hashes of entries are not kept, so a proof reads the journal, from the last place before the entry whose place in
+//! the tree is known: the beginning of its segment, or nearer. What a record became (its end, its transaction's end) are leaves of their own: they are
 //! looked for behind it, up to the end of the signed tree.
 
 use std::cell::RefCell;
@@ -16,8 +16,9 @@ use super::merkle::{self, leaf_hash};
 use super::note::Note;
 use super::store::{Mark, TileStore};
 use super::tile::{TILE_WIDTH, Tile};
+use super::waypoints::Waypoint;
 use super::writer::{Latest, Published, TreeError};
-use crate::journal::{Partition, Position, Reader};
+use crate::journal::{Archive, JournalError, Partition, Position, Reader};
 use crate::record::{Digest, Entry, Seal, Seq, TxnOutcome};
 use crate::storage::Storage;
 
@@ -25,6 +26,7 @@ use crate::storage::Storage;
 #[derive(Clone)]
 pub struct TreeReader {
     journal: Arc<dyn Storage>,
+    archive: Arc<Archive>,
     latest: Latest,
 }
 
@@ -114,7 +116,7 @@ pub struct RecordProof {
 impl TreeReader {
     /// Proofs about a journal, up to what is published in `latest`.
     pub fn new(journal: Arc<dyn Storage>, latest: Latest) -> Self {
-        Self { journal, latest }
+        Self { archive: Arc::new(Archive::new(Arc::clone(&journal))), journal, latest }
     }
 
     /// The last published checkpoint.
@@ -161,7 +163,8 @@ impl TreeReader {
         }
         let mut found =
             Found { seq, leaves: Vec::new(), made: Leaves::new(), awaits: Some(LeafKind::Record) };
-        self.scan(mark, published.tree.size, |index, own, entry, place| {
+        let start = self.start(mark, self.latest.waypoints.before_record(seq.0));
+        self.scan(start, published.tree.size, |index, own, entry, place| {
             found.look(index, own, entry, &place)
         })?;
         if found.leaves.is_empty() {
@@ -179,28 +182,62 @@ impl TreeReader {
         Ok(Some(RecordProof { seq, leaves, is_final: found.awaits.is_none() }))
     }
 
-    /// Goes through the leaves from a mark on, up to leaf `end`.
+    /// Where to begin: at a place whose leaf is known, or at the beginning of a segment.
+    fn start(&self, mark: &Mark, known: Option<Waypoint>) -> Waypoint {
+        let at = Position { segment: mark.segment, offset: 0 };
+        let beginning = Waypoint { at, leaf: mark.size, seq: mark.seq };
+        known.filter(|known| known.leaf > mark.size).unwrap_or(beginning)
+    }
+
+    /// Goes through the leaves from a place on, up to leaf `end`. What lies near is read by its place, without
+    /// what is before it; the rest by following the journal.
     fn scan(
         &self,
-        mark: &Mark,
+        start: Waypoint,
         end: u64,
         mut visit: impl FnMut(u64, Option<Seq>, &Entry, Place<'_>) -> ControlFlow<()>,
     ) -> Result<(), TreeError> {
-        let start = Position { segment: mark.segment, offset: 0 };
-        let mut reader = Reader::open(Arc::clone(&self.journal), Some(start))?;
-        let mut leaf = mark.size;
-        while let Some(frame) = reader.next_frame()? {
-            for (index, (seq, entry)) in (0..).zip(&frame.entries) {
-                let place = Place::within(frame.salt, &frame.seals, index);
-                if leaf >= end || visit(leaf, *seq, entry, place).is_break() {
-                    return Ok(());
+        let mut here = start;
+        let mut visit = |here: &mut Waypoint, entries: &Entries, salt, seals: &Seals| {
+            for (index, (seq, entry)) in (0..).zip(entries) {
+                let place = Place::within(salt, seals, index);
+                if here.leaf >= end || visit(here.leaf, *seq, entry, place).is_break() {
+                    return ControlFlow::Break(());
                 }
-                leaf += 1;
+                here.leaf += 1;
+                here.seq = seq.map_or(here.seq, |seq| seq.0 + 1);
+            }
+            ControlFlow::Continue(())
+        };
+        while here.at.offset > 0 && here.leaf - start.leaf < NEAR {
+            let frame = match self.archive.frame(here.at) {
+                // The segment ends here.
+                Err(JournalError::NoSuchPosition { .. }) => break,
+                frame => frame?,
+            };
+            if visit(&mut here, &frame.entries, frame.salt, &frame.seals).is_break() {
+                return Ok(());
+            }
+            here.at = frame.next;
+        }
+        let mut reader = Reader::open(Arc::clone(&self.journal), Some(here.at))?;
+        while let Some(frame) = reader.next_frame()? {
+            self.latest.waypoints.pass(Waypoint { at: frame.at, ..here });
+            if visit(&mut here, &frame.entries, frame.salt, &frame.seals).is_break() {
+                break;
             }
         }
         Ok(())
     }
 }
+
+/// So many leaves are near.
+const NEAR: u64 = 16_384;
+
+/// The entries of a frame, records with their numbers.
+type Entries = [(Option<Seq>, Entry)];
+/// The seals of each, or none.
+type Seals = [Option<Box<crate::record::Seals>>];
 
 /// A leaf that says something of the record.
 struct FoundLeaf {
@@ -302,7 +339,8 @@ impl<'a> Sources<'a> {
             hashes.extend(kept);
         }
         let Some(mark) = mark.filter(|_| from < end) else { return Ok(hashes) };
-        self.reader.scan(mark, end, |index, seq, entry, place| {
+        let start = self.reader.start(mark, self.reader.latest.waypoints.before_leaf(from));
+        self.reader.scan(start, end, |index, seq, entry, place| {
             if index >= from {
                 hashes.push(made.hash(seq, entry, &place));
             }

@@ -11,6 +11,7 @@ use super::leaf::{Leaves, Place};
 use super::merkle::TreeHead;
 use super::note::{Note, SignerKey, VerifierKey};
 use super::store::{Mark, StoreError, TileStore};
+use super::waypoints::{Waypoint, Waypoints};
 use crate::journal::{JournalError, Partition, Position, ReadFrame, Reader};
 use crate::storage::Storage;
 
@@ -97,16 +98,19 @@ impl Published {
 
 /// The last published checkpoint, as it changes. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Latest(Arc<RwLock<Option<Arc<Published>>>>);
+pub struct Latest {
+    published: Arc<RwLock<Option<Arc<Published>>>>,
+    pub(super) waypoints: Waypoints,
+}
 
 impl Latest {
     /// The last published checkpoint; none before the first of this process.
     pub fn get(&self) -> Option<Arc<Published>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, published: Published) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(published));
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(published));
     }
 }
 
@@ -240,6 +244,8 @@ impl TreeWriter {
         if self.marks.last().is_none_or(|mark| mark.segment < frame.at.segment) {
             self.mark(frame.at.segment)?;
         }
+        let (leaf, seq) = (self.edge.size(), self.next_seq);
+        self.latest.waypoints.pass(Waypoint { at: frame.at, leaf, seq });
         for (index, (seq, entry)) in (0..).zip(&frame.entries) {
             let leaf = self.leaves.hash(*seq, entry, &Place::within(frame.salt, &frame.seals, index));
             let store = &self.store;

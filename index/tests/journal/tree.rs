@@ -401,3 +401,24 @@ fn an_entry_that_was_changed_with_everything_repaired_is_still_found() {
     }
     assert!(!check(&storage).intact);
 }
+
+#[test]
+fn a_proof_is_the_same_whether_its_place_in_the_tree_was_passed_or_must_be_looked_for() {
+    let storage = journal_of(900);
+    let reader = |storage: &FaultyMemory| {
+        let (writer, latest) = publish(storage).unwrap();
+        (writer.opened().clone(), TreeReader::new(Arc::new(storage.clone()), latest))
+    };
+    let (first, passed) = reader(&storage);
+    let (second, looking) = reader(&storage);
+    assert!(matches!(first, Opened::Anew(_)) && second == Opened::Resumed);
+    for seq in (1..=1800).step_by(131) {
+        let proof = passed.record(Seq(seq)).unwrap().unwrap();
+        assert_eq!(Some(&proof), looking.record(Seq(seq)).unwrap().as_ref(), "{seq}");
+        // By now it was passed there, too.
+        assert_eq!(Some(&proof), looking.record(Seq(seq)).unwrap().as_ref(), "{seq}");
+        for leaf in &proof.leaves {
+            leaf.inclusion.verify(&leaf.hash(), &[key().public().clone()]).unwrap();
+        }
+    }
+}

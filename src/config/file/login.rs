@@ -19,6 +19,8 @@ pub(super) struct LoginTable {
     #[serde(default)]
     addresses: Vec<String>,
     mode: String,
+    #[serde(default)]
+    pin_address: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,7 +54,14 @@ impl Reading {
     pub(super) fn login_rule(&mut self, table: LoginTable) -> LoginRule {
         let mode = self.word("login.mode", Some(&table.mode), MODES, LoginMode::Device);
         let addresses = self.networks("login.addresses", &table.addresses);
-        LoginRule { databases: table.databases, users: table.users, addresses, mode }
+        let pin_address = table.pin_address;
+        if pin_address && !matches!(mode, LoginMode::Paired | LoginMode::Password) {
+            self.wrong(
+                "login.pin_address",
+                "is about paired secrets: mode must be \"paired\" or \"password\"",
+            );
+        }
+        LoginRule { databases: table.databases, users: table.users, addresses, mode, pin_address }
     }
 
     pub(super) fn service(&mut self, table: ServiceTable) -> Service {

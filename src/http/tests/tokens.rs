@@ -20,7 +20,7 @@ async fn listed(house: &House, token: &str) -> Vec<Value> {
 
 /// A secret that Maria approved at the page.
 async fn paired(house: &House, secret: &str) {
-    let wanted = Wanted { user: "app_read", database: "shop" };
+    let wanted = Wanted { user: "app_read", database: "shop", address: None };
     let asked = Asked::from([10, 1, 2, 3].into()).saying("worker", wanted.user, wanted.database);
     let asked = asked.opening(Opens::Secret);
     let entry = house.pairings.enter(&Secret::new(secret), wanted, asked, &house.logins).await.unwrap();

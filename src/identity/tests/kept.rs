@@ -37,7 +37,7 @@ fn start(file: &Path) -> Gateway {
 impl Gateway {
     async fn enter(&self, database: &str, provider: &Provider) -> Result<PairingEntry, LoginError> {
         let logins = Logins::new(provider.clone(), None, (10, 10));
-        let wanted = Wanted { user: "app", database };
+        let wanted = Wanted { user: "app", database, address: None };
         let asked = Asked::from([10, 0, 0, 1].into()).saying("worker", "app", database);
         within(self.pairings.enter(&Secret::new(SECRET), wanted, asked, &logins)).await
     }

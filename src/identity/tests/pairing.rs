@@ -25,9 +25,18 @@ async fn enter(
     database: &str,
     provider: &Provider,
 ) -> Result<Entry, LoginError> {
+    enter_from(pairings, secret, Wanted { user, database, address: None }, provider).await
+}
+
+async fn enter_from(
+    pairings: &Pairings,
+    secret: &Secret,
+    wanted: Wanted<'_>,
+    provider: &Provider,
+) -> Result<Entry, LoginError> {
     let logins = Logins::new(provider.clone(), None, (1000, 1000));
-    let asked = Asked::from([127, 0, 0, 1].into()).saying("psql", user, database);
-    pairings.enter(secret, Wanted { user, database }, asked, &logins).await
+    let asked = Asked::from([127, 0, 0, 1].into()).saying("psql", wanted.user, wanted.database);
+    pairings.enter(secret, wanted, asked, &logins).await
 }
 
 fn pairings() -> Pairings {
@@ -118,6 +127,19 @@ async fn a_secret_stays_with_the_first_person_who_approved_it() {
     let mut again = waiting(within(enter(&pairings, &secret, "app", "billing", &provider)).await);
     demo.approve(again.login.user_code(), "alice").unwrap();
     assert_eq!(within(again.wait()).await.unwrap().user(), "alice@example.com");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_bound_to_its_address_is_unknown_elsewhere() {
+    let demo = demo().await;
+    let (pairings, provider, secret) = (pairings(), provider(demo.issuer()), secret("abcdefgh"));
+    let at = |last: u8| Wanted { user: "app", database: "shop", address: Some([10, 0, 0, last].into()) };
+    let mut first = waiting(within(enter_from(&pairings, &secret, at(1), &provider)).await);
+    demo.approve(first.login.user_code(), "alice").unwrap();
+    within(first.wait()).await.unwrap();
+    assert!(matches!(within(enter_from(&pairings, &secret, at(1), &provider)).await, Ok(Entry::Approved(_))));
+    assert!(waiting(within(enter_from(&pairings, &secret, at(2), &provider)).await).is_first);
+    assert!(waiting(within(enter(&pairings, &secret, "app", "shop", &provider)).await).is_first);
 }
 
 #[tokio::test]

@@ -170,20 +170,20 @@ class Matrix(NamedTuple):
     asked: int
 
 
-def passwords(client: Client, token: str) -> list[tuple[str, str]]:
+def passwords(client: Client, token: str, minted: str) -> list[tuple[str, str]]:
     """What a client logs in with, one after the other, by the mode that its records will name."""
-    ways = [("pairing", secrets.token_urlsafe(32)), ("token", token)]
+    ways = [("pairing", secrets.token_urlsafe(32)), ("token", token), ("minted", minted)]
     return [("device", ""), *ways] if client is PSQL else ways
 
 
 def try_all(gateway: Gateway) -> Matrix:
     """Every client in every way, several at a time."""
-    token, auditor = gateway.provider.id_token(PERSON), gateway.api("carol")
+    token, minted, auditor = gateway.provider.id_token(PERSON), gateway.minted(PERSON), gateway.api("carol")
     before = gateway.provider.approvals_asked()
     words, seen, used = {}, {}, []
 
     def try_one(client: Client) -> None:
-        for mode, password in passwords(client, token):
+        for mode, password in passwords(client, token, minted):
             key = (client.name, mode)
             words[key] = "w" + secrets.token_hex(8)
             used.append(password)

@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 
 from .cluster import Cluster
-from .processes import HOST, ROOT, STOP_SECONDS_MAX, Child, free_port, listening, until
+from .processes import HOST, ROOT, STOP_SECONDS_MAX, Child, free_port, listening, until, watch
 from .provider import Browser, Provider
 
 START_SECONDS_MAX = 30
@@ -137,10 +137,10 @@ class Gateway:
     def said(self) -> str:
         return self._child.said()
 
-    def run(self, *arguments: str, seconds: int = 120) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, seconds: int = 120, env: dict | None = None) -> subprocess.CompletedProcess:
         """Another verb of the same binary."""
         return subprocess.run([str(program()), *arguments], cwd=self.folder, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=seconds)
+                              stdin=subprocess.DEVNULL, timeout=seconds, env=env)
 
     def verify(self) -> subprocess.CompletedProcess:
         return self.run("verify", "--dir", str(self.log_dir))
@@ -169,6 +169,26 @@ class Gateway:
             psql.approve(person)
             psql.expect_success()
         return secret
+
+    def minted(self, person: str) -> str:
+        """A password of the gateway's own making, as `pgwitness login` and `pgwitness token` give it to `person`."""
+        home = self.folder / f"home-of-{person}"
+        home.mkdir(exist_ok=True)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PGWITNESS_", "XDG_", "BROWSER"))}
+        environment = {**clean, "HOME": str(home), "PGWITNESS_URL": self.url}
+        shown = ""
+
+        def read(chunk: str) -> None:
+            nonlocal shown
+            told = link_and_code(shown)
+            shown += chunk
+            if not told and link_and_code(shown):
+                Browser(person).approve(*link_and_code(shown))
+
+        assert watch([str(program()), "login"], environment, read) == 0, f"pgwitness login: {shown}"
+        made = self.run("token", "--format", "plain", env=environment)
+        assert made.returncode == 0, f"pgwitness token: {made.stderr}"
+        return made.stdout.strip()
 
     def api(self, person: str = "carol") -> "Api":
         return Api(self.url, self.provider.id_token(person))
