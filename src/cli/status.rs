@@ -52,6 +52,8 @@ enum Ends {
     Session,
     /// Its login: all its sessions, secrets and tokens
     Login,
+    /// Its device: all sessions from there, and the logins in use there
+    Device,
     /// All logins of its person
     Person,
 }
@@ -77,6 +79,7 @@ async fn kill(connection: &Connection, id: &str, scope: Ends) -> Result<ExitCode
     let scope = match scope {
         Ends::Session => "session",
         Ends::Login => "login",
+        Ends::Device => "device",
         Ends::Person => "person",
     };
     let path = format!("/api/v1/sessions/{id}/terminate");

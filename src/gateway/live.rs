@@ -28,6 +28,7 @@ pub(super) fn is_meant(whose: &Whose, who: &Who) -> bool {
     match whose {
         Whose::Session(id) => *id == who.session,
         Whose::Login(id) => *id == who.login,
+        Whose::Device { device, logins } => *device == who.device || logins.contains(&who.login),
         Whose::Person { iss, sub } => *iss == who.iss && *sub == who.sub,
     }
 }

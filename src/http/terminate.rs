@@ -1,4 +1,4 @@
-//! Ending sessions: one, all of a login, all of a person. Administrators may end any, others their own.
+//! Ending sessions: one, all of a login, of a device, of a person. Administrators may end any, others their own.
 
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ enum Scope {
     Session,
     /// Its login: all its sessions, its paired secret, its minted tokens.
     Login,
+    /// Its device: all sessions of the person from there, and the logins that are in use there.
+    Device,
     /// The person's logins.
     Person,
 }
@@ -53,7 +55,9 @@ async fn terminate(
     require_json(&headers)?;
     let text = if body.trim().is_empty() { "{}" } else { &body };
     let asked: Asked = serde_json::from_str(text).map_err(|_| {
-        Problem::bad_request("the body must be {}, or {\"scope\": \"session\", \"login\" or \"person\"}")
+        Problem::bad_request(
+            "the body must be {}, or {\"scope\": \"session\", \"login\", \"device\" or \"person\"}",
+        )
     })?;
     let open = api.witness.sessions();
     let session = open.iter().find(|session| session["session"] == id).ok_or_else(Problem::not_found)?;
@@ -67,11 +71,22 @@ async fn terminate(
     let (event, what) = match asked.scope {
         Scope::Session => (Event::Cancel, format!("session {id}")),
         Scope::Login => (Event::LoginRevoked, format!("login {} of {}", word("login"), word("user"))),
+        Scope::Device if word("device").is_empty() => {
+            return Err(Problem::bad_request(
+                "nothing tells the device of this session: end its login or person",
+            ));
+        }
+        Scope::Device => (Event::LoginRevoked, format!("device {} of {}", word("device"), word("user"))),
         Scope::Person => (Event::LoginRevoked, format!("all logins of {}", word("user"))),
     };
     let ends = match asked.scope {
         Scope::Session => Whose::Session(id),
         Scope::Login => Whose::Login(word("login")),
+        Scope::Device => {
+            let there = open.iter().filter(|other| other["device"] == session["device"]);
+            let logins = there.filter_map(|other| other["login"].as_str().map(str::to_owned)).collect();
+            Whose::Device { device: word("device"), logins }
+        }
         Scope::Person => Whose::Person { iss, sub },
     };
     // Recorded first, as everything that has an effect.

@@ -9,6 +9,13 @@ pub enum Whose {
     Session(String),
     /// All that one approval opened.
     Login(String),
+    /// All of a device, and all that the logins open which are in use there.
+    Device {
+        /// The record's `device`: of one person.
+        device: String,
+        /// Those logins.
+        logins: Vec<String>,
+    },
     /// All of a person.
     Person {
         /// The provider.
@@ -25,6 +32,7 @@ impl Whose {
         match self {
             Self::Session(_) => false,
             Self::Login(login) => principal.login() == login,
+            Self::Device { logins, .. } => logins.iter().any(|login| principal.login() == login),
             Self::Person { iss, sub } => principal.iss() == iss && principal.sub() == sub,
         }
     }

@@ -97,3 +97,24 @@ async fn a_revoked_login_loses_its_sessions_and_its_paired_secret() {
     gateway.records("event:login.revoked user:carol", 1).await;
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_device_loses_all_that_its_person_has_open_there_and_nobody_elses() {
+    let gateway = start().await;
+    let (one, two) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
+    let _first = gateway.try_connect("ann@example.com", one).await.unwrap();
+    let _second = gateway.try_connect("ann@example.com", two).await.unwrap();
+    let bob = gateway.try_connect("bob@example.com", "another secret of somebody else").await.unwrap();
+    gateway.records("event:login.prompted", 3).await;
+    let sessions = gateway.sessions().await;
+    let of_ann = sessions.iter().find(|session| session["user"] == "ann@example.com").unwrap();
+    let id = of_ann["session"].as_str().unwrap();
+    assert_eq!(terminate(&gateway, id, "device").await, json!({ "ended": 2 }));
+    bob.batch_execute("SELECT 1").await.unwrap();
+    let _third = gateway.try_connect("ann@example.com", one).await.unwrap();
+    let _fourth = gateway.try_connect("ann@example.com", two).await.unwrap();
+    gateway.records("event:login.prompted", 5).await;
+    let revoked = gateway.records("event:login.revoked user:carol", 1).await.remove(0);
+    assert!(revoked["detail"].as_str().unwrap().starts_with("ended device "), "{revoked}");
+    gateway.stop().await;
+}

@@ -126,7 +126,7 @@ fn exports_and_sessions() -> Vec<Named> {
 fn touched() -> Vec<Named> {
     let each = || object([("name", text()), ("count", number()), ("first", text()), ("last", text())]);
     vec![
-        ("Terminate", object([("scope", words(&["session", "login", "person"]))])),
+        ("Terminate", object([("scope", words(&["session", "login", "device", "person"]))])),
         ("Ended", object([("ended", number())])),
         (
             "Erase",
