@@ -111,6 +111,7 @@ struct AdminTable {
 struct OidcTable {
     issuer: String,
     client_id: String,
+    native_client_id: Option<String>,
     client_secret: Option<String>,
     client_secret_file: Option<PathBuf>,
     audience: Option<String>,
@@ -504,6 +505,7 @@ impl Reading {
         let default_scopes = || ["openid", "email", "groups"].map(str::to_owned).to_vec();
         Oidc {
             audience: table.audience.unwrap_or_else(|| table.client_id.clone()),
+            native_client_id: table.native_client_id.unwrap_or_else(|| table.client_id.clone()),
             issuer: table.issuer,
             client_id: table.client_id,
             client_secret,

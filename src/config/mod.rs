@@ -154,6 +154,8 @@ pub struct Oidc {
     pub issuer: String,
     /// Our client id.
     pub client_id: String,
+    /// The client id of the command line, which cannot keep a secret; default [`Self::client_id`].
+    pub native_client_id: String,
     /// Our client secret, for confidential clients.
     pub client_secret: Option<Secret>,
     /// Audience of tokens used as passwords; default the client id.

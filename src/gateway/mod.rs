@@ -174,7 +174,8 @@ impl Gateway {
         &self.live
     }
 
-    /// Ends sessions, and what could open more of them: for a login or a person also paired secrets and minted tokens.
+    /// Ends sessions, and what could open more of them: for more than one session also paired secrets,
+    /// minted tokens and the provider's own.
     /// Says how many sessions there were.
     pub fn end_sessions(&self, whose: &Whose) -> usize {
         self.revoke(whose);
@@ -188,6 +189,7 @@ impl Gateway {
         let meant = |principal: &Principal| whose.means(principal);
         self.pairings.revoke(meant);
         self.minted.revoke_all(meant);
+        self.provider.revoke(whose);
     }
 
     /// Reads the certificates again, and records that, with the mistakes found here or by the caller. What

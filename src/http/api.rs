@@ -280,7 +280,7 @@ async fn resource(State(api): State<Arc<Api>>) -> Json<Value> {
         "authorization_servers": [api.provider.config().issuer],
         "bearer_methods_supported": ["header"],
         "scopes_supported": api.provider.config().scopes,
-        "pgwitness_client_id": api.provider.config().client_id,
+        "pgwitness_client_id": api.provider.config().native_client_id,
     }))
 }
 

@@ -130,12 +130,16 @@ impl Claims {
         if presented && config.audience != config.client_id && self.is_for(&config.audience) {
             return Ok(());
         }
-        if !self.is_for(&config.client_id) {
+        // Ours is the gateway, and for tokens that are presented the command line too.
+        let native = Some(&config.native_client_id).filter(|_| presented);
+        let is_ours =
+            |client: &str| client == config.client_id || native.is_some_and(|native| client == native);
+        if !self.is_for(&config.client_id) && !native.is_some_and(|native| self.is_for(native)) {
             return Err(TokenFault::Audience);
         }
         // An ID token that another client asked for must not log in here; an access token may.
         let party = self.text("azp");
-        if self.kind == Kind::Plain && party.is_some_and(|party| party != config.client_id) {
+        if self.kind == Kind::Plain && party.is_some_and(|party| !is_ours(party)) {
             return Err(TokenFault::Party);
         }
         Ok(())

@@ -179,6 +179,9 @@ pub enum TokenFault {
     /// Of a platform that programs log in from, and no rule is about this one.
     #[error("no [[workload]] rule fits the token's claims")]
     NoWorkload,
+    /// Its login was ended here.
+    #[error("this login was ended. Get a new token")]
+    Revoked,
     /// Not the answer to our question.
     #[error("the token answers another login (nonce)")]
     Nonce,

@@ -30,6 +30,7 @@ mod places;
 mod principal;
 mod provider;
 mod renewal;
+mod revoked;
 mod scram;
 mod seal;
 mod service;

@@ -89,6 +89,11 @@ impl Principal {
         Self(Arc::new(Inner { who, mode, login, expires, refresh: None, ours: Vec::new() }))
     }
 
+    /// A token's login: the same each time it is shown.
+    pub(super) fn as_login(&self, login: String) -> Self {
+        Self(Arc::new(Inner { login, ..(*self.0).clone() }))
+    }
+
     /// The same login, reached in another way.
     pub(super) fn by(&self, mode: Mode) -> Self {
         Self(Arc::new(Inner { mode, ..(*self.0).clone() }))

@@ -15,10 +15,11 @@ use super::bearer::discovery;
 use super::cached::{Cached, Life};
 use super::claims::{Claims, Origin};
 use super::keys::KeySet;
+use super::revoked::{Revoked, login_of};
 use super::token::Unverified;
 use super::transport::{Reply, Transport, checked_url, printable};
 use super::workload::Workloads;
-use super::{LoginError, Mode, Principal, TokenFault};
+use super::{LoginError, Mode, Principal, TokenFault, Whose};
 use crate::config::{Oidc, Secret, Workload};
 
 /// How long endpoints and keys are used before they are fetched again, and how long still if that fails.
@@ -48,6 +49,7 @@ pub(super) struct Inner {
     pub(super) second: Duration,
     issuer: Url,
     workloads: Workloads,
+    revoked: Revoked,
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
     keys_gap: Duration,
@@ -134,6 +136,7 @@ impl Provider {
             second: Duration::from_secs(1),
             issuer,
             workloads: Workloads::default(),
+            revoked: Revoked::default(),
             metadata: Cached::new(),
             keys: Cached::new(),
             keys_gap: KEYS_GAP,
@@ -183,11 +186,23 @@ impl Provider {
     /// could not be fetched.
     pub async fn verify_token(&self, jwt: &str) -> Result<Principal, LoginError> {
         let token = Unverified::read(jwt)?;
-        if let Some(program) = self.0.workloads.find(&token, self).await? {
-            return Ok(program);
-        }
-        let claims = self.signed(&token, Patience::None).await?;
-        self.admit(&claims, Origin::Presented, Mode::Token)
+        let program = self.0.workloads.find(&token, self).await?;
+        let principal = match program {
+            Some(program) => program,
+            None => {
+                let claims = self.signed(&token, Patience::None).await?;
+                self.admit(&claims, Origin::Presented, Mode::Token)?
+            }
+        };
+        let principal = principal.as_login(login_of(jwt));
+        self.0.revoked.check(&principal, token.issued())?;
+        Ok(principal)
+    }
+
+    /// Tokens of what is meant, of those made until now, are refused from here on.
+    pub fn revoke(&self, whose: &Whose) {
+        let workloads = self.0.workloads.longest_life();
+        self.0.revoked.end(whose, SystemTime::now(), self.config().session_max_age.max(workloads));
     }
 
     /// The same, of a token that came by SASL OAUTHBEARER.

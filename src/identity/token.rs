@@ -64,6 +64,17 @@ impl<'a> Unverified<'a> {
         self.payload.get("iss").and_then(Value::as_str)
     }
 
+    /// When it says that it was made, Unix seconds: to be believed only once the claims were checked.
+    pub(super) fn issued(&self) -> i64 {
+        let issued = self.payload.get("iat");
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a float cast saturates; the claims' check bounds it"
+        )]
+        let cut = |issued: &Value| issued.as_f64().map(|seconds| seconds as i64);
+        issued.and_then(|issued| issued.as_i64().or_else(|| cut(issued))).unwrap_or(0)
+    }
+
     /// The claims, if one of the keys made the signature.
     pub(super) fn verify(&self, keys: &[CoreJsonWebKey]) -> Result<Claims, TokenFault> {
         let candidates = keys.iter().filter(|key| self.may_be_by(key)).take(MAX_TRIED);

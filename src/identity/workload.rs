@@ -43,6 +43,11 @@ impl Workloads {
         Ok(Self(Arc::new(found)))
     }
 
+    /// No token of a program is taken for longer.
+    pub(super) fn longest_life(&self) -> Duration {
+        self.0.iter().map(|rule| rule.rule.max_life).max().unwrap_or_default()
+    }
+
     /// The program that a token stands for; `None`: no rule is about tokens like this, so it is a person's or nobody's.
     ///
     /// # Errors

@@ -118,3 +118,21 @@ async fn a_revoked_device_loses_all_that_its_person_has_open_there_and_nobody_el
     assert!(revoked["detail"].as_str().unwrap().starts_with("ended device "), "{revoked}");
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_one_login_however_often_it_is_shown_and_opens_nothing_once_that_was_ended() {
+    let gateway = start().await;
+    let (jwt, other) = (gateway.jwt().await, gateway.jwt().await);
+    let _first = gateway.try_connect("app_read", &jwt).await.unwrap();
+    let _second = gateway.try_connect("app_read", &jwt).await.unwrap();
+    let _third = gateway.try_connect("app_read", &other).await.unwrap();
+    let sessions = gateway.sessions().await;
+    let first = sessions.iter().min_by_key(|session| session["since_us"].as_i64()).unwrap();
+    let id = first["session"].as_str().unwrap();
+    assert_eq!(terminate(&gateway, id, "login").await, json!({ "ended": 2 }));
+    let error = gateway.try_connect("app_read", &jwt).await.expect_err("the token was revoked");
+    let text = error.as_db_error().unwrap().message().to_owned();
+    assert!(text.contains("this login was ended"), "{text}");
+    gateway.try_connect("app_read", &other).await.unwrap();
+    gateway.stop().await;
+}

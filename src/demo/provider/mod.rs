@@ -177,6 +177,7 @@ impl DemoProvider {
         Oidc {
             issuer: self.issuer().to_owned(),
             client_id: self.client_id().to_owned(),
+            native_client_id: self.client_id().to_owned(),
             client_secret: None,
             audience: self.client_id().to_owned(),
             scopes: ["openid", "email", "groups"].map(str::to_owned).to_vec(),

@@ -32,6 +32,7 @@ fn config(issuer: &str) -> Oidc {
     Oidc {
         issuer: issuer.to_owned(),
         client_id: "pgwitness".to_owned(),
+        native_client_id: "pgwitness-cli".to_owned(),
         client_secret: None,
         audience: "pgwitness".to_owned(),
         scopes: vec!["openid".to_owned(), "email".to_owned(), "groups".to_owned()],

@@ -191,6 +191,9 @@ async fn access_tokens_are_for_the_audience_and_id_tokens_for_the_client() {
     assert_eq!(check("JWT", ours, "some-cli").await, Ok(()));
     assert_eq!(check("JWT", json!("pgwitness"), "pgwitness").await, Ok(()));
     assert_eq!(check("JWT", json!("pgwitness"), "some-app").await, bad(TokenFault::Party));
+    // The command line's own client, which keeps no secret.
+    assert_eq!(check("JWT", json!("pgwitness-cli"), "pgwitness-cli").await, Ok(()));
+    assert_eq!(check("JWT", json!("pgwitness-cli"), "some-app").await, bad(TokenFault::Party));
     assert_eq!(
         check("at+jwt", json!("https://other.example.com"), "pgwitness").await,
         bad(TokenFault::Audience)
