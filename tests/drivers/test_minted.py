@@ -148,8 +148,11 @@ def test_a_restart_forgets_neither_tokens_nor_paired_secrets_and_keeps_no_secret
     cli.log_in("ann")
     token = cli.run("token").strip()
     secret = gateway.pair("bob")
+    logins = gateway.log_dir / "logins"
+    # An approval is written down soon after it let the client in, not before.
+    until("the paired secret to be kept", lambda: '"pairings":[{' in logins.read_text(), 20)
     gateway.kill()
-    kept = (gateway.log_dir / "logins").read_text()
+    kept = logins.read_text()
     assert token.split("_")[2] not in kept and secret not in kept
     gateway.start()
     for user, word, role in ((email("ann"), token, "app_write"), (email("bob"), secret, "app_read")):
@@ -175,3 +178,17 @@ def test_the_api_says_where_to_log_in_to_who_has_no_token(gateway, provider):
     assert told["authorization_servers"] == [provider.issuer]
     assert told["bearer_methods_supported"] == ["header"]
     assert claims(provider.id_token("ann"))["iss"] in told["authorization_servers"]
+
+
+def test_the_command_line_logs_in_where_the_gateways_own_client_has_a_secret(own_gateway, provider, tmp_path):
+    client, secret = provider.confidential()
+    file = tmp_path / "client.secret"
+    file.write_text(secret)
+    gateway = own_gateway(oidc={"client_id": client, "client_secret_file": str(file), "native_client_id": "pgwitness",
+                                "audience": client})
+    cli = Cli(tmp_path, gateway.url)
+    cli.log_in("ann")
+    assert email("ann") in cli.run("whoami")
+    token = cli.run("token").strip()
+    done = psql(gateway.dsn("app_read"), PGPASSWORD=token, PGOPTIONS=PASSWORD_PROMPT)
+    assert done.returncode == 0, done.stderr
