@@ -11,7 +11,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use super::provider::unix;
 use super::{Principal, TokenFault, Whose};
@@ -98,7 +97,7 @@ mod tests {
     fn a_token_is_one_login_and_two_are_two() {
         assert_eq!(login_of("a.b.c"), login_of("a.b.c"));
         assert_ne!(login_of("a.b.c"), login_of("a.b.d"));
-        assert_eq!(Uuid::parse_str(&login_of("a")).unwrap().get_version_num(), 8);
+        assert_eq!(uuid::Uuid::parse_str(&login_of("a")).unwrap().get_version_num(), 8);
     }
 
     #[test]

@@ -84,25 +84,11 @@ impl Reading {
 mod tests {
     use std::path::Path;
 
+    use super::super::tests::MINIMAL;
     use super::*;
 
-    const BEFORE: &str = r#"
-[listen]
-address = "127.0.0.1:6432"
-tls = "off"
-[oidc]
-issuer = "https://id.example.com"
-client_id = "pgwitness"
-[[upstream]]
-name = "main"
-url = "postgres://db.example.com"
-credentials = [{ role = "app_read", password = "x" }]
-[log]
-dir = "journal"
-"#;
-
     fn read(rules: &str) -> Result<Vec<Workload>, String> {
-        let text = format!("{BEFORE}{rules}");
+        let text = format!("{MINIMAL}{rules}");
         let config = super::super::parse(&text, Path::new("/etc"), std::iter::empty());
         config.map(|config| config.workloads).map_err(|error| error.to_string())
     }
