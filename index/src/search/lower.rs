@@ -192,6 +192,7 @@ impl Lowering<'_> {
         let phrase: Vec<String> = text.phrase.iter().map(|word| words::folded(word)).collect();
         let whole = text.whole.as_deref().map(words::parts).unwrap_or_default();
         match whole.as_slice() {
+            [] if text.has_no_word() => parts.push(Plan::Check(Box::new(Plan::all()))),
             [] => {}
             [one] if text.whole.as_deref().is_some_and(|whole| *one == words::folded(whole)) => {
                 parts.extend(values.one(one)?);

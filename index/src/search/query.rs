@@ -18,7 +18,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use super::field::Field;
-use super::{matches, parse};
+use super::{matches, parse, words};
 use crate::record::{Seq, Timestamp};
 use crate::view::View;
 
@@ -119,7 +119,9 @@ impl Node {
             Node::All => false,
             Node::And(nodes) | Node::Or(nodes) => nodes.iter().any(Node::has_parts),
             Node::Not(node) => node.has_parts(),
-            Node::Leaf(leaf) => matches!(leaf, Leaf::Part { .. }),
+            Node::Leaf(Leaf::Part { .. }) => true,
+            Node::Leaf(Leaf::Text { text, .. } | Leaf::Free { text, .. }) => text.has_no_word(),
+            Node::Leaf(_) => false,
         }
     }
 }
@@ -156,4 +158,11 @@ pub(crate) struct Text {
     pub(crate) phrase: Vec<String>,
     /// The last word may go on.
     pub(crate) prefix: bool,
+}
+
+impl Text {
+    /// Whether it is the beginning of a name or compound before its first word (`__*`): no word finds it.
+    pub(crate) fn has_no_word(&self) -> bool {
+        self.prefix && self.whole.as_deref().is_some_and(|whole| words::parts(whole).is_empty())
+    }
 }

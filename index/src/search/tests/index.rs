@@ -1,12 +1,13 @@
 //! The index follows the journal: whatever happens in between, it ends up true.
 
 use std::fs;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::support::*;
-use crate::record::{Entry, Seq, Timestamp, TxnOutcome};
+use crate::record::{Completion, Entry, Outcome, Seq, Shape, Timestamp, TxnOutcome};
 use crate::search::{
     Count, Cursor, Field, IndexError, Indexer, Opened, Options, Part, Scope, Search, SearchError, Window,
 };
@@ -539,4 +540,31 @@ fn who_holds_the_search_sees_what_is_found_after_the_index_was_opened_again() {
     indexer.commit().unwrap();
     assert_eq!(seqs(&everything(&search)), [7, 6, 5, 4, 3, 2, 1]);
     assert_eq!(search.newest(), Seq(7));
+}
+
+#[test]
+fn the_beginning_of_a_name_before_its_first_letter_is_found_in_values_too() {
+    let mut place = Place::new();
+    let (mut indexer, search) = place.open();
+    let shape = Arc::new(shape("SELECT", &["public.users"], &[]));
+    let mut ends = Vec::new();
+    for (number, value) in (0..).zip(["__.public.users", "a__b", "x.__", "-"]) {
+        let sql = format!("select '{value}' from users");
+        let mut record = statement(number, "ann@x.org", &sql, Shape::clone(&shape));
+        record.shape = Some(Arc::clone(&shape));
+        let seq = place.append([Entry::Record(Box::new(record))]);
+        ends.push(Entry::Completion(Completion {
+            seq,
+            ..Completion::new(Outcome::Ok, TxnOutcome::Committed)
+        }));
+    }
+    place.append(ends);
+    while !indexer.step(1000).unwrap().caught_up {}
+    let found = || {
+        ["__*", "sql:__*", "__", "sql:__.p*", "-__*"].map(|text| seqs(&page(&search, text, 10, None).items))
+    };
+    let expected = [vec![1], vec![1], vec![], vec![1], vec![4, 3, 2]];
+    assert_eq!(found(), expected, "from memory");
+    indexer.commit().unwrap();
+    assert_eq!(found(), expected, "from the index");
 }
