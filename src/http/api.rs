@@ -110,7 +110,7 @@ pub(super) fn find(api: &Api, caller: &Caller, ask: &Ask) -> Result<Page, Proble
 
 /// Said of a page that is not all there is.
 const STOPPED: &str = "the search stopped before the oldest records: it had read as many as it may to see whether \
-     parts of words stand in them. Add a person, a table, a whole word or a time";
+     they answer. Add a person, a table, a whole word or a time";
 
 fn found(log_seq: Value, page: Page, ask: Ask, warnings: &[String]) -> Value {
     let mut answer = Map::new();

@@ -39,9 +39,6 @@ pub(crate) struct Asked {
     budget: Option<Budget>,
 }
 
-/// Bytes of records that are read for one question about parts of words, at most.
-const PARTS_BYTES_MAX: usize = 256 << 20;
-
 /// What may still be read for one question.
 struct Budget(AtomicUsize);
 
@@ -64,7 +61,14 @@ impl Asked {
 }
 
 /// The query for the documents of all records of `moment` but those that memory answers for.
-pub(crate) fn lower(columns: &Columns, moment: &Moment, wanted: Node) -> tantivy::Result<Asked> {
+///
+/// Where records must be looked at, `reads_max` bytes of them are read at most.
+pub(crate) fn lower(
+    columns: &Columns,
+    moment: &Moment,
+    wanted: Node,
+    reads_max: usize,
+) -> tantivy::Result<Asked> {
     let plan = Lowering { columns, moment }.node(&wanted)?;
     let mut parts = vec![plan.may(columns)];
     let definitions = Kind::ALL.map(|kind| term(columns.definitions(kind)));
@@ -74,7 +78,7 @@ pub(crate) fn lower(columns: &Columns, moment: &Moment, wanted: Node) -> tantivy
         parts.push(Box::new(Complement(Box::new(Among(Arc::new(remembered))))));
     }
     let (by_record, checks) = (plan.is_by_record(), plan.checks());
-    let budget = wanted.has_parts().then(|| Budget(AtomicUsize::new(PARTS_BYTES_MAX)));
+    let budget = checks.then(|| Budget(AtomicUsize::new(reads_max)));
     Ok(Asked { wanted, plan, query: all(parts), by_record, checks, budget })
 }
 

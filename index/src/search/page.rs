@@ -37,6 +37,8 @@ use crate::view::{self, View};
 pub const MAX_LIMIT: usize = 1000;
 /// Where [`Count::Capped`] stops.
 pub const COUNT_CAP: u64 = 10_000;
+/// Bytes of records that one question may read to see whether they answer.
+const READS_MAX: usize = 256 << 20;
 
 /// What the caller may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +119,7 @@ pub struct Page {
     /// Whether `total` stopped counting.
     pub total_is_capped: bool,
     /// Whether older records may answer that were not looked at, because too many would have had to be
-    /// read: parts of words are looked for in a bounded number of records.
+    /// read: where words alone do not tell, a bounded number of records is looked at.
     pub stopped: bool,
 }
 
@@ -132,7 +134,7 @@ pub enum SearchError {
     OtherCursor,
     /// Parts of words are looked for, and in too many records.
     #[error(
-        "too many records would have to be read to see whether parts of words stand in them. \
+        "too many records would have to be read to see whether they answer. \
          Add a person, a table, a whole word or a time"
     )]
     TooMany,
@@ -155,6 +157,8 @@ pub enum SearchError {
 pub struct Search {
     moment: Arc<RwLock<Arc<Moment>>>,
     columns: Arc<Columns>,
+    /// Bytes of records that one question may read to see whether they answer.
+    reads_max: usize,
 }
 
 impl fmt::Debug for Search {
@@ -165,7 +169,18 @@ impl fmt::Debug for Search {
 
 impl Search {
     pub(crate) fn new(moment: Moment, columns: Arc<Columns>) -> Search {
-        Search { moment: Arc::new(RwLock::new(Arc::new(moment))), columns }
+        Search { moment: Arc::new(RwLock::new(Arc::new(moment))), columns, reads_max: READS_MAX }
+    }
+
+    /// What is asked of a moment.
+    pub(crate) fn lowered(&self, moment: &Moment, wanted: Node) -> tantivy::Result<Arc<Asked>> {
+        Ok(Arc::new(lower(&self.columns, moment, wanted, self.reads_max)?))
+    }
+
+    /// The same, reading no more than that for one question.
+    #[cfg(test)]
+    pub(crate) fn reading_at_most(&self, bytes: usize) -> Search {
+        Search { reads_max: bytes, ..self.clone() }
     }
 
     /// From now on answers are of `moment`, here and in all clones.
@@ -234,7 +249,7 @@ impl Search {
         }
         let leaf = Leaf::Word { field: Field::Id, value: id.to_string(), prefix: false };
         let wanted = Node::And(scope.node().into_iter().chain([Node::Leaf(leaf)]).collect());
-        let asked = Arc::new(lower(&self.columns, &moment, wanted)?);
+        let asked = self.lowered(&moment, wanted)?;
         let found = moment.walk(&asked, None)?.next()?;
         found.map(|found| view_of(&moment, Hit::Indexed(found))).transpose()
     }
@@ -247,7 +262,7 @@ impl Search {
         }
         let wanted = Node::Leaf(Leaf::Number { field: Field::Seq, min: seq.0, max: seq.0 });
         let wanted = Node::And(scope.node().into_iter().chain([wanted]).collect());
-        let asked = Arc::new(lower(&self.columns, &moment, wanted)?);
+        let asked = self.lowered(&moment, wanted)?;
         let found = moment.walk(&asked, None)?.next()?;
         found.map(|found| view_of(&moment, Hit::Indexed(found))).transpose()
     }
@@ -263,7 +278,7 @@ impl Search {
         before: Option<u64>,
     ) -> Result<Hits<'a>, SearchError> {
         let held: Box<dyn Iterator<Item = Held>> = Box::new(moment.remembered(&wanted, before));
-        let asked = Arc::new(lower(&self.columns, moment, wanted)?);
+        let asked = self.lowered(moment, wanted)?;
         let walk = moment.walk(&asked, before)?;
         Ok(Hits { held: held.peekable(), walk, waiting: None, asked })
     }
@@ -288,7 +303,7 @@ impl Search {
             Count::Exact => usize::MAX,
         };
         let held = moment.remembered(&wanted, None).take(most).count() as u64;
-        let asked = Arc::new(lower(&self.columns, moment, wanted)?);
+        let asked = self.lowered(moment, wanted)?;
         Ok(Some(match count {
             Count::Capped => COUNT_CAP.min(held + count_capped(moment, &asked, COUNT_CAP - held)?),
             _ => held + summary::count(moment, &asked)?,

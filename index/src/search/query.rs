@@ -112,19 +112,7 @@ pub(crate) enum Node {
     Leaf(Leaf),
 }
 
-impl Node {
-    /// Whether parts of words are looked for.
-    pub(crate) fn has_parts(&self) -> bool {
-        match self {
-            Node::All => false,
-            Node::And(nodes) | Node::Or(nodes) => nodes.iter().any(Node::has_parts),
-            Node::Not(node) => node.has_parts(),
-            Node::Leaf(Leaf::Part { .. }) => true,
-            Node::Leaf(Leaf::Text { text, .. } | Leaf::Free { text, .. }) => text.has_no_word(),
-            Node::Leaf(_) => false,
-        }
-    }
-}
+impl Node {}
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]

@@ -18,7 +18,7 @@ use super::deciding::Deciding;
 use super::dictionary::Kind;
 use super::facts::Facts as _;
 use super::field::Field;
-use super::lower::{Asked, lower};
+use super::lower::Asked;
 use super::moment::{Moment, is_alive};
 use super::page::{Scope, Search, SearchError, Window, wanted};
 use super::position::Numbers;
@@ -84,7 +84,7 @@ impl Search {
         let wanted = wanted(query, scope, window);
         let held = moment.remembered(&wanted, None).filter_map(|held| held.facts().time());
         let held: Vec<i64> = held.collect();
-        let asked = Arc::new(lower(self.columns(), &moment, wanted)?);
+        let asked = self.lowered(&moment, wanted)?;
         let (from, to) = match (window.from, window.to) {
             (Some(from), Some(to)) => (from.0, to.0),
             (from, to) => {
@@ -121,7 +121,7 @@ impl Search {
         let moment = self.moment();
         let wanted = wanted(query, scope, window);
         let held: Vec<Held> = moment.remembered(&wanted, None).collect();
-        let asked = Arc::new(lower(self.columns(), &moment, wanted)?);
+        let asked = self.lowered(&moment, wanted)?;
         let (mut counted, references) = each(&moment, &asked, Values { fields: fields.to_vec() })?;
         self.add_shared(&moment, fields, &references, &mut counted)?;
         for held in held {

@@ -568,3 +568,29 @@ fn the_beginning_of_a_name_before_its_first_letter_is_found_in_values_too() {
     indexer.commit().unwrap();
     assert_eq!(found(), expected, "from the index");
 }
+
+#[test]
+fn a_question_that_would_read_too_many_records_says_so_and_gives_no_total() {
+    let mut place = Place::new();
+    place.append((0..100).map(|number| {
+        let sql = format!("select '{number}@x.org a b' from users");
+        started(&statement(number, "ann@x.org", &sql, shape("SELECT", &["public.users"], &[])))
+    }));
+    let (mut indexer, search) = place.open();
+    while !indexer.step(1000).unwrap().caught_up {}
+    indexer.commit().unwrap();
+    let ask = |search: &Search, text: &str| {
+        search.page(&query(text), &Scope::All, &Window::default(), 100, None, Count::Exact).unwrap()
+    };
+    for text in ["sql:*x.or*", "sql:*x.or* user:ann", "params:*x.or* OR error:*y.or* OR sql:*x.or*"] {
+        let whole = ask(&search, text);
+        assert_eq!((whole.stopped, whole.total), (false, Some(whole.items.len() as u64)), "{text}");
+        let few = search.reading_at_most(200);
+        let some = ask(&few, text);
+        assert!(some.stopped && some.total.is_none() && some.items.len() < 100, "{text}: {:?}", some.total);
+        let facets = few.facets(&query(text), &Scope::All, &Window::default(), &[Field::User], 10);
+        assert!(matches!(facets, Err(SearchError::TooMany)), "{text}");
+    }
+    let plain = ask(&search.reading_at_most(0), "user:ann@x.org sql:select");
+    assert_eq!((plain.stopped, plain.total), (false, Some(100)));
+}
