@@ -547,11 +547,13 @@ fn run(shared: &Shared) {
         }
         shared.gather();
         // Before the work: what is wanted from here on is for the next round. While gathering it
-        // stays set, so that nobody wakes us for what will be taken along anyway.
+        // stays set, so that nobody wakes us for what will be taken along anyway. Closing as well: an end that
+        // was told while this round syncs, just before the recorder was closed, is written by one more.
+        let closing = shared.closing.load(Ordering::Acquire);
         shared.wanted.swap(false, Ordering::AcqRel);
         let flushed = shared.flush();
         shared.sync();
-        if shared.closing.load(Ordering::Acquire) {
+        if closing {
             close(shared);
             return;
         }
