@@ -28,6 +28,7 @@ use pgwitness_index::record::{Completion, Entry, Record, Seq, Settlement};
 use tokio::sync::watch;
 
 use crate::config::Durability;
+pub use alarm::alert;
 pub use round::Batch;
 use round::{Place, Turn, Waiting};
 

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pgwitness_index::search::Scope;
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::limits::Share;
@@ -129,6 +130,18 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         "media-type",
         "the body must be JSON, with content-type application/json",
     ))
+}
+
+/// The body of a request that changes something, which may be empty where all of it has defaults. `wanted` says what
+/// is wrong with another one.
+pub(super) fn json_or_nothing<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: &str,
+    wanted: &str,
+) -> Result<T, Problem> {
+    require_json(headers)?;
+    let text = if body.trim().is_empty() { "{}" } else { body };
+    serde_json::from_str(text).map_err(|_| Problem::bad_request(wanted))
 }
 
 /// Requests that change something for a browser must come from our own page.

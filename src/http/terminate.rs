@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::Answer;
-use super::auth::{Caller, require_json};
+use super::auth::{Caller, json_or_nothing};
 use super::problem::Problem;
 use super::tokens::keep;
 use super::{Api, audit};
@@ -52,13 +52,8 @@ async fn terminate(
     headers: HeaderMap,
     body: String,
 ) -> Answer {
-    require_json(&headers)?;
-    let text = if body.trim().is_empty() { "{}" } else { &body };
-    let asked: Asked = serde_json::from_str(text).map_err(|_| {
-        Problem::bad_request(
-            "the body must be {}, or {\"scope\": \"session\", \"login\", \"device\" or \"person\"}",
-        )
-    })?;
+    let wanted = "the body must be {}, or {\"scope\": \"session\", \"login\", \"device\" or \"person\"}";
+    let asked: Asked = json_or_nothing(&headers, &body, wanted)?;
     let open = api.witness.sessions();
     let session = open.iter().find(|session| session["session"] == id).ok_or_else(Problem::not_found)?;
     let word = |name: &str| session[name].as_str().unwrap_or_default().to_owned();

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::Answer;
-use super::auth::{Caller, require_json};
+use super::auth::{Caller, json_or_nothing};
 use super::params::Params;
 use super::problem::Problem;
 use super::{Api, audit, when};
@@ -70,14 +70,8 @@ enum Scope {
 }
 
 async fn mint(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap, body: String) -> Answer {
-    require_json(&headers)?;
-    let text = if body.trim().is_empty() { "{}" } else { &body };
-    let wrong = |_| {
-        Problem::bad_request(
-            "the body must be {\"life\": seconds, \"name\": \"what it is for\"}, both optional",
-        )
-    };
-    let wish: Wish = serde_json::from_str(text).map_err(wrong)?;
+    let wanted = "the body must be {\"life\": seconds, \"name\": \"what it is for\"}, both optional";
+    let wish: Wish = json_or_nothing(&headers, &body, wanted)?;
     if !(1..=LIFE_MAX).contains(&wish.life) {
         return Err(Problem::bad_request(format!("life must be from 1 to {LIFE_MAX} seconds")));
     }
@@ -122,11 +116,8 @@ async fn revoke(
     headers: HeaderMap,
     body: String,
 ) -> Answer {
-    require_json(&headers)?;
-    let text = if body.trim().is_empty() { "{}" } else { &body };
-    let asked: Asked = serde_json::from_str(text).map_err(|_| {
-        Problem::bad_request("the body must be {}, or {\"scope\": \"secret\", \"login\" or \"person\"}")
-    })?;
+    let wanted = "the body must be {}, or {\"scope\": \"secret\", \"login\" or \"person\"}";
+    let asked: Asked = json_or_nothing(&headers, &body, wanted)?;
     // Out of scope is as if it were not there.
     let opener = openers(&api).into_iter().find(|opener| opener.id == id && may_see(&caller, opener));
     let opener = opener.ok_or_else(Problem::not_found)?;

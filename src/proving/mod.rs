@@ -15,13 +15,11 @@ use std::time::{Duration, Instant};
 
 use pgwitness_index::proof::note::{SignerKey, VerifierKey};
 use pgwitness_index::proof::{Latest, Opened, TreeError, TreeReader, TreeWriter};
-use pgwitness_index::record::{Completion, Event, Outcome, Record, TxnOutcome, Who};
 use pgwitness_index::storage::Storage;
 use serde_json::{Value, json};
 
-use crate::clock;
 use crate::config;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, alert};
 
 pub(crate) use anchor::Anchors;
 pub use key::KeyError;
@@ -222,7 +220,7 @@ impl Work {
     fn tell(&self, error: &TreeError) {
         tracing::error!(%error, "the log is not signed");
         if is_alarm(error)
-            && let Err(error) = self.recorder.note(alarm(error.to_string()))
+            && let Err(error) = self.recorder.note(alert(error.to_string()))
         {
             tracing::error!(%error, "could not record that the log is not signed");
         }
@@ -233,19 +231,4 @@ impl Work {
 fn is_alarm(error: &TreeError) -> bool {
     use TreeError::{Behind, Contradicts, NoBeginning, OtherKey};
     matches!(error, Behind { .. } | Contradicts { .. } | NoBeginning { .. } | OtherKey(_))
-}
-
-fn alarm(detail: String) -> Record {
-    let time = clock::now();
-    Record {
-        id: clock::new_id(time),
-        time,
-        event: Event::Alert,
-        who: Arc::new(Who::default()),
-        sql: None,
-        shape: None,
-        params: Vec::new(),
-        detail,
-        done: Some(Completion::new(Outcome::Unknown, TxnOutcome::None)),
-    }
 }

@@ -18,7 +18,9 @@ impl Shared {
              file. Check the disk"
         );
         self.failed_syncs.fetch_add(1, Ordering::Relaxed);
-        match journal.append(&[Entry::Record(Box::new(alert(error)))]) {
+        match journal.append(&[Entry::Record(Box::new(alert(format!(
+            "a sync of the log failed; all that was written was found on the disk, and the log goes on in a new file: {error}"
+        ))))]) {
             Ok(appended) => {
                 self.written.store(appended.end, Ordering::Release);
                 self.last_seq.fetch_max(appended.first.0, Ordering::AcqRel);
@@ -30,7 +32,8 @@ impl Shared {
     }
 }
 
-fn alert(error: &JournalError) -> Record {
+/// The record of something that somebody must know who watches over the log.
+pub fn alert(detail: String) -> Record {
     let time = clock::now();
     Record {
         id: clock::new_id(time),
@@ -40,9 +43,7 @@ fn alert(error: &JournalError) -> Record {
         sql: None,
         shape: None,
         params: Vec::new(),
-        detail: format!(
-            "a sync of the log failed; all that was written was found on the disk, and the log goes on in a new file: {error}"
-        ),
+        detail,
         done: Some(Completion::new(Outcome::Unknown, TxnOutcome::None)),
     }
 }
