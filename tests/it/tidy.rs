@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("http", &["clock", "config", "identity", "policy", "proving"]),
     ("demo", &["config"]),
     ("indexing", &["config"]),
-    ("proving", &["clock", "config", "recorder"]),
+    ("proving", &["config", "recorder"]),
     ("retention", &["clock", "config", "proving", "recorder"]),
     ("recorder", &["clock", "config"]),
     ("policy", &["config", "identity"]),
